@@ -1,0 +1,186 @@
+"""The values that decisions are made from and made of: what is desired, what is observed, the plan.
+
+`Desired` and `Observed` are complete: `reconcile` needs nothing else. A `Plan` says what should
+happen and why; the executor carries it out and decides nothing.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from prsmd.domain.deployment import Deployment, Revision
+from prsmd.domain.node import Gpu, Node
+from prsmd.domain.replica import Endpoint, ExitCause, Placement, Replica
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredDeployment:
+    """One deployment with its current revision and its replicas' rows.
+
+    `replicas` holds every active replica (of any revision) and, newest last, the ended ones that
+    still matter for a slot's restart backoff.
+    """
+
+    deployment: Deployment
+    revision: Revision
+    replicas: tuple[Replica, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedContainer:
+    """What the engine says of one container of this instance."""
+
+    id: str
+    replica_id: str
+    running: bool
+    endpoint: Endpoint | None = None
+    exit_code: int | None = None
+    out_of_memory: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What the prober last found. `failures` counts liveness failures in a row.
+
+    `last_error` is what the last failed probe met, in words ("connection refused").
+    """
+
+    ready: bool
+    failures: int = 0
+    last_error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """The world at one moment.
+
+    `containers` is None when the engine did not answer: then nothing may be concluded about it.
+    `probes`, `in_flight` and `working` are by replica id; `working` are the replicas on which the
+    executor has a task in progress (pull, start, stop). `strangers` is GPU memory in use, in bytes
+    by GPU UUID, by processes that are not ours.
+    """
+
+    node: Node
+    containers: tuple[ObservedContainer, ...] | None
+    probes: Mapping[str, Probe] = dataclasses.field(default_factory=dict)
+    in_flight: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    working: frozenset[str] = frozenset()
+    strangers: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """Commit this new replica's row with its reservation, then pull and start its container."""
+
+    replica: Replica
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """A pending replica has no container and nobody works on it (the daemon died): launch again."""
+
+    replica: Replica
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Adopt:
+    """A pending replica's container exists: note it and go on from `starting`."""
+
+    replica: Replica
+    container_id: str
+    endpoint: Endpoint | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MarkRunning:
+    """A starting replica answered its readiness probe for the first time."""
+
+    replica: Replica
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Take the replica out of the routes and let it finish what it accepted."""
+
+    replica: Replica
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """End a drained replica's container and mark the row stopped."""
+
+    replica: Replica
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Fail:
+    """Keep the container's last log lines, remove it, and mark the row failed with the cause."""
+
+    replica: Replica
+    cause: ExitCause
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveOrphan:
+    """A container with our instance label belongs to no active replica: remove it."""
+
+    container_id: str
+    replica_id: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FinishDelete:
+    """A deployment being deleted has no replica left: forget it."""
+
+    deployment_id: str
+
+
+Action = Launch | Resume | Adopt | MarkRunning | Drain | Stop | Fail | RemoveOrphan | FinishDelete
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A slot that should be filled but is not, and why, in words that reach the user unchanged.
+
+    `kind` is `unplaceable`, `backoff`, `gradual` or `engine`; `until` is when time alone ends it.
+    """
+
+    deployment_id: str
+    slot: int
+    kind: str
+    reason: str
+    details: tuple[str, ...] = ()
+    until: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to do now, what was held back and why. Empty `actions` is a fixed point."""
+
+    actions: tuple[Action, ...] = ()
+    holds: tuple[Hold, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What placement sees: one node, everything reserved on it, and strangers' GPU memory."""
+
+    node: str
+    cpu_millis: int
+    memory_bytes: int
+    gpus: tuple[Gpu, ...]
+    reservations: Sequence[Placement]
+    strangers: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    gpus_unknown: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Unplaceable:
+    """Why a replica fits nowhere: a summary, and one line for each node limit and GPU."""
+
+    summary: str
+    reasons: tuple[str, ...]

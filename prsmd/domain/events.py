@@ -1,0 +1,44 @@
+"""What happened and why, in words that API, CLI and log share; and the audit record."""
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+
+class Severity(enum.StrEnum):
+    """How much an event should worry an operator."""
+
+    NORMAL = "normal"
+    WARNING = "warning"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened to a deployment. `reason` is one CamelCase word, stable for scripts.
+
+    `sequence` is assigned by the store (0 before). `at` is seconds since the epoch.
+    """
+
+    deployment_id: str
+    organization: str
+    reason: str
+    message: str
+    at: float
+    severity: Severity = Severity.NORMAL
+    replica_id: str | None = None
+    sequence: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """One mutation, allowed or denied. `subject` is what it was done to; never holds a secret."""
+
+    at: float
+    principal: str
+    organization: str
+    action: str
+    subject: str
+    outcome: str
+    request_id: str
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
