@@ -1,1 +1,1 @@
-"""Decisions: synchronous functions from values to values. No I/O, no logging; `now` is a parameter."""
+"""Decisions: functions from values to values. No I/O, no logging; `now` is a parameter."""
