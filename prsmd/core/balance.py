@@ -1,0 +1,53 @@
+"""Which replica gets the next request: the least busy one that has a free slot.
+
+Ties rotate, so that idle replicas share the work. A suspect replica (its last connection failed) is
+the last resort. Nothing is counted here: the pool does that, in the same step.
+"""
+
+from collections.abc import Container, Sequence
+from typing import Protocol, TypeVar
+
+
+class Target(Protocol):
+    """What the choice looks at."""
+
+    @property
+    def replica_id(self) -> str:
+        """Names the replica."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests it is working on."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """How many requests it may work on at once."""
+        ...
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the last attempt to connect to it failed."""
+        ...
+
+
+AnyTarget = TypeVar("AnyTarget", bound=Target)
+
+
+def least_busy(
+    targets: Sequence[AnyTarget], turn: int, excluded: Container[str] = ()
+) -> AnyTarget | None:
+    """Return the free target with the fewest requests in flight; None when none is free.
+
+    `turn` increases with every choice; among equals the first one at or after it is taken.
+    `excluded` are replica ids that must not be chosen.
+    """
+    best: AnyTarget | None = None
+    for offset in range(len(targets)):
+        target = targets[(turn + offset) % len(targets)]
+        if target.in_flight >= target.slots or target.replica_id in excluded:
+            continue
+        if best is None or (target.suspect, target.in_flight) < (best.suspect, best.in_flight):
+            best = target
+    return best

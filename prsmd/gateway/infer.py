@@ -1,0 +1,187 @@
+"""The data path's front room: the published table, and every inference that is on its way.
+
+Owns pools, ledger and the client towards containers. All of it is in memory; nothing here waits for
+the control loop, which only publishes whole tables.
+"""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable
+
+from prsmd.core.routes import Route, RoutingTable
+
+from .ledger import Ledger, Outcome, Performance, Totals
+from .passage import Inference, InferenceResult, InferenceStream, Passage, unavailable
+from .pool import Load, Pool
+from .upstream import Upstream, UpstreamSettings
+
+__all__ = [
+    "Gateway",
+    "GatewaySettings",
+    "Inference",
+    "InferenceResult",
+    "InferenceStream",
+    "Load",
+    "Outcome",
+    "Performance",
+    "Totals",
+]
+
+STOPPING = "the daemon is stopping"
+GONE = "the deployment is gone"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings(UpstreamSettings):
+    """The gateway's own section of the settings, with the bounds of exchanges with containers."""
+
+    performance_window_seconds: float = 60.0
+
+
+class Gateway:
+    """Pools, queues, ledger and upstream of all deployments.
+
+    `clock` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self, settings: GatewaySettings | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        settings = settings or GatewaySettings()
+        self._clock = clock
+        self._ledger = Ledger(settings.performance_window_seconds)
+        self._upstream = Upstream(settings)
+        self._pools: dict[str, Pool] = {}
+        self._leaving: list[Pool] = []
+        self._names: dict[tuple[str | None, str], Route] = {}
+        self._passages: set[Passage] = set()
+        self._nothing_underway = asyncio.Event()
+        self._nothing_underway.set()
+        self._stopping = False
+
+    def __repr__(self) -> str:
+        pools = ", ".join(map(repr, self._all_pools())) or "no deployment"
+        return f"<Gateway{' stopping' if self._stopping else ''}: {pools}>"
+
+    async def start(self) -> None:
+        """Open the client towards containers."""
+        await self._upstream.start()
+
+    async def drain(self, timeout_seconds: float) -> int:
+        """Accept nothing new and wait for what was accepted, the queue included.
+
+        Returns how many inferences were still unanswered when the time was over (0: none lost).
+        """
+        self._stopping = True
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._nothing_underway.wait()
+        except TimeoutError:
+            return len(self._passages)
+        return 0
+
+    async def close(self) -> None:
+        """Refuse who waits and cut what is still in flight. `drain` first to lose nothing."""
+        self._stopping = True
+        for pool in self._all_pools():
+            pool.close(STOPPING, self._clock())
+        await self._upstream.close()
+
+    def publish(self, table: RoutingTable) -> None:
+        """Swap the routing table. Replicas that left it finish what they have."""
+        now = self._clock()
+        for deployment_id in self._pools.keys() - table.routes.keys():
+            self._part_with(self._pools.pop(deployment_id), now)
+        for deployment_id, route in table.routes.items():
+            pool = self._pools.get(deployment_id)
+            if pool is None:
+                self._pools[deployment_id] = Pool(route, now)
+            else:
+                pool.update(route, now)
+        self._names = _names(table)
+        self._forget_gone()
+
+    def find(self, organization: str | None, model: str) -> Route | None:
+        """Return the route of a model by its id or name; None when there is none.
+
+        An id goes before a name. `organization` None looks in all of them; among equals the first
+        route of the table is taken.
+        """
+        return self._names.get((organization, model))
+
+    async def infer(self, route: Route, inference: Inference) -> InferenceResult:
+        """Infer, waiting in the queue if need be, at most for the spec's request timeout.
+
+        Raises InvalidInputError, QueueFullError, ResourceUnavailableError (no replica, and none to
+        wait for), InferenceTimeoutError and ProviderError. How it ended is recorded in every case,
+        cancellation included.
+        """
+        pool = self._pools.get(route.deployment_id)
+        if pool is None:
+            raise unavailable(GONE, GONE)
+        if self._stopping:
+            self._ledger.record(route.deployment_id, Outcome.UNAVAILABLE, 0.0, self._clock())
+            raise unavailable(STOPPING, STOPPING)
+        passage = Passage(pool, self._upstream, self._clock, self._end)
+        self._passages.add(passage)
+        self._nothing_underway.clear()
+        return await passage.run(inference)
+
+    def in_flight(self) -> dict[str, int]:
+        """Return how many requests each replica works on, those that left the table included."""
+        counts: dict[str, int] = {}
+        for pool in self._all_pools():
+            for target in pool:
+                counts[target.replica_id] = counts.get(target.replica_id, 0) + target.in_flight
+        return counts
+
+    def load(self, deployment_id: str) -> Load:
+        """Return how busy a deployment is; zeros for one that is not in the table."""
+        pool = self._pools.get(deployment_id)
+        return pool.load(self._clock()) if pool is not None else Load()
+
+    def idle_since(self, deployment_id: str) -> float | None:
+        """Return since when nothing was in flight or queued; None while busy or not in the table.
+
+        Seconds since the epoch. A deployment never used is idle since it was first published.
+        """
+        pool = self._pools.get(deployment_id)
+        return pool.idle_since if pool is not None else None
+
+    def performance(self, deployment_id: str, now: float) -> Performance:
+        """Return requests per second, latencies, error rate and totals of a deployment."""
+        return self._ledger.performance(deployment_id, now)
+
+    def totals(self) -> dict[str, Totals]:
+        """Return the totals since the start of every deployment that was used."""
+        return self._ledger.totals()
+
+    def _all_pools(self) -> list[Pool]:
+        return [*self._pools.values(), *self._leaving]
+
+    def _part_with(self, pool: Pool, now: float) -> None:
+        pool.close(GONE, now)
+        pool.update(dataclasses.replace(pool.route, targets=()), now)
+        self._leaving.append(pool)
+
+    def _forget_gone(self) -> None:
+        for pool in [pool for pool in self._leaving if pool.empty]:
+            self._leaving.remove(pool)
+            if pool.route.deployment_id not in self._pools:
+                self._ledger.forget(pool.route.deployment_id)
+
+    def _end(self, passage: Passage, outcome: Outcome, seconds: float) -> None:
+        self._ledger.record(passage.pool.route.deployment_id, outcome, seconds, self._clock())
+        self._passages.discard(passage)
+        if not self._passages:
+            self._nothing_underway.set()
+
+
+def _names(table: RoutingTable) -> dict[tuple[str | None, str], Route]:
+    names: dict[tuple[str | None, str], Route] = {}
+    for attribute in ("model_id", "model_name"):
+        for route in table.routes.values():
+            for organization in (route.organization, None):
+                names.setdefault((organization, getattr(route, attribute)), route)
+    return names

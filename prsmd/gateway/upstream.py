@@ -1,0 +1,151 @@
+"""One HTTP exchange with a container, which is not trusted: bounded in time and size.
+
+No redirects, cookies, proxies, decompression or headers of the client. Foreign exceptions become
+`NotSentError` (safe to try elsewhere) or `ProviderError`. How long to wait is the caller's.
+"""
+
+import dataclasses
+
+import aiohttp
+from yarl import URL
+
+from prsmd.domain.errors import ProviderError, PrsmdError
+from prsmd.domain.replica import Endpoint
+from prsmd.protocols.base import ContainerAnswer, ContainerRequest, printable
+
+CHUNK_BYTES = 64 * 1024
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamSettings:
+    """Bounds of the exchange with containers.
+
+    Idle connections are kept shorter than the servers in use keep them (gunicorn: 2 s, uvicorn and
+    node: 5 s), so that a request never goes out on a connection that is just being closed.
+    """
+
+    connect_timeout_seconds: float = 2.0
+    keep_alive_seconds: float = 1.5
+    max_answer_bytes: int = 64 * 1024**2
+
+
+class NotSentError(PrsmdError):
+    """No connection came about, so the container has seen nothing of the request."""
+
+    code = "RESOURCE_UNAVAILABLE"
+    status_hint = 503
+    retryable = True
+
+
+class UpstreamAnswer:
+    """An answer whose status is known and whose body is not read yet. `close` it always."""
+
+    def __init__(self, response: aiohttp.ClientResponse, max_bytes: int) -> None:
+        self._response = response
+        self._max_bytes = max_bytes
+        self.status = response.status
+        self.content_type = response.content_type.lower()
+
+    async def read(self) -> ContainerAnswer:
+        """Return the complete answer. ProviderError when it breaks off or is too large."""
+        body = bytearray()
+        while chunk := await self.read_chunk():
+            body += chunk
+            if len(body) > self._max_bytes:
+                raise ProviderError(
+                    f"the model's answer is larger than {self._max_bytes} bytes",
+                    provider_status=self.status,
+                )
+        return ContainerAnswer(status=self.status, content_type=self.content_type, body=bytes(body))
+
+    async def read_chunk(self) -> bytes:
+        """Return what came next, at most 64 KiB; empty at the end. ProviderError."""
+        try:
+            return await self._response.content.read(CHUNK_BYTES)
+        except (aiohttp.ClientError, OSError) as error:
+            raise _broken(error, "the model's answer broke off") from error
+
+    def close(self) -> None:
+        """Give the connection back if the answer was read to its end, else cut it."""
+        self._response.close()
+
+
+class Upstream:
+    """The HTTP client towards all containers."""
+
+    def __init__(self, settings: UpstreamSettings) -> None:
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Open the connection pool."""
+        connector = aiohttp.TCPConnector(
+            limit=0,  # the pools bound how much is in flight
+            keepalive_timeout=self._settings.keep_alive_seconds,
+            use_dns_cache=False,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Accept"),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self._settings.connect_timeout_seconds
+            ),
+        )
+
+    async def close(self) -> None:
+        """Close every connection; exchanges that still run break off."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def send(
+        self, endpoint: Endpoint, request: ContainerRequest, request_id: str
+    ) -> UpstreamAnswer:
+        """Send and return the answer's head. NotSentError, ProviderError."""
+        if self._session is None:
+            raise NotSentError("the gateway is not started")
+        headers = {
+            **request.headers,
+            "Accept-Encoding": "identity",
+            "X-Request-ID": request_id,
+        }
+        try:
+            response = await self._session.request(
+                request.method,
+                URL.build(scheme="http", host=endpoint.host, port=endpoint.port).join(
+                    URL(request.path, encoded=True)
+                ),
+                data=request.body,
+                headers=headers,
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NotSentError(f"cannot connect to {endpoint}: {_cause(error)}") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _broken(error, "the model did not answer in HTTP") from error
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            response.close()
+            raise ProviderError(
+                "the model compressed its answer without being asked to",
+                provider_status=response.status,
+            )
+        return UpstreamAnswer(response, self._settings.max_answer_bytes)
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def _broken(error: Exception, what: str) -> ProviderError:
+    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError):
+        why = "it closed the connection"
+    elif isinstance(error, aiohttp.ClientPayloadError):
+        why = "the body is incomplete or malformed"
+    else:
+        why = printable(str(error).encode()) or type(error).__name__
+    return ProviderError(f"{what}: {why}")

@@ -1,0 +1,124 @@
+"""The seam to what a container's HTTP API speaks: values in, values out, no I/O.
+
+A container's answer is untrusted: whatever it contains becomes outputs or a `ProviderError` that
+carries the status and at most 500 characters of the text, never a header.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NoReturn, Protocol
+
+from prsmd.domain.errors import InvalidInputError, ProviderError
+from prsmd.domain.spec import Serving
+
+MAX_ERROR_TEXT = 500
+EVENT_STREAM = "text/event-stream"
+JSON = "application/json"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """One inference as the client means it; `inputs` and `parameters` are opaque JSON."""
+
+    model: str
+    inputs: Any
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    stream: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerRequest:
+    """What to send to the container."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerAnswer:
+    """What the container answered; `content_type` is without parameters and in lower case."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class ServingProtocol(Protocol):
+    """One kind of container API. Implementations hold no state."""
+
+    name: str
+
+    def health_path(self, serving: Serving) -> str:
+        """Return the path that answers 200 when the container can serve."""
+        ...
+
+    def problem(self, serving: Serving) -> str | None:
+        """Return why this protocol cannot serve such a spec, in words for its author; else None."""
+        ...
+
+    def request(self, request: ModelRequest, serving: Serving) -> ContainerRequest:
+        """Translate an inference. Raise InvalidInputError for inputs it cannot express."""
+        ...
+
+    def outputs(self, answer: ContainerAnswer) -> Any:
+        """Return the outputs in a complete answer. Raise ProviderError for anything else."""
+        ...
+
+
+def path_problem(path: str) -> str | None:
+    """Return what is wrong with an absolute URL path, or None."""
+    if not path.startswith("/") or path.startswith("//"):
+        return "must start with one slash"
+    if len(path) > 1024:
+        return "must be at most 1024 characters"
+    if not path.isascii() or any(char <= " " or char in "?#\\\x7f" for char in path):
+        return "must be a plain path without spaces, control characters, '?', '#' or '\\'"
+    if any(segment in {".", ".."} for segment in path.lower().replace("%2e", ".").split("/")):
+        return "must not contain '.' or '..' segments"
+    return None
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Return compact JSON. Raise InvalidInputError for NaN, infinities and endless nesting."""
+    try:
+        return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidInputError.field("inputs", "cannot be written as JSON") from error
+
+
+def decode(answer: ContainerAnswer) -> Any:
+    """Return the JSON of a successful answer. Raise ProviderError for anything else."""
+    if answer.status != 200:
+        refuse(answer, f"the model answered with status {answer.status}")
+    try:
+        return json.loads(answer.body, parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError):
+        refuse(answer, "the model's answer is not valid JSON")
+
+
+def refuse(answer: ContainerAnswer, why: str) -> NoReturn:
+    """Raise the ProviderError for this answer, quoting the start of its text."""
+    text = printable(answer.body)
+    message = f"{why}: {text}" if text else why
+    raise ProviderError(message, provider_status=answer.status, provider_text=text)
+
+
+def printable(body: bytes) -> str:
+    """Return at most 500 characters of a body, without control characters."""
+    text = body[: 4 * MAX_ERROR_TEXT].decode("utf-8", "replace")[:MAX_ERROR_TEXT]
+    return "".join(char if char.isprintable() else " " for char in text).strip()
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):  # 1e999 is valid JSON, but could not be written again
+        raise ValueError(f"{text} is out of range")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
