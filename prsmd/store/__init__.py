@@ -1,0 +1,1 @@
+"""The control state on disk: one SQLite file, one writer task, one file per noun."""

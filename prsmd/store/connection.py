@@ -1,0 +1,80 @@
+"""How the database file is opened: the settings of the writer's and of a reader's connection."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import aiosqlite
+
+from .errors import StoreDamagedError, StoreFailedError
+
+Tx = aiosqlite.Connection
+
+BUSY_MILLISECONDS = 5_000
+WAL_LIMIT_BYTES = 8 * 1024**2
+
+# Versions of SQLite before 3.51.3 can corrupt the file when one connection checkpoints while
+# another writes. So nobody checkpoints by itself: the writer does, between its transactions.
+_EVERY_CONNECTION = (
+    f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}",
+    "PRAGMA wal_autocheckpoint = 0",
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA mmap_size = 0",
+    "PRAGMA cell_size_check = ON",
+)
+_WRITER = (
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}",
+)
+
+
+async def open_writer(path: Path) -> Tx:
+    """Open the one connection that writes, creating the file (0600), and prove it is intact."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    tx = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+    try:
+        await _configure(tx, _EVERY_CONNECTION)
+        await _refuse_damage(tx, path)
+        await _use_wal(tx, path)
+        await _configure(tx, _WRITER)
+    except BaseException:
+        await tx.close()
+        raise
+    return tx
+
+
+async def open_reader(path: Path) -> Tx:
+    """Open a connection that can only read."""
+    tx = await aiosqlite.connect(_read_only_uri(path), uri=True, isolation_level=None)
+    try:
+        await _configure(tx, (*_EVERY_CONNECTION, "PRAGMA query_only = ON"))
+    except BaseException:
+        await tx.close()
+        raise
+    return tx
+
+
+def _read_only_uri(path: Path) -> str:
+    return f"{path.absolute().as_uri()}?mode=ro"
+
+
+async def _configure(tx: Tx, pragmas: tuple[str, ...]) -> None:
+    tx.row_factory = sqlite3.Row
+    for pragma in pragmas:
+        await tx.execute_fetchall(pragma)
+
+
+async def _refuse_damage(tx: Tx, path: Path) -> None:
+    problems = [row[0] for row in await tx.execute_fetchall("PRAGMA quick_check(5)")]
+    if problems != ["ok"]:
+        raise StoreDamagedError(
+            f"{path} is damaged: {'; '.join(problems)}. Restore a backup, or move the file away.",
+            problems=problems,
+        )
+
+
+async def _use_wal(tx: Tx, path: Path) -> None:
+    [[mode]] = await tx.execute_fetchall("PRAGMA journal_mode = WAL")
+    if mode != "wal":
+        raise StoreFailedError(f"{path} cannot use a write-ahead log here (mode: {mode}).")

@@ -1,0 +1,162 @@
+"""The control database: opening it safely, handing writes to the one writer, lending readers.
+
+Decides nothing about what is stored. Everything that is acknowledged is on the disk.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TypeVar
+
+from prsmd.domain.errors import ConflictError, StorageFullError
+
+from . import meta
+from .connection import Tx, open_writer
+from .errors import BackupError, translated
+from .lock import FolderLock
+from .migrate import known_migrations, migrate
+from .readers import Readers
+from .writer import Writer, WriterLimits
+
+__all__ = ["Database", "Tx", "WriterLimits"]
+
+T = TypeVar("T")
+FILE_NAME = "control.db"
+READER_COUNT = 2
+
+
+class Database:
+    """The open control database. Made by `open`; `close` lets go of everything."""
+
+    def __init__(
+        self, path: Path, writer: Writer, readers: Readers, stack: contextlib.AsyncExitStack
+    ) -> None:
+        self.path = path
+        self.fatal = writer.fatal
+        self._writer = writer
+        self._readers = readers
+        self._stack = stack
+
+    @classmethod
+    async def open(cls, folder: Path, limits: WriterLimits | None = None) -> "Database":
+        """Lock `folder` (made with mode 0700), check the database in it and bring it up to date.
+
+        Raises:
+            StoreLockedError: another process uses the folder.
+            StoreDamagedError: the file is not an intact database.
+            StoreSchemaError: a newer prsmd wrote it, or a migration's checksum changed.
+            StorageFullError: the folder or the file cannot be written.
+        """
+        path = folder / FILE_NAME
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(_take(folder).release)
+            with translated():
+                tx = await open_writer(path)
+                stack.push_async_callback(tx.close)
+                await migrate(tx, known_migrations())
+                await meta.ensure_instance_id(tx)
+                readers = await Readers.open(path, READER_COUNT)
+                stack.push_async_callback(readers.close)
+            writer = Writer(tx, limits or WriterLimits())
+            stack.push_async_callback(writer.close)
+            return cls(path, writer, readers, stack.pop_all())
+        raise AssertionError  # pragma: no cover - the stack swallows no error
+
+    @property
+    def last_tick(self) -> float:
+        """Monotonic time at which the writer task was last known to be alive."""
+        return self._writer.last_tick
+
+    @property
+    def writable(self) -> bool:
+        """False after a write failed for lack of space or a failing disk, until one succeeds."""
+        return self._writer.writable
+
+    async def write(self, transaction: Callable[[Tx], Awaitable[T]]) -> T:
+        """Run `transaction` on the writer; its result is returned when it is on the disk.
+
+        It is rolled back as a whole when it raises, and its error reaches only this caller. A
+        cancelled caller stops waiting; the transaction is carried out all the same. The callable
+        must not start or end transactions, and must await nothing but the store.
+
+        Raises:
+            StorageFullError: nothing was changed; trying again later can help.
+            StoreFailedError: the outcome is unknown and `fatal` is done.
+        """
+        return await self._writer.submit(transaction)
+
+    def read(self) -> AbstractAsyncContextManager[Tx]:
+        """Lend a connection that can only read and sees one snapshot. Never waits for the writer.
+
+        What is read after a `write` returned includes what it wrote.
+        """
+        return self._readers.lend()
+
+    async def ping(self) -> float:
+        """Have the idle writer prove that it and its disk answer; return the new `last_tick`."""
+        await self._writer.submit(_touch, transactional=False)
+        return self._writer.last_tick
+
+    async def backup(self, path: Path) -> None:
+        """Copy the database, as of now, to the new file `path` (mode 0600). Writes wait meanwhile.
+
+        Raises:
+            ConflictError: there is a file already.
+            BackupError: the copy could not be written; nothing is left of it.
+        """
+
+        async def copy(tx: Tx) -> None:
+            await _copy_to(tx, path)
+
+        await self._writer.submit(copy, transactional=False)
+
+    async def close(self) -> None:
+        """Finish what waits to be written, then close and unlock. May be called twice."""
+        await self._stack.aclose()
+
+
+def _take(folder: Path) -> FolderLock:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return FolderLock(folder)
+    except OSError as error:
+        raise StorageFullError(f"{folder} cannot be used for the state: {error}.") from error
+
+
+async def _touch(tx: Tx) -> None:
+    await tx.execute_fetchall("SELECT 1 FROM meta LIMIT 1")
+
+
+async def _copy_to(tx: Tx, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        target = _new_database(path, partial)
+        try:
+            await tx.backup(target)
+        finally:
+            target.close()
+        _publish(partial, path)
+    except OSError as error:
+        raise BackupError(f"The backup could not be written: {error}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _new_database(path: Path, partial: Path) -> sqlite3.Connection:
+    if path.exists():
+        raise ConflictError(f"{path} exists already.")
+    partial.unlink(missing_ok=True)
+    os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    return sqlite3.connect(partial, check_same_thread=False)
+
+
+def _publish(partial: Path, path: Path) -> None:
+    partial.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

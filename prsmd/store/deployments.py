@@ -1,0 +1,181 @@
+"""Deployments: the desired state of each model that runs here."""
+
+import sqlite3
+
+from pydantic import TypeAdapter
+
+from prsmd.domain.deployment import Deployment, Recommendation, ScalingStrategy
+from prsmd.domain.errors import ConflictError, InvalidInputError
+
+from .connection import Tx
+from .rows import change, many, one
+
+SORTABLE = ("created_at", "updated_at", "model_name", "model_id")
+_ORDERS = {"asc": "ASC", "desc": "DESC"}
+_RECOMMENDATION = TypeAdapter(Recommendation)
+
+
+async def add(tx: Tx, deployment: Deployment) -> None:
+    """Store a new deployment.
+
+    Raises:
+        ConflictError: the organization has a model of this name or id already.
+    """
+    try:
+        await change(
+            tx,
+            "INSERT INTO deployments (id, organization, model_id, model_name, revision, "
+            "asked_replicas, scaling_strategy, recommendation, deleting, created_at, updated_at) "
+            "VALUES (:id, :organization, :model_id, :model_name, :revision, "
+            ":asked_replicas, :scaling_strategy, :recommendation, :deleting, :created_at, "
+            ":updated_at)",
+            _to_row(deployment),
+        )
+    except sqlite3.IntegrityError as error:
+        if error.sqlite_errorname != "SQLITE_CONSTRAINT_UNIQUE":
+            raise
+        raise ConflictError(
+            f"{deployment.organization} has a model {deployment.model_name} "
+            f"({deployment.model_id}) already.",
+            model_id=deployment.model_id,
+            model_name=deployment.model_name,
+        ) from error
+
+
+async def get(tx: Tx, deployment_id: str) -> Deployment | None:
+    """Return the deployment of this id, or None."""
+    row = await one(tx, "SELECT * FROM deployments WHERE id = ?", (deployment_id,))
+    return None if row is None else _from_row(row)
+
+
+async def find_model(tx: Tx, model: str, organization: str | None) -> Deployment | None:
+    """Return the deployment whose model id or else model name is `model`, or None.
+
+    `organization` None looks in all of them; among several the oldest wins.
+    """
+    row = await one(
+        tx,
+        "SELECT * FROM deployments WHERE (model_id = :model OR model_name = :model) "
+        "AND (:organization IS NULL OR organization = :organization) "
+        "ORDER BY model_id = :model DESC, created_at, id LIMIT 1",
+        {"model": model, "organization": organization},
+    )
+    return None if row is None else _from_row(row)
+
+
+async def list_all(tx: Tx) -> list[Deployment]:
+    """Return all deployments, oldest first."""
+    rows = await many(tx, "SELECT * FROM deployments ORDER BY created_at, id")
+    return [_from_row(row) for row in rows]
+
+
+async def page(
+    tx: Tx,
+    organization: str | None,
+    limit: int,
+    offset: int,
+    sort_by: str = "created_at",
+    sort_order: str = "desc",
+) -> tuple[list[Deployment], int]:
+    """Return one page of an organization's deployments (None: of all) and how many there are.
+
+    Raises:
+        InvalidInputError: `sort_by` is not in SORTABLE, or `sort_order` is not asc or desc.
+    """
+    if sort_by not in SORTABLE:
+        raise InvalidInputError.field("sort_by", f"must be one of {', '.join(SORTABLE)}", sort_by)
+    if sort_order not in _ORDERS:
+        raise InvalidInputError.field("sort_order", "must be asc or desc", sort_order)
+    order = _ORDERS[sort_order]
+    of = {"organization": organization, "limit": limit, "offset": offset}
+    rows = await many(
+        tx,
+        "SELECT * FROM deployments WHERE :organization IS NULL OR organization = :organization "  # noqa: S608 - both names come from the lists above
+        f"ORDER BY {sort_by} {order}, id {order} LIMIT :limit OFFSET :offset",
+        of,
+    )
+    [[total]] = await many(
+        tx,
+        "SELECT count(*) FROM deployments "
+        "WHERE :organization IS NULL OR organization = :organization",
+        of,
+    )
+    return [_from_row(row) for row in rows], total
+
+
+async def set_asked(
+    tx: Tx, deployment_id: str, asked_replicas: int, strategy: ScalingStrategy, now: float
+) -> bool:
+    """Store the count that a person asked for and forget what the autoscaler thought.
+
+    Return False when there is no such deployment.
+    """
+    return bool(
+        await change(
+            tx,
+            "UPDATE deployments SET asked_replicas = ?, scaling_strategy = ?, updated_at = ?, "
+            "recommendation = NULL WHERE id = ?",
+            (asked_replicas, strategy.value, now, deployment_id),
+        )
+    )
+
+
+async def set_recommendation(tx: Tx, deployment_id: str, recommendation: Recommendation) -> bool:
+    """Store what the autoscaler thinks. Return False when there is no such deployment."""
+    return bool(
+        await change(
+            tx,
+            "UPDATE deployments SET recommendation = ? WHERE id = ?",
+            (_RECOMMENDATION.dump_json(recommendation).decode(), deployment_id),
+        )
+    )
+
+
+async def mark_deleting(tx: Tx, deployment_id: str, now: float) -> bool:
+    """Note that the deployment is to go. Return False when there is no such deployment."""
+    return bool(
+        await change(
+            tx,
+            "UPDATE deployments SET deleting = 1, updated_at = ? WHERE id = ?",
+            (now, deployment_id),
+        )
+    )
+
+
+async def remove(tx: Tx, deployment_id: str) -> bool:
+    """Forget the deployment with its revisions, replicas and events. False: there was none."""
+    return bool(await change(tx, "DELETE FROM deployments WHERE id = ?", (deployment_id,)))
+
+
+def _to_row(deployment: Deployment) -> dict[str, object]:
+    recommendation = deployment.recommendation
+    return {
+        "id": deployment.id,
+        "organization": deployment.organization,
+        "model_id": deployment.model_id,
+        "model_name": deployment.model_name,
+        "revision": deployment.revision,
+        "asked_replicas": deployment.asked_replicas,
+        "scaling_strategy": deployment.scaling_strategy.value,
+        "recommendation": recommendation and _RECOMMENDATION.dump_json(recommendation).decode(),
+        "deleting": int(deployment.deleting),
+        "created_at": deployment.created_at,
+        "updated_at": deployment.updated_at,
+    }
+
+
+def _from_row(row: sqlite3.Row) -> Deployment:
+    thought = row["recommendation"]
+    return Deployment(
+        id=row["id"],
+        organization=row["organization"],
+        model_id=row["model_id"],
+        model_name=row["model_name"],
+        revision=row["revision"],
+        asked_replicas=row["asked_replicas"],
+        scaling_strategy=ScalingStrategy(row["scaling_strategy"]),
+        recommendation=None if thought is None else _RECOMMENDATION.validate_json(thought),
+        deleting=bool(row["deleting"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

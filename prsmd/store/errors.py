@@ -1,0 +1,94 @@
+"""The store's own errors, and how SQLite's are translated into the domain's tree."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+from prsmd.domain.errors import (
+    ConflictError,
+    PrsmdError,
+    ResourceUnavailableError,
+    StorageFullError,
+)
+
+_STORAGE = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+)
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+
+class StoreLockedError(PrsmdError):
+    """Another process uses this folder."""
+
+
+class StoreSchemaError(PrsmdError):
+    """The file was made by a newer prsmd, or a migration that it went through has changed."""
+
+
+class StoreDamagedError(PrsmdError):
+    """The file is not an intact database."""
+
+
+class StoreFailedError(PrsmdError):
+    """A commit failed in a way that leaves its outcome unknown; the daemon must start again."""
+
+
+class BackupError(PrsmdError):
+    """A backup could not be written."""
+
+
+class StoreClosedError(PrsmdError):
+    """The store is closing or closed; nothing was changed."""
+
+
+class StoreBusyError(ResourceUnavailableError):
+    """Another process holds the database's lock; nothing was changed."""
+
+
+class TransactionTimeoutError(ResourceUnavailableError):
+    """A transaction took too long and was rolled back."""
+
+
+class IllegalTransitionError(ConflictError):
+    """A replica can not go from the state that is stored to the one that was given."""
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary result code of `error`; 0 for one that Python itself raised."""
+    code: Any = getattr(error, "sqlite_errorcode", 0)
+    return int(code) & 0xFF
+
+
+def is_storage(error: BaseException) -> bool:
+    """Tell whether `error` says that the disk is full or cannot be written."""
+    return isinstance(error, sqlite3.Error) and primary_code(error) in _STORAGE
+
+
+def is_io(error: sqlite3.Error) -> bool:
+    """Tell whether `error` is a failed read, write or fsync."""
+    return primary_code(error) == sqlite3.SQLITE_IOERR
+
+
+def translate(error: sqlite3.Error) -> PrsmdError:
+    """Return the domain's error for SQLite's; the caller raises it `from` the original."""
+    code = primary_code(error)
+    if code in _STORAGE:
+        return StorageFullError(f"The state could not be written: {error}. Nothing was changed.")
+    if code == sqlite3.SQLITE_CONSTRAINT:
+        return ConflictError(f"This contradicts what is stored: {error}.")
+    if code in _BUSY:
+        return StoreBusyError("Another process keeps the state locked. Nothing was changed.")
+    if code in _DAMAGED:
+        return StoreDamagedError(f"The state's file is damaged: {error}.")
+    return PrsmdError("The state could not be read or written.", sqlite=str(error))
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raise the domain's error for every one of SQLite's that leaves the block."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error) from error

@@ -1,0 +1,50 @@
+"""Output of ended replicas, kept as one bounded file each so that logs outlive the container."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from prsmd.domain.logs import LogLine
+
+
+class LogArchive:
+    """A folder of `<replica>.jsonl` files. Writes are whole-file and atomic; reading is bounded."""
+
+    def __init__(self, folder: Path, *, keep_files: int = 500) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        self._keep_files = keep_files
+
+    async def save(self, replica_id: str, lines: Sequence[LogLine]) -> None:
+        """Keep the lines of an ended replica. OSError where the disk does not take them."""
+        await asyncio.to_thread(self._save, replica_id, lines)
+
+    async def read(self, replica_id: str) -> list[LogLine]:
+        """Return the kept lines, oldest first; empty where nothing was kept."""
+        return await asyncio.to_thread(self._read, replica_id)
+
+    def _save(self, replica_id: str, lines: Sequence[LogLine]) -> None:
+        path = self._path(replica_id)
+        partial = path.with_suffix(".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            for line in lines:
+                file.write(json.dumps([line.at, line.stream, line.text]) + "\n")
+        partial.replace(path)
+        self._prune()
+
+    def _read(self, replica_id: str) -> list[LogLine]:
+        try:
+            with self._path(replica_id).open(encoding="utf-8") as file:
+                rows = [json.loads(row) for row in file]
+        except FileNotFoundError:
+            return []
+        return [LogLine(at=at, stream=stream, text=text) for at, stream, text in rows]
+
+    def _prune(self) -> None:
+        files = sorted(self._folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+        for path in files[: -self._keep_files]:
+            path.unlink(missing_ok=True)
+
+    def _path(self, replica_id: str) -> Path:
+        return self._folder / f"{replica_id}.jsonl"

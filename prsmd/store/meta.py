@@ -1,0 +1,39 @@
+"""Single values by key: the identity of this instance, and what other parts keep of themselves."""
+
+from prsmd.domain.ids import random_id
+
+from .connection import Tx
+from .rows import change, one
+
+_INSTANCE = "instance_id"
+
+
+async def ensure_instance_id(tx: Tx) -> None:
+    """Give a new database its identity; keep the one that is there."""
+    await change(
+        tx,
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING",
+        (_INSTANCE, random_id("instance")),
+    )
+
+
+async def instance_id(tx: Tx) -> str:
+    """Return the random identity made when this database was first opened."""
+    [value] = await tx.execute_fetchall("SELECT value FROM meta WHERE key = ?", (_INSTANCE,))
+    return str(value[0])
+
+
+async def get(tx: Tx, key: str) -> str | None:
+    """Return the value under `key`, or None."""
+    row = await one(tx, "SELECT value FROM meta WHERE key = ?", (key,))
+    return None if row is None else str(row["value"])
+
+
+async def set(tx: Tx, key: str, value: str) -> None:  # noqa: A001 - read as meta.set
+    """Keep `value` under `key`."""
+    await change(
+        tx,
+        "INSERT INTO meta (key, value) VALUES (?, ?) "
+        "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, value),
+    )

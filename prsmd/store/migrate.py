@@ -1,0 +1,109 @@
+"""Numbered migrations: which there are, which were applied, and refusing what does not fit.
+
+A migration is `NNNN_name.sql`. It never changes once released: its checksum is stored beside it.
+"""
+
+import dataclasses
+import hashlib
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
+
+from .connection import Tx
+from .errors import StoreSchemaError
+
+_LEDGER = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    checksum TEXT NOT NULL,
+    applied_at REAL NOT NULL
+) STRICT
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema."""
+
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the text, in hexadecimal."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def known_migrations() -> tuple[Migration, ...]:
+    """Return the migrations that this release ships, in order."""
+    folder = resources.files("prsmd.store") / "migrations"
+    found = []
+    for entry in folder.iterdir():
+        if entry.name.endswith(".sql"):
+            number, _, name = entry.name.removesuffix(".sql").partition("_")
+            found.append(Migration(int(number), name, entry.read_text(encoding="utf-8")))
+    return tuple(sorted(found, key=lambda migration: migration.version))
+
+
+async def migrate(tx: Tx, migrations: Sequence[Migration]) -> None:
+    """Bring the schema up to the last of `migrations`, each step in a transaction of its own.
+
+    Raises:
+        StoreSchemaError: the file is newer than `migrations`, or a step that it went through
+            has another checksum; nothing was changed.
+    """
+    await tx.execute_fetchall(_LEDGER)
+    rows = await tx.execute_fetchall("SELECT version, name, checksum FROM schema_migrations")
+    applied = {row["version"]: row for row in rows}
+    _refuse_what_does_not_fit(applied.values(), migrations)
+    for migration in migrations:
+        if migration.version not in applied:
+            await _apply(tx, migration)
+
+
+def _refuse_what_does_not_fit(rows: Iterable[sqlite3.Row], migrations: Sequence[Migration]) -> None:
+    known = {migration.version: migration for migration in migrations}
+    newest = max(known, default=0)
+    for row in rows:
+        migration = known.get(row["version"])
+        if migration is None:
+            raise StoreSchemaError(
+                f"The state was written by a newer prsmd: its schema is {row['version']} "
+                f"({row['name']}), this release knows up to {newest}. "
+                "Install the newer release again, or restore a backup made before the upgrade."
+            )
+        if migration.checksum != row["checksum"]:
+            raise StoreSchemaError(
+                f"Migration {row['version']} ({row['name']}) is not the one that this state went "
+                "through: its checksum differs. Install the release that wrote the state."
+            )
+
+
+async def _apply(tx: Tx, migration: Migration) -> None:
+    await tx.execute_fetchall("BEGIN IMMEDIATE")
+    try:
+        for statement in _statements(migration.sql):
+            await tx.execute_fetchall(statement)
+        await tx.execute_fetchall(
+            "INSERT INTO schema_migrations VALUES (?, ?, ?, ?)",
+            (migration.version, migration.name, migration.checksum, time.time()),
+        )
+        await tx.execute_fetchall("COMMIT")
+    except BaseException:
+        await tx.rollback()
+        raise
+
+
+def _statements(sql: str) -> Iterator[str]:
+    # Not executescript: it commits an open transaction before it starts.
+    pending = ""
+    for part in sql.split(";"):
+        pending += part + ";"
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
+    if pending.strip(" \n;"):
+        raise StoreSchemaError(f"A migration ends in the middle of a statement: {pending[:60]!r}")

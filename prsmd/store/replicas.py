@@ -1,0 +1,160 @@
+"""Replicas: one row for each container run, written before its container exists.
+
+States only move forward; this is the last place that can refuse a step back.
+"""
+
+import sqlite3
+
+from pydantic import TypeAdapter
+
+from prsmd.domain.errors import NotFoundError
+from prsmd.domain.replica import (
+    TRANSITIONS,
+    Endpoint,
+    ExitCause,
+    Placement,
+    Replica,
+    ReplicaState,
+)
+
+from .connection import Tx
+from .errors import IllegalTransitionError
+from .rows import change, many, one
+
+_PLACEMENT = TypeAdapter(Placement)
+_EXIT = TypeAdapter(ExitCause)
+
+
+async def add(tx: Tx, replica: Replica) -> None:
+    """Store a new replica with its reservation.
+
+    Raises:
+        sqlite3.IntegrityError: the id is taken, or there is no such deployment and revision.
+    """
+    await change(
+        tx,
+        "INSERT INTO replicas (id, deployment_id, organization, revision, slot, state, placement, "
+        "container_id, endpoint_host, endpoint_port, created_at, started_at, ready_at, "
+        "draining_since, finished_at, exit) "
+        "VALUES (:id, :deployment_id, :organization, :revision, :slot, :state, :placement, "
+        ":container_id, :endpoint_host, :endpoint_port, :created_at, :started_at, :ready_at, "
+        ":draining_since, :finished_at, :exit)",
+        _to_row(replica),
+    )
+
+
+async def save(tx: Tx, replica: Replica) -> None:
+    """Write the whole row of a replica that is stored and has not ended.
+
+    Raises:
+        NotFoundError: it is not stored (its deployment may be gone).
+        IllegalTransitionError: it has ended, or its state cannot follow the stored one.
+    """
+    row = await one(tx, "SELECT state FROM replicas WHERE id = ?", (replica.id,))
+    if row is None:
+        raise NotFoundError(f"There is no replica {replica.id}.")
+    _refuse_step_back(replica, ReplicaState(row["state"]))
+    await change(
+        tx,
+        "UPDATE replicas SET deployment_id = :deployment_id, organization = :organization, "
+        "revision = :revision, slot = :slot, state = :state, placement = :placement, "
+        "container_id = :container_id, endpoint_host = :endpoint_host, "
+        "endpoint_port = :endpoint_port, created_at = :created_at, started_at = :started_at, "
+        "ready_at = :ready_at, draining_since = :draining_since, finished_at = :finished_at, "
+        "exit = :exit WHERE id = :id",
+        _to_row(replica),
+    )
+
+
+async def get(tx: Tx, replica_id: str) -> Replica | None:
+    """Return the replica of this id, or None."""
+    row = await one(tx, "SELECT * FROM replicas WHERE id = ?", (replica_id,))
+    return None if row is None else _from_row(row)
+
+
+async def list_current(tx: Tx, ended_per_slot: int = 8) -> list[Replica]:
+    """Return every active replica and the newest ended ones of each slot, oldest first."""
+    rows = await many(
+        tx,
+        "SELECT * FROM replicas WHERE state NOT IN ('stopped', 'failed') OR id IN ("
+        "  SELECT id FROM (SELECT id, row_number() OVER ("
+        "    PARTITION BY deployment_id, slot ORDER BY created_at DESC, id DESC) AS age"
+        "    FROM replicas WHERE state IN ('stopped', 'failed')) WHERE age <= ?"
+        ") ORDER BY created_at, id",
+        (ended_per_slot,),
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def list_for(tx: Tx, deployment_id: str, limit: int = 100) -> list[Replica]:
+    """Return a deployment's newest replicas of any state, newest first."""
+    rows = await many(
+        tx,
+        "SELECT * FROM replicas WHERE deployment_id = ? ORDER BY created_at DESC, id DESC LIMIT ?",
+        (deployment_id, limit),
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def prune(tx: Tx, keep_per_deployment: int) -> int:
+    """Forget each deployment's ended replicas but the newest; return how many went."""
+    return await change(
+        tx,
+        "DELETE FROM replicas WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER ("
+        "PARTITION BY deployment_id ORDER BY created_at DESC, id DESC) AS age "
+        "FROM replicas WHERE state IN ('stopped', 'failed')) WHERE age > ?)",
+        (keep_per_deployment,),
+    )
+
+
+def _refuse_step_back(replica: Replica, stored: ReplicaState) -> None:
+    following = TRANSITIONS[stored]
+    if not following:
+        raise IllegalTransitionError(f"Replica {replica.id} has ended ({stored}).")
+    if replica.state != stored and replica.state not in following:
+        raise IllegalTransitionError(
+            f"Replica {replica.id} cannot go from {stored} to {replica.state}."
+        )
+
+
+def _to_row(replica: Replica) -> dict[str, object]:
+    endpoint, cause = replica.endpoint, replica.exit
+    return {
+        "id": replica.id,
+        "deployment_id": replica.deployment_id,
+        "organization": replica.organization,
+        "revision": replica.revision,
+        "slot": replica.slot,
+        "state": replica.state.value,
+        "placement": _PLACEMENT.dump_json(replica.placement).decode(),
+        "container_id": replica.container_id,
+        "endpoint_host": endpoint and endpoint.host,
+        "endpoint_port": endpoint and endpoint.port,
+        "created_at": replica.created_at,
+        "started_at": replica.started_at,
+        "ready_at": replica.ready_at,
+        "draining_since": replica.draining_since,
+        "finished_at": replica.finished_at,
+        "exit": cause and _EXIT.dump_json(cause).decode(),
+    }
+
+
+def _from_row(row: sqlite3.Row) -> Replica:
+    host, cause = row["endpoint_host"], row["exit"]
+    return Replica(
+        id=row["id"],
+        deployment_id=row["deployment_id"],
+        organization=row["organization"],
+        revision=row["revision"],
+        slot=row["slot"],
+        state=ReplicaState(row["state"]),
+        placement=_PLACEMENT.validate_json(row["placement"]),
+        container_id=row["container_id"],
+        endpoint=None if host is None else Endpoint(host, row["endpoint_port"]),
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        ready_at=row["ready_at"],
+        draining_since=row["draining_since"],
+        finished_at=row["finished_at"],
+        exit=None if cause is None else _EXIT.validate_json(cause),
+    )

@@ -1,0 +1,73 @@
+"""Revisions: the numbered, immutable specs of each deployment."""
+
+import sqlite3
+
+from prsmd.domain.deployment import Revision
+
+from . import specs
+from .connection import Tx
+from .rows import change, many, one
+
+
+async def add(tx: Tx, revision: Revision) -> None:
+    """Store a new revision of a deployment that is stored.
+
+    Raises:
+        sqlite3.IntegrityError: the number is taken, or there is no such deployment.
+    """
+    await change(
+        tx,
+        "INSERT INTO revisions "
+        "(deployment_id, number, spec, spec_hash, image_digest, created_at, created_by) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            revision.deployment_id,
+            revision.number,
+            specs.encode(revision.spec),
+            revision.spec_hash,
+            revision.image_digest,
+            revision.created_at,
+            revision.created_by,
+        ),
+    )
+
+
+async def get(tx: Tx, deployment_id: str, number: int) -> Revision | None:
+    """Return one revision, or None."""
+    row = await one(
+        tx,
+        "SELECT * FROM revisions WHERE deployment_id = ? AND number = ?",
+        (deployment_id, number),
+    )
+    return None if row is None else _from_row(row)
+
+
+async def list_for(tx: Tx, deployment_id: str) -> list[Revision]:
+    """Return a deployment's revisions, oldest first."""
+    rows = await many(
+        tx, "SELECT * FROM revisions WHERE deployment_id = ? ORDER BY number", (deployment_id,)
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def set_digest(tx: Tx, deployment_id: str, number: int, digest: str) -> bool:
+    """Note what the engine resolved the image to. Return False when there is no such revision."""
+    return bool(
+        await change(
+            tx,
+            "UPDATE revisions SET image_digest = ? WHERE deployment_id = ? AND number = ?",
+            (digest, deployment_id, number),
+        )
+    )
+
+
+def _from_row(row: sqlite3.Row) -> Revision:
+    return Revision(
+        deployment_id=row["deployment_id"],
+        number=row["number"],
+        spec=specs.decode(row["spec"]),
+        spec_hash=row["spec_hash"],
+        image_digest=row["image_digest"],
+        created_at=row["created_at"],
+        created_by=row["created_by"],
+    )

@@ -1,0 +1,260 @@
+"""The one task that writes: it commits waiting transactions together, each in its own savepoint.
+
+It owns the writing connection. It decides who learns of which failure, and when a failure is fatal;
+it does not know what the transactions do.
+"""
+
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import logging
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from prsmd.domain.errors import PrsmdError, StorageFullError
+
+from .connection import Tx
+from .errors import (
+    StoreClosedError,
+    StoreFailedError,
+    TransactionTimeoutError,
+    is_io,
+    is_storage,
+    translate,
+)
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WriterLimits:
+    """Bounds of the writer task. Times are seconds."""
+
+    group: int = 128  # transactions in one commit
+    transaction_seconds: float = 30.0
+    retry_seconds: float = 1.0  # after a full disk: how long writes are refused untried
+    checkpoint_every: int = 250  # transactions between two checkpoints of the write-ahead log
+
+
+class Writer:
+    """Runs callables on the writing connection, one after the other.
+
+    `last_tick` is the monotonic time at which the task was last alive. `fatal` is done, with the
+    error, when nothing can be written any more and the process should end.
+    """
+
+    def __init__(self, tx: Tx, limits: WriterLimits) -> None:
+        self.last_tick = time.monotonic()
+        self.fatal: asyncio.Future[PrsmdError] = asyncio.get_running_loop().create_future()
+        self.writable = True
+        self._tx = tx
+        self._limits = limits
+        self._waiting: collections.deque[_Job] = collections.deque()
+        self._arrived = asyncio.Event()
+        self._closing = False
+        self._refuse_until = 0.0
+        self._since_checkpoint = 0
+        self._task = asyncio.create_task(self._run(), name="store-writer")
+
+    async def submit(self, run: Callable[[Tx], Awaitable[T]], *, transactional: bool = True) -> T:
+        """Run `run` in a transaction (or between transactions) and return its result.
+
+        A caller that is cancelled stops waiting; what it asked for is done all the same.
+        """
+        if self.fatal.done() or self._closing or self._task.done():
+            raise self._gone()
+        job = _Job(run, asyncio.get_running_loop().create_future(), transactional)
+        self._waiting.append(job)
+        self._arrived.set()
+        result: T = await job.done
+        return result
+
+    async def close(self) -> None:
+        """Finish what waits, then stop. The connection stays open."""
+        self._closing = True
+        self._arrived.set()
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            while not self.fatal.done():
+                await self._arrived.wait()
+                if self._waiting:
+                    await self._serve(self._take_group())
+                elif self._closing:
+                    break
+                else:
+                    self._arrived.clear()
+                self.last_tick = time.monotonic()
+        except Exception as error:  # noqa: BLE001 - unforeseen, so the process must end
+            _log.exception("the store's writer failed")
+            self._die(StoreFailedError(f"The writer of the state failed: {error!r}."))
+        finally:
+            while self._waiting:
+                self._waiting.popleft().fail(self._gone())
+
+    def _take_group(self) -> list["_Job"]:
+        count = min(len(self._waiting), self._limits.group)
+        return [self._waiting.popleft() for _ in range(count)]
+
+    async def _serve(self, jobs: Sequence["_Job"]) -> None:
+        transactions = [job for job in jobs if job.transactional]
+        try:
+            if transactions:
+                await self._commit_together(transactions)
+            for job in jobs:
+                if not job.transactional:
+                    await self._run_alone(job)
+        except BaseException:
+            for job in jobs:
+                job.fail(StoreFailedError("The writer of the state failed."))
+            raise
+
+    async def _commit_together(self, jobs: Sequence["_Job"]) -> None:
+        if time.monotonic() < self._refuse_until:
+            for job in jobs:
+                job.fail(StorageFullError("The disk was full a moment ago. Nothing was changed."))
+            return
+        committing = False
+        try:
+            await self._tx.execute_fetchall("BEGIN IMMEDIATE")
+            for job in jobs:
+                await self._run_in_savepoint(job)
+            committing = True
+            await self._tx.execute_fetchall("COMMIT")
+        except sqlite3.Error as error:
+            await self._abandon(jobs, error, committing=committing)
+            return
+        self._note_writable()
+        for job in jobs:
+            job.deliver()
+        await self._checkpoint_when_due(len(jobs))
+
+    async def _run_in_savepoint(self, job: "_Job") -> None:
+        """Run one transaction; raise sqlite3.Error only when the whole group is lost."""
+        await self._tx.execute_fetchall("SAVEPOINT job")
+        await self._attempt(job, self._limits.transaction_seconds)
+        if not self._tx.in_transaction:
+            cause = job.error if isinstance(job.error, sqlite3.Error) else None
+            raise cause or sqlite3.OperationalError("a transaction ended the group it was in")
+        if job.error is not None:
+            if is_storage(job.error):
+                self._note_full(job.error)
+            await self._tx.execute_fetchall("ROLLBACK TO job")
+        await self._tx.execute_fetchall("RELEASE job")
+
+    async def _attempt(self, job: "_Job", limit: float | None) -> None:
+        try:
+            async with asyncio.timeout(limit) as deadline:
+                job.result = await job.run(self._tx)
+        except TimeoutError as error:
+            job.error = error
+            if deadline.expired():
+                job.error = TransactionTimeoutError(
+                    f"A change of the state took longer than {limit:g} s and was rolled back."
+                )
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # the writer itself is being ended
+            job.error = error
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
+            job.error = error
+
+    async def _run_alone(self, job: "_Job") -> None:
+        await self._attempt(job, None)
+        job.deliver()
+
+    async def _abandon(
+        self, jobs: Sequence["_Job"], error: sqlite3.Error, *, committing: bool
+    ) -> None:
+        """Nothing of the group is kept: tell everyone, also those who failed by themselves.
+
+        A refusal may rest on what another transaction of the lost group had written.
+        """
+        rolled_back = await self._roll_back()
+        if (committing and is_io(error)) or not rolled_back:
+            # After a failed fsync the kernel may forget what it did not write: only a restart
+            # that reads the file again knows what is there.
+            self._die(StoreFailedError(f"The state could not be committed: {error}."))
+        elif is_storage(error):
+            self._note_full(error)
+        for job in jobs:
+            job.fail(self._gone() if self.fatal.done() else _caused_by(error))
+
+    async def _roll_back(self) -> bool:
+        if self._tx.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                await self._tx.execute_fetchall("ROLLBACK")
+        return not self._tx.in_transaction
+
+    async def _checkpoint_when_due(self, transactions: int) -> None:
+        self._since_checkpoint += transactions
+        if self._since_checkpoint < self._limits.checkpoint_every:
+            return
+        self._since_checkpoint = 0
+        try:
+            await self._tx.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            if is_io(error):
+                self._die(StoreFailedError(f"The state could not be written back: {error}."))
+            else:
+                _log.warning("the write-ahead log was not written back: %s", error)
+
+    def _note_full(self, error: BaseException) -> None:
+        if self.writable:
+            _log.error("the state cannot be written: %s", error)
+        self.writable = False
+        self._refuse_until = time.monotonic() + self._limits.retry_seconds
+
+    def _note_writable(self) -> None:
+        if not self.writable and time.monotonic() >= self._refuse_until:
+            _log.warning("the state can be written again")
+            self.writable = True
+
+    def _gone(self) -> PrsmdError:
+        if self.fatal.done():
+            return StoreFailedError(self.fatal.result().message)
+        return StoreClosedError("The state is closed. Nothing was changed.")
+
+    def _die(self, error: StoreFailedError) -> None:
+        self.writable = False
+        if not self.fatal.done():
+            _log.critical("%s", error.message)
+            self.fatal.set_result(error)
+
+
+@dataclasses.dataclass(slots=True)
+class _Job:
+    run: Callable[[Tx], Awaitable[Any]]
+    done: asyncio.Future[Any]
+    transactional: bool
+    result: Any = None
+    error: BaseException | None = None
+
+    def deliver(self) -> None:
+        if self.error is not None:
+            self.fail(self.error)
+        elif not self.done.done():
+            self.done.set_result(self.result)
+
+    def fail(self, error: BaseException) -> None:
+        if isinstance(error, sqlite3.Error):
+            error = _caused_by(error)
+        if self.done.cancelled():
+            _log.warning("a change that nobody waits for any more failed: %s", error)
+        elif not self.done.done():
+            if isinstance(error, asyncio.CancelledError):
+                self.done.cancel()
+            else:
+                self.done.set_exception(error)
+
+
+def _caused_by(error: sqlite3.Error) -> PrsmdError:
+    translated = translate(error)
+    translated.__cause__ = error
+    return translated
