@@ -1,0 +1,205 @@
+"""Tells the language of a text: py3langid behind prsmd's native container contract.
+
+inputs:      {"text": "..."}
+parameters:  {"confidence_threshold": 0.0, "candidates": 3}; others are ignored
+outputs:     {"classification": "en", "confidence": 0.99, "candidates": [...]}
+
+Languages are ISO 639 codes; `und` (undetermined) stands for confidence below the threshold.
+"""
+
+import contextlib
+import http.server
+import json
+import os
+import signal
+import threading
+import time
+import traceback
+
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+MAX_CHARACTERS = 1_000_000
+
+
+class Model:
+    """The classifier; loaded once, used by every thread."""
+
+    name = "language-id"
+
+    def __init__(self):
+        self._identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+    def infer(self, inputs, parameters):
+        """Return the most likely language and the next ones. InvalidInputError."""
+        text = inputs.get("text")
+        if not isinstance(text, str) or not text.strip():
+            raise InvalidInputError('inputs need a "text" that is not empty')
+        if len(text) > MAX_CHARACTERS:
+            raise InvalidInputError(f'"text" has more than {MAX_CHARACTERS} characters')
+        threshold = fraction(parameters, "confidence_threshold", 0.0)
+        ranking = self._identifier.rank(text)
+        language, confidence = ranking[0]
+        return {
+            "classification": language if confidence >= threshold else "und",
+            "confidence": round(confidence, 4),
+            "candidates": [
+                {"language": code, "confidence": round(score, 4)}
+                for code, score in ranking[: wanted_candidates(parameters)]
+            ],
+        }
+
+
+def wanted_candidates(parameters):
+    """Return how many candidates to list."""
+    value = parameters.get("candidates", 3)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100:
+        raise InvalidInputError('"candidates" must be an integer from 0 to 100')
+    return value
+
+
+# The native contract over HTTP, the same in every example: copy it with a Model of your own.
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+IDLE_SECONDS = 90  # how long a kept-alive connection may wait for its next request
+FINISH_SECONDS = 20  # how long running requests may take after SIGTERM
+
+
+class InvalidInputError(Exception):
+    """The request cannot be answered; the message says what to change."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers GET /health and POST /infer."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # head and body leave in one segment
+    timeout = IDLE_SECONDS
+    server: "ModelServer"
+
+    def handle_expect_100(self):
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
+
+    def do_GET(self):
+        if self.path != "/health":
+            return self.answer(404, {"error": "there are GET /health and POST /infer"})
+        return self.answer(200, {"status": "ok", "model": self.server.model.name})
+
+    def do_POST(self):
+        if self.path != "/infer":
+            self.close_connection = True  # its body is not read
+            return self.answer(404, {"error": "there are GET /health and POST /infer"})
+        with self.server.request_running():
+            return self.infer()
+
+    def infer(self):
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+            self.close_connection = True
+            status, what = (413, "is too large") if length.isdecimal() else (411, "is missing")
+            return self.answer(status, {"error": f"Content-Length {what}"})
+        try:
+            inputs, parameters = parse(self.rfile.read(int(length)))
+            return self.answer(200, {"outputs": self.server.model.infer(inputs, parameters)})
+        except InvalidInputError as error:
+            return self.answer(400, {"error": str(error)})
+        except Exception:  # noqa: BLE001 - whatever a model raises, its caller gets an answer
+            traceback.print_exc()
+            return self.answer(500, {"error": "the model failed; its log says why"})
+
+    def answer(self, status, content):
+        body = json.dumps(content, ensure_ascii=False).encode()
+        if self.server.stopping.is_set():
+            self.close_connection = True
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_request(self, code="-", size="-"):
+        """Say nothing of what went well: the daemon counts and records every inference."""
+        if code != 200:
+            super().log_request(code, size)
+
+
+def parse(body):
+    """Return inputs and parameters of a request's body."""
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"the body is not JSON: {error}") from None
+    if not isinstance(request, dict) or not isinstance(request.get("inputs"), dict):
+        raise InvalidInputError('the body must be an object with an object "inputs"')
+    parameters = request.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise InvalidInputError('"parameters" must be an object')
+    return request["inputs"], parameters
+
+
+def fraction(parameters, name, default):
+    """Return the parameter of that name as a number from 0 to 1."""
+    value = parameters.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InvalidInputError(f'"{name}" must be a number from 0 to 1')
+    return value
+
+
+class ModelServer(http.server.ThreadingHTTPServer):
+    """A thread for each connection; `stop` lets running requests finish."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address, model):
+        super().__init__(address, Handler)
+        self.model = model
+        self.stopping = threading.Event()
+        self._running = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def request_running(self):
+        with self._changed:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def stop(self):
+        self.stopping.set()
+        self.shutdown()
+
+    def finish(self):
+        with self._changed:
+            self._changed.wait_for(lambda: self._running == 0, timeout=FINISH_SECONDS)
+
+
+def main():
+    """Load the model, then listen: whoever can connect gets answers."""
+    started = time.monotonic()
+    model = Model()
+    address = os.environ.get("HOST", "0.0.0.0"), int(os.environ.get("PORT", "8080"))
+    with ModelServer(address, model) as server:
+        # shutdown() waits for serve_forever(), which runs in the thread that gets the signal
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.stop).start())
+        took = time.monotonic() - started
+        print(
+            f"{model.name}: listening on port {server.server_port}, loaded in {took:.1f} s",
+            flush=True,
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever(poll_interval=0.05)
+        server.finish()
+    print(f"{model.name}: stopped", flush=True)
+
+
+if __name__ == "__main__":
+    main()
