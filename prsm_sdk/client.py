@@ -1,0 +1,61 @@
+"""`PRSMClient`, the asynchronous client that the published document's program uses."""
+
+from types import TracebackType
+from typing import Self
+
+from .aio import AsyncTransport
+from .exchange import DEFAULT_TIMEOUT
+from .resources import CustomModels, Keys, Models, NodeResource
+from .target import Target
+
+
+class PRSMClient:
+    """A connection to one daemon.
+
+    Without `base_url` it is the one that `PRSMD_URL` names, else the local daemon: its Unix socket
+    where there is one, its loopback port otherwise. Without `api_key` it is `PRSMD_API_KEY`; over
+    the Unix socket none is needed. Use it with `async with`, or without: connections are opened
+    at the first call and closed with the event loop.
+
+    Args:
+        api_key: The key to present.
+        base_url: `unix:///path`, `http://host:port` or `https://host:port`.
+        timeout: Seconds for a whole call, its repetitions included.
+        ca_file: Certificates to trust with https, as PEM; by default the system's.
+
+    Raises:
+        ConfigurationError: The address or the key cannot be used.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        ca_file: str | None = None,
+    ) -> None:
+        self.target = Target.resolve(base_url, api_key, ca_file)
+        self._transport = AsyncTransport(self.target, timeout)
+        self.custom_models = CustomModels(self._transport)
+        self.models = Models(self._transport)
+        self.node = NodeResource(self._transport)
+        self.keys = Keys(self._transport)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<PRSMClient {self.target}>"

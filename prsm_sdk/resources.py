@@ -1,0 +1,207 @@
+"""The client's nouns: each method makes one call of `prsm_sdk.calls` and carries it out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from . import calls
+from .aio import AsyncTransport
+from .errors import ClientTimeoutError
+from .models import (
+    ApiKey,
+    Deployment,
+    DeploymentStatus,
+    Event,
+    Gpu,
+    InferenceResult,
+    LogLine,
+    Model,
+    Node,
+)
+from .waiting import POLL_SECONDS, is_up, raise_if_failed
+from .wire import Page
+
+
+class CustomModels:
+    """Models that the caller's organization owns, and their deployments."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def deploy(  # noqa: PLR0913, PLR0917 - the published document names each of these
+        self,
+        model_name: str,
+        container_image: str,
+        resource_requirements: Mapping[str, str],
+        model_type: str | None = None,
+        scaling: Mapping[str, Any] | None = None,
+        model_metadata: Mapping[str, Any] | None = None,
+        deployment_config: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Deployment:
+        """Deploy a new model; returns as soon as it is accepted.
+
+        `deployment_config` holds what goes beyond image, resources and scaling (`serving`,
+        `environment`, ...). Quantities are written as in Kubernetes.
+        """
+        config = calls.deployment_config(
+            container_image, resource_requirements, scaling, deployment_config
+        )
+        body = calls.deploy_body(model_name, config, model_type, model_metadata)
+        return await self._transport.send(calls.deploy(body, idempotency_key))
+
+    async def get_deployment_status(
+        self, deployment_id: str, wait_seconds: float | None = None
+    ) -> DeploymentStatus:
+        """Return how a deployment does, after waiting at most `wait_seconds` until it settled."""
+        return await self._transport.send(calls.deployment_status(deployment_id, wait_seconds))
+
+    async def wait_until_running(
+        self,
+        deployment_id: str,
+        timeout: float = 600.0,  # noqa: ASYNC109 - the error says what was waited for
+    ) -> DeploymentStatus:
+        """Return the status of a deployment once it runs (or idles, scaled to zero).
+
+        Raises:
+            DeploymentFailedError: It failed; the message says why.
+            ClientTimeoutError: It did not run within `timeout` seconds; it goes on trying.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    status = await self.get_deployment_status(deployment_id, POLL_SECONDS)
+                    raise_if_failed(status)
+                    if is_up(status):
+                        return status
+                    await asyncio.sleep(POLL_SECONDS / 4)
+        except TimeoutError as error:
+            if isinstance(error, ClientTimeoutError):
+                raise
+            msg = f"{deployment_id} does not run after {timeout:g} s"
+            raise ClientTimeoutError(msg) from None
+
+    async def list_deployments(self, limit: int = 20, offset: int = 0) -> Page[DeploymentStatus]:
+        """List deployments, at most 100 at a time."""
+        return await self._transport.send(calls.list_deployments(limit, offset))
+
+    async def events(self, deployment_id: str, limit: int = 100, offset: int = 0) -> Page[Event]:
+        """List what happened to a deployment."""
+        return await self._transport.send(calls.events(deployment_id, limit, offset))
+
+    def follow_events(self, deployment_id: str, after: int | None = None) -> AsyncIterator[Event]:
+        """Follow what happens to a deployment, from after the event numbered `after`.
+
+        A cut connection is bridged without losing or repeating an event.
+        """
+        return self._transport.follow(calls.follow_events(deployment_id, after))
+
+    async def logs(
+        self,
+        deployment_id: str,
+        tail: int | None = None,
+        since: str | None = None,
+        replica: str | None = None,
+    ) -> Page[LogLine]:
+        """Return log lines: the last `tail`, since an RFC 3339 time, of one replica."""
+        return await self._transport.send(calls.logs(deployment_id, tail, since, replica))
+
+    def follow_logs(
+        self,
+        deployment_id: str,
+        tail: int | None = None,
+        since: str | None = None,
+        replica: str | None = None,
+    ) -> AsyncIterator[LogLine]:
+        """Follow log lines as they are written."""
+        return self._transport.follow(calls.follow_logs(deployment_id, tail, since, replica))
+
+    async def scale(
+        self,
+        model_id: str,
+        target_replicas: int,
+        scaling_strategy: str = "immediate",
+        idempotency_key: str | None = None,
+    ) -> DeploymentStatus:
+        """Ask for a number of replicas; `gradual` adds or removes them one by one."""
+        return await self._transport.send(
+            calls.scale(model_id, target_replicas, scaling_strategy, idempotency_key)
+        )
+
+    async def delete(self, model_id: str) -> None:
+        """Drain, stop and remove a model."""
+        await self._transport.send(calls.delete(model_id))
+
+    async def list(self, limit: int = 20, offset: int = 0) -> Page[Model]:
+        """List models, at most 100 at a time."""
+        return await self._transport.send(calls.list_custom_models(limit, offset))
+
+    async def get(self, model_id: str) -> Model:
+        """Return one model by id or name."""
+        return await self._transport.send(calls.get_custom_model(model_id))
+
+
+class Models:
+    """Models that the caller may infer with."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def infer(
+        self,
+        model_id: str,
+        inputs: Any,
+        parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - replaces the client's own for one call
+    ) -> InferenceResult:
+        """Ask a model; `inputs` and `parameters` reach its container as they are.
+
+        `timeout` is seconds for the whole call (default 300, above the server's own limit).
+        """
+        return await self._transport.send(calls.infer(model_id, inputs, parameters, timeout))
+
+    async def list(self, limit: int = 20, offset: int = 0) -> Page[Model]:
+        """List models, at most 100 at a time."""
+        return await self._transport.send(calls.list_models(limit, offset))
+
+
+class NodeResource:
+    """The appliance."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def get(self) -> Node:
+        """Return the appliance's runtime, cpu and memory."""
+        return await self._transport.send(calls.get_node())
+
+    async def gpus(self) -> tuple[Gpu, ...]:
+        """Return the appliance's GPUs as last measured."""
+        return (await self._transport.send(calls.list_gpus())).gpus
+
+
+class Keys:
+    """API keys."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def create(
+        self,
+        name: str,
+        organization: str | None = None,
+        role: str | None = None,
+        expires_in_seconds: int | None = None,
+    ) -> ApiKey:
+        """Make a key; its `key` is shown only in this answer."""
+        return await self._transport.send(
+            calls.create_key(name, organization, role, expires_in_seconds)
+        )
+
+    async def list(self, limit: int = 20, offset: int = 0) -> Page[ApiKey]:
+        """List keys, without their secrets."""
+        return await self._transport.send(calls.list_keys(limit, offset))
+
+    async def revoke(self, key_id: str) -> None:
+        """Revoke a key at once."""
+        await self._transport.send(calls.revoke_key(key_id))

@@ -1,0 +1,189 @@
+"""The synchronous transport, for command lines: http.client and nothing that is slow to import.
+
+Carries out the same calls as the asynchronous client, one connection at a time, one for each call.
+"""
+
+import contextlib
+import http.client
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from .calls import Call, Follow
+from .errors import ClientTimeoutError, PRSMError, UnexpectedAnswerError
+from .exchange import (
+    CONNECT_TIMEOUT,
+    DEFAULT_TIMEOUT,
+    EVENT_STREAM,
+    STREAM_IDLE_TIMEOUT,
+    cut,
+    encode,
+    follow_headers,
+    read_answer,
+    read_event,
+    refusal,
+    timed_out,
+    unreachable,
+)
+from .retry import Resumption, delay_before_retry
+from .sse import EventParser, ServerEvent
+from .target import Target
+
+T = TypeVar("T")
+_CHUNK = 65536
+
+
+class SyncClient:
+    """Speaks to one daemon. `timeout` is seconds for a whole call, its repetitions included."""
+
+    def __init__(self, target: Target, timeout: float | None = None) -> None:
+        self.target = target
+        self._timeout = timeout
+
+    def send(self, call: Call[T]) -> T:
+        """Carry out a call.
+
+        Raises:
+            PRSMError: Whatever went wrong, each in its own class.
+        """
+        seconds = self._timeout or call.timeout or DEFAULT_TIMEOUT
+        deadline = time.monotonic() + seconds
+        attempt = 0
+        while True:
+            attempt += 1
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise timed_out(self.target, seconds)
+            try:
+                return self._attempt(call, left)
+            except ClientTimeoutError:
+                raise timed_out(self.target, seconds) from None
+            except PRSMError as failure:
+                delay = delay_before_retry(call, failure, attempt)
+                if delay is None or time.monotonic() + delay >= deadline:
+                    raise
+            time.sleep(delay)
+
+    def follow(self, follow: Follow[T]) -> Iterator[T]:
+        """Yield a stream's values as they come, over cuts of the connection where it can resume."""
+        resumption = Resumption(resumable=follow.resumable)
+        parser = EventParser(follow.last_event_id)
+        while True:
+            try:
+                for event in self._events(follow, parser):
+                    if event.event == follow.event:
+                        resumption.saw_event()
+                        yield read_event(follow, event.data)
+                delay = resumption.delay_after_end()
+            except PRSMError as failure:
+                if resumption.is_end(failure):
+                    return
+                delay = resumption.delay_after(failure)
+                if delay is None:
+                    raise
+            if delay is None:
+                return
+            time.sleep(delay if parser.retry is None else parser.retry)
+            parser = EventParser(parser.last_event_id)
+
+    def _attempt(self, call: Call[T], timeout: float) -> T:
+        headers, body = encode(call, self.target)
+        connection = self._connect(timeout)
+        try:
+            answer = self._request(connection, call.method, _path(call), headers, body)
+            raw = answer.read()
+            return read_answer(call, answer.status, dict(answer.headers), raw)
+        except (http.client.HTTPException, OSError) as error:
+            raise self._translated(error) from error
+        finally:
+            connection.close()
+
+    def _events(self, follow: Follow[Any], parser: EventParser) -> Iterator[ServerEvent]:
+        """Yield the events of one connection."""
+        connection = self._connect(STREAM_IDLE_TIMEOUT)
+        headers = follow_headers(self.target, parser.last_event_id)
+        try:
+            answer = self._request(connection, "GET", _path(follow), headers, None)
+            if answer.status != 200:
+                raise refusal(answer.status, dict(answer.headers), answer.read())
+            if answer.headers.get_content_type() != EVENT_STREAM:
+                raise UnexpectedAnswerError("the server sent no event stream")
+            while chunk := answer.read1(_CHUNK):
+                yield from parser.feed(chunk)
+        except TimeoutError as error:
+            raise cut(self.target) from error
+        except (http.client.HTTPException, OSError) as error:
+            raise self._translated(error) from error
+        finally:
+            connection.close()
+
+    def _request(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes | None,
+    ) -> http.client.HTTPResponse:
+        """Send a request and return the beginning of its answer."""
+        # The server may refuse a large body, and say why, before it has read it all.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(method, self.target.prefix + path, body, headers)
+        return connection.getresponse()
+
+    def _connect(self, timeout: float) -> http.client.HTTPConnection:
+        """Return an open connection whose single reads and writes wait at most `timeout` s."""
+        connection = _connection(self.target, min(timeout, CONNECT_TIMEOUT))
+        try:
+            connection.connect()
+        except OSError as error:
+            connection.close()
+            raise unreachable(self.target, error) from error
+        connection.sock.settimeout(timeout)
+        return connection
+
+    def _translated(self, error: http.client.HTTPException | OSError) -> PRSMError:
+        """Return our error for one of http.client's or the system's."""
+        if isinstance(error, PRSMError):
+            return error
+        if isinstance(error, TimeoutError):
+            return ClientTimeoutError(f"{self.target} did not answer in time")
+        if isinstance(error, http.client.BadStatusLine) and not isinstance(
+            error, http.client.RemoteDisconnected
+        ):
+            return UnexpectedAnswerError(f"{self.target} does not speak HTTP")
+        if isinstance(error, http.client.IncompleteRead | OSError):
+            return cut(self.target)
+        return UnexpectedAnswerError(f"{self.target} does not speak this API: {error!r}")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _connection(target: Target, timeout: float) -> http.client.HTTPConnection:
+    if target.socket_path is not None:
+        return _UnixConnection(target.socket_path, timeout)
+    if target.scheme == "https":
+        import ssl  # noqa: PLC0415 - only where it is needed: it is slow to import
+
+        context = ssl.create_default_context(cafile=target.ca_file)
+        return http.client.HTTPSConnection(
+            target.host, target.port, timeout=timeout, context=context
+        )
+    return http.client.HTTPConnection(target.host, target.port, timeout=timeout)
+
+
+def _path(request: Call[Any] | Follow[Any]) -> str:
+    return request.path + (f"?{urlencode(request.query)}" if request.query else "")
