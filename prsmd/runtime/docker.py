@@ -1,0 +1,269 @@
+"""The Docker driver: prsmd's six verbs on one Docker Engine, or on Podman's compatible API.
+
+The only file that knows the Docker SDK. Decides nothing: how a container looks is decided in
+`docker_config.py`, what the engine answers is read in `docker_reading.py`, and threads, time limits
+and translated errors are `docker_connection.py`'s.
+"""
+
+import contextlib
+import functools
+import json
+import re
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
+
+from prsmd.domain.errors import (
+    EngineError,
+    EngineUnreachableError,
+    ImageUnavailableError,
+    PrsmdError,
+)
+
+from . import docker_reading as reading
+from .base import Container, ContainerState, Image, Launch, LogLine, LogQuery, PullProgress
+from .docker_config import (
+    INSTANCE_LABEL,
+    DockerSettings,
+    container_config,
+    container_name,
+    network_name,
+)
+from .docker_connection import Client, Connections, refusal_status, refusal_words, unless_gone
+
+_FRESH_SECONDS = 60.0  # how long a running container's pid and address are believed
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+class DockerRuntime:
+    """Containers of one instance on one engine. Connects on first use."""
+
+    name = "docker"
+    isolates = True
+
+    def __init__(self, settings: DockerSettings) -> None:
+        self._settings = settings
+        self._engine = Connections(settings, functools.partial(_connect, settings.base_url))
+        self._seen: dict[str, tuple[object, float, Container]] = {}
+        self._networks: set[str] = set()
+        self._making_network = threading.Lock()
+        self.images = DockerImages(self._engine)
+
+    async def list(self) -> list[Container]:
+        """Return this instance's containers: one call to the engine while nothing changes."""
+        return [*await self._engine.looking.call("list containers", self._list)]
+
+    async def launch(self, launch: Launch) -> Container:
+        """Create and start the replica's container, or return the one that exists."""
+        what = f"launch {launch.labels.replica}"
+        return await self._engine.changing.call(what, lambda client: self._launch(client, launch))
+
+    async def stop(self, container_id: str, grace_seconds: float) -> None:
+        """Stop and remove the container. Refuses one that this instance did not make."""
+
+        def stop(client: Client) -> None:
+            self._ours(client, container_id)
+            client.stop(container_id, timeout=max(0, round(grace_seconds)))
+            client.remove_container(container_id, force=True, v=True)
+
+        await self._engine.changing.call(
+            f"stop {container_id[:12]}",
+            lambda client: unless_gone(lambda: stop(client)),
+            extra_seconds=grace_seconds,
+        )
+
+    async def logs(self, container_id: str, query: LogQuery) -> AsyncGenerator[LogLine, None]:
+        """Yield the container's lines; see `Runtime.logs`."""
+        what = f"logs of {container_id[:12]}"
+        await self._engine.looking.call(what, lambda client: self._ours(client, container_id))
+        options: dict[str, Any] = {"stdout": 1, "stderr": 1, "timestamps": 1}
+        options |= {
+            "follow": int(query.follow),
+            "tail": "all" if query.tail is None else query.tail,
+        }
+        if query.since is not None:
+            options["since"] = f"{query.since:.9f}"
+        frames = reading.LogFrames()
+        path = f"/containers/{container_id}/logs"
+        async with self._engine.watch(what, path, options) as chunks:
+            async for chunk in chunks:
+                for line in frames.feed(chunk):
+                    yield line
+        for line in frames.rest():
+            yield line
+
+    async def events(self) -> AsyncGenerator[None, None]:
+        """Yield once when subscribed, then whenever a container of this instance changed."""
+        filters = {"type": ["container"], "label": [f"{INSTANCE_LABEL}={self._settings.instance}"]}
+        options = {"filters": json.dumps(filters)}
+        async with self._engine.watch("events", "/events", options) as chunks:
+            yield None
+            with contextlib.suppress(EngineUnreachableError):  # the engine went: that ends it
+                async for _ in chunks:
+                    self._seen = {}
+                    yield None
+
+    async def close(self) -> None:
+        """End streams and release threads. Containers go on running."""
+        self._engine.close()
+
+    def _list(self, client: Client) -> tuple[Container, ...]:
+        label = f"{INSTANCE_LABEL}={self._settings.instance}"
+        entries = client.containers(all=True, filters={"label": label})
+        found: dict[str, Container] = {}
+        for entry in entries:
+            container = self._look(client, entry)
+            if container is not None:
+                found[container.id] = container
+        self._seen = {id_: seen for id_, seen in self._seen.items() if id_ in found}
+        return (*found.values(),)
+
+    def _look(self, client: Client, entry: Mapping[str, Any]) -> Container | None:
+        networks = (entry.get("NetworkSettings") or {}).get("Networks") or {}
+        key = (entry["State"], [network.get("IPAddress") for network in networks.values()])
+        id_, now = entry["Id"], time.monotonic()
+        seen = self._seen.get(id_)
+        if seen is not None and seen[0] == key and now < seen[1]:
+            return seen[2]
+        raw = unless_gone(lambda: client.inspect_container(id_))
+        container = reading.container(raw, self._settings.instance) if raw else None
+        if raw and container is not None and raw["State"]["Status"] == entry["State"]:
+            ended = container.state is ContainerState.EXITED
+            fresh_until = now + (float("inf") if ended else _FRESH_SECONDS)
+            self._seen[id_] = key, fresh_until, container
+        return container
+
+    def _launch(self, client: Client, launch: Launch) -> Container:
+        name = container_name(launch.labels.replica)
+        self._ensure_network(client, launch.labels.organization)
+        config = container_config(launch, self._settings)
+        try:
+            client.create_container_from_config(config, name)
+        except OSError as error:
+            status = refusal_status(error)
+            if status == 404:
+                self._networks.clear()  # someone may have pruned it: the next try makes it again
+                raise _missing(error, launch.image_digest) from error
+            if status != 409:
+                raise
+        container = self._existing(client, name, launch)
+        if container.state is ContainerState.CREATED:
+            client.start(container.id)
+            container = self._existing(client, name, launch)
+        return container
+
+    def _existing(self, client: Client, name: str, launch: Launch) -> Container:
+        container = reading.container(client.inspect_container(name), self._settings.instance)
+        if container is None or container.labels != launch.labels:
+            raise EngineError(f"a container named {name} exists and is not this replica's")
+        return container
+
+    def _ours(self, client: Client, container_id: str) -> Container | None:
+        if _ID.fullmatch(container_id) is None:
+            raise EngineError(f"not a container id: {container_id[:80]!r}")
+        container = reading.container(
+            client.inspect_container(container_id), self._settings.instance
+        )
+        if container is None:
+            raise EngineError(f"container {container_id[:12]} is not of this instance: left alone")
+        return container
+
+    def _ensure_network(self, client: Client, organization: str) -> None:
+        name = network_name(self._settings.network_prefix, organization)
+        with self._making_network:
+            if name in self._networks:
+                return
+            labels = {INSTANCE_LABEL: self._settings.instance, "prsmd.organization": organization}
+            known = client.networks(names=[name])
+            if not any(network["Name"] == name for network in known):
+                client.create_network(
+                    name, driver="bridge", internal=True, labels=labels, check_duplicate=True
+                )
+            if not client.inspect_network(name)["Internal"]:
+                raise EngineError(f"network {name} exists but is not internal: remove it")
+            self._networks.add(name)
+
+
+class DockerImages:
+    """The images of one engine."""
+
+    def __init__(self, engine: Connections) -> None:
+        self._engine = engine
+
+    async def resolve(self, reference: str) -> Image | None:
+        """Return the image if the engine has it."""
+        if not reading.is_reference(reference):
+            return None
+
+        raw = await self._engine.looking.call(
+            f"look for image {reference}",
+            lambda client: unless_gone(lambda: client.inspect_image(reference)),
+        )
+        return reading.image(raw, reference) if raw else None
+
+    async def pull(self, reference: str, on_progress: Callable[[PullProgress], None]) -> Image:
+        """Pull the image with the credentials of the user's Docker configuration, if any."""
+        if not reading.is_reference(reference):
+            raise ImageUnavailableError(f"not an image reference: {reference[:200]!r}")
+        repository, tag = reading.split_reference(reference)
+        messages = reading.PullMessages()
+        options = {"fromImage": repository, "tag": tag}
+        what = f"pull {reference}"
+        headers = await self._engine.looking.call(
+            what, lambda client: _credentials(client, repository)
+        )
+        try:
+            stream = self._engine.follow(what, "/images/create", options, headers)
+            async with stream as chunks:
+                async for chunk in chunks:
+                    for progress in messages.feed(chunk):
+                        on_progress(progress)
+        except EngineUnreachableError:
+            raise
+        except EngineError as error:
+            raise ImageUnavailableError(error.message) from error
+        image = None if messages.error else await self.resolve(reference)
+        if image is None:
+            raise ImageUnavailableError(f"{what}: {messages.error or 'it is not here'}")
+        return image
+
+    async def list(self) -> list[Image]:
+        """Return every tagged image."""
+
+        def read(client: Client) -> list[Image]:
+            return [
+                reading.image(raw, reference)
+                for raw in client.images()
+                for reference in raw.get("RepoTags") or []
+                if "<none>" not in reference
+            ]
+
+        return await self._engine.looking.call("list images", read)
+
+
+def _connect(base_url: str, timeout_seconds: float, threads: int) -> Client:
+    from docker import APIClient  # noqa: PLC0415 - 20 MB that the other runtimes do without
+
+    return APIClient(
+        base_url=base_url,
+        version="auto",
+        timeout=timeout_seconds,  # type: ignore[arg-type]  # requests takes fractions too
+        max_pool_size=threads,
+    )
+
+
+def _credentials(client: Client, repository: str) -> Mapping[str, str | bytes]:
+    """Return the header that logs in to the repository's registry, from Docker's own settings."""
+    from docker import auth  # noqa: PLC0415 - as above
+
+    registry, _ = auth.resolve_repository_name(repository)
+    header = auth.get_config_header(client, registry)
+    return {"X-Registry-Auth": header} if header else {}
+
+
+def _missing(error: OSError, image_digest: str) -> PrsmdError:
+    words = refusal_words(error)
+    if "image" in words.lower():
+        return ImageUnavailableError(f"image {image_digest} is not here: {words}")
+    return EngineError(words)

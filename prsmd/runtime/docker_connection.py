@@ -1,0 +1,226 @@
+"""Owns the threads and connections to one Docker engine, and translates what goes wrong on them.
+
+The SDK is synchronous, so looking (short) and changing (long) each have a lane: a few threads and
+one client. A stop that waits for its grace never holds up a look. Each stream has a client and a
+thread of its own. Knows nothing of containers; the client is made by `docker.py`.
+"""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from prsmd.domain.errors import EngineError, EngineUnreachableError, PrsmdError
+
+from .docker_config import DockerSettings
+
+T = TypeVar("T")
+Client = Any  # docker.APIClient: only docker.py knows the SDK
+Connect = Callable[[float, int], Client]  # (timeout in seconds, connections) -> client
+_LOOKERS, _CHANGERS = 4, 16
+
+
+class Connections:
+    """The ways to talk to one engine. Nothing is opened before its first use."""
+
+    def __init__(self, settings: DockerSettings, connect: Connect) -> None:
+        self._settings = settings
+        self._connect = connect
+        self._streams: set[_Stream] = set()
+        self.looking = Lane(connect, _LOOKERS, settings.timeout_seconds)
+        self.changing = Lane(connect, _CHANGERS, settings.launch_timeout_seconds)
+
+    @contextlib.asynccontextmanager
+    async def watch(
+        self, what: str, path: str, options: Mapping[str, Any]
+    ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        """GET a streaming answer, which may be silent for as long as it likes once it began.
+
+        Leaving the block frees its thread and connection.
+        """
+        stream = _Stream(self._connect, what, self._settings.timeout_seconds, None)
+        async with self._opened(stream, "GET", path, options, {}) as chunks:
+            yield chunks
+
+    @contextlib.asynccontextmanager
+    async def follow(
+        self, what: str, path: str, options: Mapping[str, Any], headers: Mapping[str, str | bytes]
+    ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        """POST a long work and read its progress; being silent for too long fails it."""
+        silence = self._settings.pull_silence_seconds
+        stream = _Stream(self._connect, what, silence, silence)
+        async with self._opened(stream, "POST", path, options, headers) as chunks:
+            yield chunks
+
+    @contextlib.asynccontextmanager
+    async def _opened(
+        self,
+        stream: "_Stream",
+        method: str,
+        path: str,
+        options: Mapping[str, Any],
+        headers: Mapping[str, str | bytes],
+    ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        self._streams.add(stream)
+        try:
+            await stream.open(method, path, options, headers)
+            async with contextlib.aclosing(stream.chunks()) as chunks:
+                yield chunks
+        finally:
+            self._streams.discard(stream)
+            stream.close()
+
+    def close(self) -> None:
+        """Close every stream and both lanes."""
+        for stream in tuple(self._streams):
+            stream.close()
+        self.looking.close()
+        self.changing.close()
+
+
+class Lane:
+    """A few threads that share one client and one timeout."""
+
+    def __init__(self, connect: Connect, threads: int, timeout_seconds: float) -> None:
+        self._connect: Callable[[], Client] = lambda: connect(timeout_seconds, threads)
+        self._timeout_seconds = timeout_seconds
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="docker")
+        self._client: Client | None = None
+        self._connecting = threading.Lock()
+
+    async def call(
+        self, what: str, work: Callable[[Client], T], *, extra_seconds: float = 0.0
+    ) -> T:
+        """Run `work` in a thread; twice the timeout bounds it, its wait for a thread included."""
+        loop = asyncio.get_running_loop()
+        with translated(what):
+            async with asyncio.timeout(2 * self._timeout_seconds + extra_seconds):
+                return await loop.run_in_executor(self._pool, lambda: work(self._connected()))
+
+    def close(self) -> None:
+        """Release the threads and the client; a thread in a call ends with its timeout."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            self._client.close()
+
+    def _connected(self) -> Client:
+        with self._connecting:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+
+class _Stream:
+    """One streaming answer: read by one thread, closed from outside by shutting its socket."""
+
+    def __init__(
+        self, connect: Connect, what: str, open_seconds: float, silence_seconds: float | None
+    ) -> None:
+        self._connect: Callable[[], Client] = lambda: connect(open_seconds, 1)
+        self._what = what
+        self._silence_seconds = silence_seconds
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="docker-stream")
+        self._client: Client | None = None
+        self._response: Any = None
+        self._bytes: Iterator[bytes] = iter(())
+        self._closed = False
+
+    async def open(
+        self, method: str, path: str, options: Mapping[str, Any], headers: Mapping[str, str | bytes]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        with translated(self._what):
+            await loop.run_in_executor(self._pool, self._open, method, path, options, headers)
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        loop = asyncio.get_running_loop()
+        while True:
+            with translated(self._what):
+                chunk = await loop.run_in_executor(self._pool, next, self._bytes, b"")
+            if not chunk:
+                return
+            yield chunk
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._shut()
+        self._pool.submit(self._release)
+        self._pool.shutdown(wait=False)
+
+    def _open(
+        self, method: str, path: str, options: Mapping[str, Any], headers: Mapping[str, str | bytes]
+    ) -> None:
+        self._client = client = self._connect()
+        url = f"{client.base_url}/v{client.api_version}{path}"
+        self._response = response = client.request(
+            method, url, params=options, headers=headers, stream=True, timeout=client.timeout
+        )
+        if response.status_code >= 400:
+            raise EngineError(f"{self._what}: {response.json().get('message', response.reason)}")
+        if (sock := self._socket()) is not None:
+            sock.settimeout(self._silence_seconds)
+        self._bytes = response.iter_content(chunk_size=None)
+        if self._closed:  # while the answer was on its way
+            self._shut()
+
+    def _socket(self) -> socket.socket | None:
+        connection = None if self._response is None else self._response.raw.connection
+        sock: socket.socket | None = None if connection is None else connection.sock
+        return sock
+
+    def _shut(self) -> None:
+        if (sock := self._socket()) is not None:
+            with contextlib.suppress(OSError):  # the engine may have closed it already
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def _release(self) -> None:
+        if self._response is not None:
+            self._response.close()
+        if self._client is not None:
+            self._client.close()
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn what the SDK raises into prsmd's errors. `what` says what was being done."""
+    try:
+        yield
+    except PrsmdError:
+        raise
+    except TimeoutError as error:
+        raise EngineUnreachableError(f"{what}: the engine does not answer") from error
+    except OSError as error:  # all of requests' exceptions, the engine's own refusals among them
+        if refusal_status(error) is not None:
+            raise EngineError(f"{what}: {refusal_words(error)}") from error
+        raise EngineUnreachableError(f"{what}: cannot reach the engine: {error}") from error
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise EngineError(f"{what}: unexpected answer from the engine: {error!r}") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in {"docker", "urllib3"}:
+            raise
+        raise EngineUnreachableError(f"{what}: {error}") from error
+
+
+def refusal_status(error: OSError) -> int | None:
+    """Return the HTTP status the engine refused with, None when it did not answer at all."""
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def refusal_words(error: OSError) -> str:
+    """Return the engine's own words."""
+    return str(getattr(error, "explanation", None) or error)
+
+
+def unless_gone(work: Callable[[], T]) -> T | None:
+    """Return what `work` returns, or None where the engine does not know the thing."""
+    try:
+        return work()
+    except OSError as error:
+        if refusal_status(error) == 404:
+            return None
+        raise

@@ -1,0 +1,183 @@
+"""Reads what a Docker engine answers: containers, images, log frames, pull messages.
+
+Pure translation of the engine's JSON and bytes into prsmd's values. Does not talk to an engine and
+trusts nothing: a container is ours only by instance label *and* name, since labels can also come
+with an image.
+"""
+
+import datetime as dt
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prsmd.domain.replica import Endpoint
+
+from .base import Container, ContainerState, Image, Labels, LogLine, PullProgress
+from .docker_config import PORT_LABEL, container_name, read
+
+_STATES = {"created": ContainerState.CREATED, "configured": ContainerState.CREATED} | dict.fromkeys(
+    ("running", "paused", "restarting"), ContainerState.RUNNING
+)
+_STREAMS = {1: "stdout", 2: "stderr"}
+_FRAME_HEADER = 8
+_LONGEST_LINE = 64 * 1024
+_REFERENCE = re.compile(
+    r"(?:[a-zA-Z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?|sha256:[0-9a-f]{64}"
+)
+
+
+def is_reference(text: str) -> bool:
+    """Tell whether `text` can name an image; anything else must not reach the engine's URLs."""
+    return len(text) <= 512 and ".." not in text and _REFERENCE.fullmatch(text) is not None
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Return (repository, tag or digest); without either it is `latest`."""
+    repository, at, digest = reference.partition("@")
+    head, colon, tag = repository.rpartition(":")
+    if colon and "/" not in tag:
+        repository = head
+    else:
+        tag = "latest"
+    return repository, digest if at else tag
+
+
+def image(raw: Mapping[str, Any], reference: str) -> Image:
+    """Return an inspected or listed image, pinned by repository digest, else by its id."""
+    repository = _familiar(split_reference(reference)[0])
+    digests: list[str] = raw.get("RepoDigests") or []
+    pinned = [text for text in digests if _familiar(text.partition("@")[0]) == repository]
+    variables = (raw.get("Config") or {}).get("Env") or []
+    return Image(
+        reference=reference,
+        digest=pinned[0] if pinned else raw["Id"],
+        size_bytes=raw["Size"],
+        environment=dict(text.split("=", 1) for text in variables if "=" in text),
+    )
+
+
+def _familiar(repository: str) -> str:
+    return repository.removeprefix("docker.io/").removeprefix("library/")
+
+
+def owner(name: str, texts: Mapping[str, str] | None, instance: str) -> Labels | None:
+    """Return the labels of a container that this instance made, None for anyone else's."""
+    labels = read(texts or {})
+    if labels is None or labels.instance != instance:
+        return None
+    return labels if name.removeprefix("/") == container_name(labels.replica) else None
+
+
+def container(raw: Mapping[str, Any], instance: str) -> Container | None:
+    """Return an inspected container, or None when it is not this instance's."""
+    texts = raw["Config"]["Labels"]
+    labels = owner(raw["Name"], texts, instance)
+    if labels is None:
+        return None
+    state = raw["State"]
+    status = _STATES.get(state["Status"], ContainerState.EXITED)
+    running, exited = status is ContainerState.RUNNING, status is ContainerState.EXITED
+    return Container(
+        id=raw["Id"],
+        labels=labels,
+        state=status,
+        endpoint=_endpoint(raw, texts) if running else None,
+        pid=state["Pid"] or None if running else None,
+        exit_code=state["ExitCode"] if exited else None,
+        out_of_memory=exited and bool(state.get("OOMKilled")),
+        finished_at=(timestamp(state["FinishedAt"]) if exited else None),
+    )
+
+
+def _endpoint(raw: Mapping[str, Any], texts: Mapping[str, str]) -> Endpoint | None:
+    networks = raw["NetworkSettings"]["Networks"] or {}
+    addresses = [network["IPAddress"] for network in networks.values() if network["IPAddress"]]
+    port = texts.get(PORT_LABEL, "")
+    return Endpoint(addresses[0], int(port)) if addresses and port.isdigit() else None
+
+
+def timestamp(text: str) -> float:
+    """Return epoch seconds of an RFC 3339 time with up to nine decimals. Raise ValueError."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)", text)
+    if match is None:
+        raise ValueError(f"not a time: {text[:40]!r}")
+    whole = dt.datetime.fromisoformat(match[1] + match[3].replace("Z", "+00:00"))
+    return whole.timestamp() + float(match[2] or 0)
+
+
+class LogFrames:
+    """Turns the engine's multiplexed log stream into lines, however its bytes are cut.
+
+    A frame is one byte of stream number, three of nothing, four of length, then a time, a space and
+    text. A line longer than the engine's buffer comes in several frames without a line end.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._open: dict[str, LogLine] = {}
+
+    def feed(self, data: bytes) -> Iterator[LogLine]:
+        """Yield the lines that are complete with `data`."""
+        self._bytes += data
+        while len(self._bytes) >= _FRAME_HEADER:
+            end = _FRAME_HEADER + int.from_bytes(self._bytes[4:_FRAME_HEADER], "big")
+            if len(self._bytes) < end:
+                return
+            stream = _STREAMS.get(self._bytes[0], "stdout")
+            payload = bytes(self._bytes[_FRAME_HEADER:end])
+            del self._bytes[:end]
+            yield from self._line(stream, payload)
+
+    def rest(self) -> Iterator[LogLine]:
+        """Yield what never got its line end."""
+        yield from self._open.values()
+        self._open.clear()
+
+    def _line(self, stream: str, payload: bytes) -> Iterator[LogLine]:
+        stamp, _, text = payload.decode(errors="replace").partition(" ")
+        begun = self._open.pop(stream, None)
+        line = LogLine(
+            at=begun.at if begun else timestamp(stamp.rstrip()),
+            stream=stream,
+            text=(begun.text if begun else "") + text.rstrip("\r\n"),
+        )
+        if payload.endswith(b"\n") or len(line.text) >= _LONGEST_LINE:
+            yield line
+        else:
+            self._open[stream] = line
+
+
+class PullMessages:
+    """Adds up a pull over its layers. `error` is why it failed, in the engine's words."""
+
+    def __init__(self) -> None:
+        self.error: str | None = None
+        self._layers: dict[str, tuple[int, int]] = {}
+        self._bytes = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[PullProgress]:
+        """Yield how far the pull is after each message that is complete with `data`."""
+        self._bytes += data
+        *complete, rest = bytes(self._bytes).split(b"\n")
+        self._bytes = bytearray(rest)
+        for line in complete:
+            if line.strip():
+                yield self._progress(json.loads(line))
+
+    def _progress(self, message: Mapping[str, Any]) -> PullProgress:
+        self.error = message.get("error") or self.error
+        status, layer = str(message.get("status", "")), message.get("id", "")
+        detail = message.get("progressDetail") or {}
+        done, total = self._layers.get(layer, (0, 0))
+        if status == "Downloading":
+            self._layers[layer] = max(done, detail.get("current", 0)), detail.get("total", total)
+        elif status in {"Download complete", "Pull complete", "Extracting"} and layer:
+            self._layers[layer] = total, total
+        known = [pair for pair in self._layers.values() if pair[1] > 0]
+        return PullProgress(
+            status=status,
+            done_bytes=sum(done for done, _ in known),
+            total_bytes=sum(total for _, total in known) or None,
+        )
