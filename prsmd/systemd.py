@@ -39,6 +39,6 @@ def passed_sockets() -> list[socket.socket]:
         return []
     passed = []
     for fd in range(_FIRST_PASSED_FD, _FIRST_PASSED_FD + int(count)):
-        os.set_inheritable(fd, False)
+        os.set_inheritable(fd, False)  # noqa: FBT003 - the only form it takes
         passed.append(socket.socket(fileno=fd))
     return passed

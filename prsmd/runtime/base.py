@@ -11,6 +11,7 @@ import enum
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
+from prsmd.domain.logs import LogLine as LogLine  # noqa: PLC0414 - drivers yield it
 from prsmd.domain.replica import Endpoint, Placement
 from prsmd.domain.spec import Security
 
@@ -106,15 +107,6 @@ class Images(Protocol):
     async def list(self) -> list[Image]:
         """Return the images that are here."""
         ...
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class LogLine:
-    """One line of a container's output. `at` is epoch seconds; `stream` is stdout or stderr."""
-
-    at: float
-    stream: str
-    text: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

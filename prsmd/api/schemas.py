@@ -1,0 +1,293 @@
+"""Request bodies as clients send them, turned into domain values.
+
+Unknown fields are refused with the nearest known one; every error names its field.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from prsmd.domain import spec as domain
+from prsmd.domain.errors import InvalidInputError
+from prsmd.domain.ids import is_name
+from prsmd.domain.quantity import parse_cpu, parse_gpu, parse_memory
+
+_SHOWN = 200  # characters of an offending value that an error may quote
+_IMAGE = re.compile(
+    r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::\d{1,5})?/)?"  # registry
+    r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+_SEMANTIC_VERSION = re.compile(
+    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?"
+)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_REFUSED_VARIABLES = re.compile(
+    r"NVIDIA_.*|CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|DOCKER_RESOURCE_.*|LD_PRELOAD"
+    r"|LD_LIBRARY_PATH|PORT|PRSMD_.*"
+)
+_PATH = re.compile(r"/[A-Za-z0-9._~/:@!$&'()*+,;=-]{0,255}")
+_PLANNED = {
+    "secrets": "encrypted secrets are not part of this version",
+    "volumes": "named volumes are not part of this version",
+    "priority": "priorities are not part of this version",
+}
+
+
+def _by(parse: Callable[[str], int], example: str) -> BeforeValidator:
+    def convert(value: object) -> int:
+        if not isinstance(value, str):
+            raise ValueError(f"must be a string such as {example}")  # noqa: TRY004 - pydantic's way
+        return parse(value)
+
+    return BeforeValidator(convert)
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not is_name(value):
+        raise ValueError(
+            "must be 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter"
+            " or digit, without '..'"
+        )
+    return value
+
+
+def _image(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 512 or _IMAGE.fullmatch(value) is None:
+        raise ValueError("must be an image reference such as company/model:v1 or name@sha256:…")
+    return value
+
+
+def _version(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 64 or not _SEMANTIC_VERSION.fullmatch(value):
+        raise ValueError("must be a semantic version such as 2.1.0")
+    return value
+
+
+def _environment(value: object) -> Mapping[str, str]:
+    if not isinstance(value, dict) or len(value) > 256:
+        raise ValueError("must be an object of at most 256 variables")
+    for name, text in value.items():
+        if not isinstance(name, str) or _VARIABLE.fullmatch(name) is None:
+            raise ValueError(f"{str(name)[:40]!r} is not a variable name")
+        if _REFUSED_VARIABLES.fullmatch(name):
+            raise ValueError(f"{name} is set by prsmd and cannot be given")
+        if not isinstance(text, str) or len(text) > 32768 or "\0" in text:
+            raise ValueError(f"{name} must be a string of at most 32768 characters")
+    return value
+
+
+def _path(value: object) -> str:
+    if not isinstance(value, str) or _PATH.fullmatch(value) is None or ".." in value:
+        raise ValueError("must be an absolute URL path such as /infer")
+    return value
+
+
+Cpu = Annotated[int, _by(parse_cpu, '"2" or "500m"')]
+Memory = Annotated[int, _by(parse_memory, '"8Gi"')]
+GpuAmount = Annotated[int, _by(parse_gpu, '"1" or "0.5"')]
+Name = Annotated[str, BeforeValidator(_name)]
+ImageReference = Annotated[str, BeforeValidator(_image)]
+Version = Annotated[str, BeforeValidator(_version)]
+Environment = Annotated[Mapping[str, str], BeforeValidator(_environment)]
+UrlPath = Annotated[str, BeforeValidator(_path)]
+Label = Annotated[str, Field(min_length=1, max_length=128)]
+Argument = Annotated[str, Field(max_length=4096, pattern="^[^\\x00]*$")]
+Count = Annotated[int, Field(ge=0, le=1000)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ResourceRequirements(_Body):
+    """What one replica needs."""
+
+    cpu: Cpu = Field(default=1000)
+    memory: Memory = Field(default=1024**3)
+    gpu: GpuAmount = Field(default=0)
+    gpu_memory: Memory | None = None
+
+    @model_validator(mode="after")
+    def _memory_needs_gpu(self) -> "ResourceRequirements":
+        if self.gpu_memory is not None and self.gpu == 0:
+            raise ValueError('gpu_memory needs a gpu: set gpu to "1" or a share such as "0.5"')
+        return self
+
+
+class ScalingBody(_Body):
+    """How many replicas, and how busy they should be."""
+
+    min_replicas: Count = 1
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = 10
+    target_utilization: Annotated[float, Field(gt=0, le=1, strict=False)] = 0.7
+    scale_to_zero_after_seconds: Annotated[float, Field(ge=1, le=86400, strict=False)] = 300.0
+    max_concurrency: Annotated[int, Field(ge=1, le=10000)] | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ScalingBody":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
+            )
+        return self
+
+
+class ServingBody(_Body):
+    """How to speak to the container."""
+
+    protocol: Label = "native"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    predict_path: UrlPath | None = None
+    health_path: UrlPath | None = None
+    startup_timeout_seconds: Annotated[float, Field(ge=1, le=86400, strict=False)] = 600.0
+    request_timeout_seconds: Annotated[float, Field(ge=0.1, le=3600, strict=False)] = 60.0
+    max_concurrency: Annotated[int, Field(ge=1, le=10000)] = 8
+    queue_depth: Annotated[int, Field(ge=0, le=100000)] = 64
+
+
+class SecurityBody(_Body):
+    """Loosenings of the safe defaults."""
+
+    run_as_user: Annotated[int, Field(ge=1, le=2**31 - 2)] = 65534
+    writable_root: bool = False
+    egress: Literal[False] = False
+
+
+class DeploymentConfig(_Body):
+    """What runs and how."""
+
+    container_image: ImageReference
+    resource_requirements: ResourceRequirements = ResourceRequirements()
+    scaling: ScalingBody = ScalingBody()
+    serving: ServingBody = ServingBody()
+    security: SecurityBody = SecurityBody()
+    environment: Environment = {}
+    command: Annotated[list[Argument], Field(max_length=256)] = []
+    args: Annotated[list[Argument], Field(max_length=256)] = []
+
+
+class ModelMetadata(_Body):
+    """What the client says about the model."""
+
+    description: Annotated[str, Field(max_length=4096)] = ""
+    version: Version = "1.0.0"
+    capabilities: Annotated[list[Label], Field(max_length=64)] = []
+    domains: Annotated[list[Label], Field(max_length=64)] = []
+
+
+class DeployBody(_Body):
+    """POST /v1/custom-models/deploy."""
+
+    model_name: Name
+    model_type: Label = "custom"
+    deployment_config: DeploymentConfig
+    model_metadata: ModelMetadata = ModelMetadata()
+
+    def spec(self) -> domain.Spec:
+        """Return the revision's content that this body asks for."""
+        config = self.deployment_config
+        needs, scaling = config.resource_requirements, config.scaling
+        serving = config.serving.model_dump()
+        if scaling.max_concurrency is not None:
+            serving["max_concurrency"] = scaling.max_concurrency
+        return domain.Spec(
+            image=config.container_image,
+            model_type=self.model_type,
+            resources=domain.Resources(
+                cpu_millis=needs.cpu,
+                memory_bytes=needs.memory,
+                gpu_millis=needs.gpu,
+                gpu_memory_bytes=needs.gpu_memory,
+            ),
+            scaling=domain.Scaling(**scaling.model_dump(exclude={"max_concurrency"})),
+            serving=domain.Serving(**serving),
+            security=domain.Security(**config.security.model_dump(exclude={"egress"})),
+            metadata=domain.Metadata(
+                version=self.model_metadata.version,
+                description=self.model_metadata.description,
+                capabilities=tuple(self.model_metadata.capabilities),
+                domains=tuple(self.model_metadata.domains),
+            ),
+            environment=dict(config.environment),
+            command=tuple(config.command),
+            args=tuple(config.args),
+        )
+
+
+class ScaleBody(_Body):
+    """POST /v1/custom-models/{model_id}/scale."""
+
+    target_replicas: Count
+    scaling_strategy: Literal["gradual", "immediate"] = "immediate"
+
+
+class InferBody(_Body):
+    """POST /v1/models/{model_id}/infer. `inputs` and `parameters` are opaque."""
+
+    inputs: Any
+    parameters: dict[str, Any] = {}
+
+
+class KeyBody(_Body):
+    """POST /v1/api-keys."""
+
+    name: Label = "key"
+    organization: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
+    role: Literal["admin", "owner", "deployer", "operator", "viewer", "invoker", "auditor"] = (
+        "admin"
+    )
+    expires_in_seconds: Annotated[float, Field(gt=0, le=10 * 366 * 86400, strict=False)] | None = (
+        None
+    )
+
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def parse(schema: type[Parsed], body: Any) -> Parsed:
+    """Return the body as `schema`. Raise InvalidInputError with every problem, by field."""
+    if not isinstance(body, dict):
+        raise InvalidInputError.field("body", "must be a JSON object")
+    try:
+        return schema.model_validate(body)
+    except ValidationError as error:
+        problems = [_problem(schema, item) for item in error.errors(include_url=False)]
+        summary = "; ".join(f"{p['field']}: {p['error']}" for p in problems[:3])
+        raise InvalidInputError(summary, problems) from None
+
+
+def _problem(schema: type[BaseModel], item: Any) -> dict[str, Any]:
+    path = [str(part) for part in item["loc"]]
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        message = _PLANNED.get(path[-1]) or "unknown field" + _nearest(schema, path)
+    elif item["type"] == "missing":
+        message = "is required"
+    return {
+        "field": ".".join(path) or "body",
+        "error": message,
+        "provided_value": None if item["type"] == "missing" else _shown(item["input"]),
+    }
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return f"<{type(value).__name__} of {len(value)}>"
+    if isinstance(value, str) and len(value) > _SHOWN:
+        return f"<string of {len(value)} characters>"
+    return value if isinstance(value, str | int | float | bool | None) else str(type(value))
+
+
+def _nearest(schema: type[BaseModel], path: list[str]) -> str:
+    for part in path[:-1]:
+        inner = schema.model_fields[part].annotation if part in schema.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return ""
+        schema = inner
+    known = list(schema.model_fields)
+    near = difflib.get_close_matches(path[-1], known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"

@@ -1,0 +1,37 @@
+"""The form of API keys: `prsm_<id>_<secret><checksum>`.
+
+The id finds the row, the secret is 160 random bits, the checksum refuses typos before any look-up.
+"""
+
+import hashlib
+import hmac
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+SECRET_LENGTH = 32  # of 5 bits each: 160 bits
+_CHECKSUM_LENGTH = 6  # 30 bits
+
+
+def format_key(key_id: str, secret: str) -> str:
+    """Return the text that a client is given, once."""
+    return f"prsm_{key_id}_{secret}{_checksum(key_id, secret)}"
+
+
+def parse_key(text: str) -> tuple[str, str] | None:
+    """Return (id, secret), or None for a text that cannot be a key."""
+    parts = text.split("_")
+    if len(parts) != 3 or parts[0] != "prsm" or len(parts[2]) != SECRET_LENGTH + _CHECKSUM_LENGTH:
+        return None
+    secret, checksum = parts[2][:SECRET_LENGTH], parts[2][SECRET_LENGTH:]
+    if not text.isascii() or not hmac.compare_digest(checksum, _checksum(parts[1], secret)):
+        return None
+    return parts[1], secret
+
+
+def key_digest(pepper: bytes, secret: str) -> bytes:
+    """Return what is stored of a secret: HMAC-SHA-256(pepper, secret)."""
+    return hmac.digest(pepper, secret.encode(), "sha256")
+
+
+def _checksum(key_id: str, secret: str) -> str:
+    number = int.from_bytes(hashlib.sha256(f"{key_id}_{secret}".encode()).digest()[:4]) >> 2
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(0, 30, 5))

@@ -1,0 +1,109 @@
+"""Takes one snapshot of the world for one decision. Concludes nothing.
+
+An engine that does not answer is observed as such; telemetry says itself how old it is.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from prsmd.core.plan import Observed, ObservedContainer, Probe
+from prsmd.core.strangers import strangers_memory
+from prsmd.devices.base import Gpus, Host
+from prsmd.domain.errors import EngineError
+from prsmd.domain.node import GpuSample, Node
+from prsmd.runtime.base import Container, ContainerState, Runtime
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLimits:
+    """This machine's name and what is kept away from models (millicores, bytes)."""
+
+    name: str
+    cpu_reserved_millis: int
+    memory_reserved_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Feeds:
+    """What other components know at the moment of a snapshot, each as a function."""
+
+    probes: Callable[[], Mapping[str, Probe]]
+    in_flight: Callable[[], Mapping[str, int]]
+    working: Callable[[], frozenset[str]]
+
+
+class Observer:
+    """Reads the engine, the devices and the feeds.
+
+    `containers` and `engine_error` are what the engine said last.
+    """
+
+    def __init__(
+        self, *, runtime: Runtime, gpus: Gpus, host: Host, limits: NodeLimits, feeds: Feeds
+    ) -> None:
+        self.containers: Mapping[str, Container] = {}
+        self.engine_error: str | None = None
+        self._runtime = runtime
+        self._gpus = gpus
+        self._host = host
+        self._limits = limits
+        self._feeds = feeds
+        self._latest: Observed | None = None
+
+    async def snapshot(self) -> Observed:
+        """Return the world now. Takes as long as the engine's deadline at most."""
+        working = (
+            self._feeds.working()
+        )  # before the list, so that what ends meanwhile is left alone
+        containers = await self._list()
+        self._latest = Observed(
+            node=self._node(),
+            containers=containers,
+            probes=self._feeds.probes(),
+            in_flight=self._feeds.in_flight(),
+            working=working,
+            strangers=self._strangers(self._gpus.sample()),
+        )
+        return self._latest
+
+    def latest(self) -> Observed:
+        """Return the last snapshot; before the first one, the node alone."""
+        return self._latest or Observed(node=self._node(), containers=None)
+
+    def _node(self) -> Node:
+        """Return this machine as last measured, with what models may reserve of it."""
+        host = self._host.sample()
+        return Node(
+            name=self._limits.name,
+            cpu_millis=host.cpu_count * 1000 - self._limits.cpu_reserved_millis,
+            memory_bytes=host.memory_total_bytes - self._limits.memory_reserved_bytes,
+            gpus=self._gpus.sample(),
+            host=host,
+        )
+
+    async def _list(self) -> tuple[ObservedContainer, ...] | None:
+        try:
+            found = await self._runtime.list()
+        except EngineError as error:
+            self.engine_error = error.message
+            return None
+        self.engine_error = None
+        self.containers = {container.labels.replica: container for container in found}
+        return tuple(_observed(container) for container in found)
+
+    def _strangers(self, sample: GpuSample) -> Mapping[str, int]:
+        ours = [c.pid for c in self.containers.values() if c.pid is not None]
+        pids = {process.pid for gpu in sample.gpus for process in gpu.processes}
+        own = frozenset(pid for pid in pids if self._host.belongs_to(pid, ours))
+        return strangers_memory(sample.gpus, own)
+
+
+def _observed(container: Container) -> ObservedContainer:
+    return ObservedContainer(
+        id=container.id,
+        replica_id=container.labels.replica,
+        running=container.state is ContainerState.RUNNING,
+        endpoint=container.endpoint,
+        exit_code=container.exit_code,
+        out_of_memory=container.out_of_memory,
+    )

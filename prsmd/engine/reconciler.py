@@ -1,0 +1,157 @@
+"""The loop: observe, load what is desired, decide, publish the routes, carry the plan out.
+
+Level-triggered: a wake-up carries no truth, it only makes the next tick come sooner.
+"""
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+
+from prsmd.core.plan import DesiredDeployment, Hold, Plan
+from prsmd.core.reconcile import Policy, reconcile
+from prsmd.core.routes import routes
+from prsmd.domain.errors import PrsmdError
+from prsmd.domain.events import Event, Severity
+from prsmd.domain.replica import Replica, ReplicaState
+from prsmd.engine.executor import Executor
+from prsmd.engine.observer import Observer
+from prsmd.engine.prober import Prober, ProbeTarget
+from prsmd.engine.recorder import Recorder
+from prsmd.engine.usage import UsageMeter
+from prsmd.gateway.infer import Gateway
+from prsmd.protocols.registry import PROTOCOLS
+from prsmd.store import deployments, replicas, revisions
+from prsmd.store.db import Database, Tx
+
+log = logging.getLogger(__name__)
+_BUSY_SECONDS = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the loop connects."""
+
+    database: Database
+    observer: Observer
+    executor: Executor
+    prober: Prober
+    gateway: Gateway
+    recorder: Recorder
+    usage: UsageMeter
+
+
+class Reconciler:
+    """Runs the loop. `holds` is what the last tick held back; `last_tick` is monotonic seconds."""
+
+    def __init__(self, policy: Policy, tick_seconds: float) -> None:
+        self.holds: tuple[Hold, ...] = ()
+        self.last_tick = time.monotonic()
+        self._policy = policy
+        self._tick_seconds = tick_seconds
+        self._woken = asyncio.Event()
+        self._held: dict[tuple[str, int], str] = {}
+
+    def wake(self) -> None:
+        """Make the next tick come now."""
+        self._woken.set()
+
+    async def run(self, parts: Parts) -> None:
+        """Tick until cancelled. A tick that fails is logged and the next one tries again."""
+        while True:
+            self._woken.clear()
+            busy = True
+            try:
+                busy = await self.tick(parts)
+                self.last_tick = time.monotonic()
+            except PrsmdError as error:
+                log.warning("tick not finished: %s", error.message)
+            except Exception:
+                log.exception("tick failed unexpectedly")
+            try:
+                pause = min(_BUSY_SECONDS, self._tick_seconds) if busy else self._tick_seconds
+                await asyncio.wait_for(self._woken.wait(), pause)
+            except TimeoutError:
+                continue
+
+    async def tick(self, parts: Parts) -> bool:
+        """Run once; return whether something is in progress, so that it is looked at again soon."""
+        observed = await parts.observer.snapshot()
+        async with parts.database.read() as tx:  # after the snapshot: rows are never older than it
+            desired = await load_desired(tx)
+        now = time.time()
+        plan = reconcile(desired, observed, now, self._policy)
+        self.holds = plan.holds
+        parts.gateway.publish(routes(desired, observed, plan))
+        parts.prober.watch(_probe_targets(desired))
+        parts.usage.sample(desired, parts.observer.containers)
+        await self._tell_holds(parts.recorder, desired, plan)
+        await parts.executor.apply(plan)
+        return bool(plan.actions or observed.working or _in_progress(desired))
+
+    async def _tell_holds(
+        self, recorder: Recorder, desired: Sequence[DesiredDeployment], plan: Plan
+    ) -> None:
+        """Record each new reason for a slot to stay empty, once."""
+        held = {(hold.deployment_id, hold.slot): hold.reason for hold in plan.holds}
+        organizations = {d.deployment.id: d.deployment.organization for d in desired}
+        news = [
+            _hold_event(hold, organizations[hold.deployment_id])
+            for hold in plan.holds
+            if self._held.get((hold.deployment_id, hold.slot)) != hold.reason
+            and hold.deployment_id in organizations
+        ]
+        self._held = held
+        if news:
+            await recorder.record(*news)
+
+
+async def load_desired(tx: Tx) -> list[DesiredDeployment]:
+    """Return every deployment with its current revision and the replicas that matter."""
+    rows: dict[str, list[Replica]] = {}
+    for replica in await replicas.list_current(tx):
+        rows.setdefault(replica.deployment_id, []).append(replica)
+    desired = []
+    for deployment in await deployments.list_all(tx):
+        revision = await revisions.get(tx, deployment.id, deployment.revision)
+        if revision is not None:
+            mine = tuple(rows.get(deployment.id, ()))
+            desired.append(
+                DesiredDeployment(deployment=deployment, revision=revision, replicas=mine)
+            )
+    return desired
+
+
+def _probe_targets(desired: Sequence[DesiredDeployment]) -> list[ProbeTarget]:
+    probed = {ReplicaState.STARTING: True, ReplicaState.RUNNING: False}
+    return [
+        ProbeTarget(replica.id, replica.endpoint, _health_path(item), probed[replica.state])
+        for item in desired
+        for replica in item.replicas
+        if replica.state in probed and replica.endpoint is not None
+    ]
+
+
+def _health_path(item: DesiredDeployment) -> str:
+    serving = item.revision.spec.serving
+    return PROTOCOLS[serving.protocol].health_path(serving)
+
+
+def _in_progress(desired: Sequence[DesiredDeployment]) -> bool:
+    moving = {ReplicaState.PENDING, ReplicaState.STARTING, ReplicaState.DRAINING}
+    return any(replica.state in moving for item in desired for replica in item.replicas)
+
+
+def _hold_event(hold: Hold, organization: str) -> Event:
+    message = f"slot {hold.slot}: {hold.reason}"
+    if hold.details:
+        message += " (" + "; ".join(hold.details) + ")"
+    return Event(
+        deployment_id=hold.deployment_id,
+        organization=organization,
+        reason={"unplaceable": "Unplaceable", "backoff": "BackOff"}.get(hold.kind, "Held"),
+        message=message,
+        severity=Severity.WARNING if hold.kind in {"unplaceable", "engine"} else Severity.NORMAL,
+        at=time.time(),
+    )

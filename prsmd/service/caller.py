@@ -1,0 +1,67 @@
+"""Who makes this request, and how a use case is allowed, denied and recorded."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from prsmd.core.permit import Deny, permit
+from prsmd.domain.access import Permission, Principal
+from prsmd.domain.errors import PermissionDeniedError, PrsmdError
+from prsmd.domain.events import AuditRecord
+from prsmd.store import audit
+from prsmd.store.db import Database
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Caller:
+    """One authenticated request."""
+
+    principal: Principal
+    request_id: str
+
+    @property
+    def scope(self) -> str | None:
+        """The organization whose models this caller sees; None for all of them."""
+        return None if self.principal.appliance_wide else self.principal.organization
+
+    def record(
+        self, action: str, subject: str, outcome: str, details: Mapping[str, Any] | None = None
+    ) -> AuditRecord:
+        """Return the audit record of what this caller did, or tried to."""
+        return AuditRecord(
+            at=time.time(),
+            principal=self.principal.id,
+            organization=self.principal.organization,
+            action=action,
+            subject=subject,
+            outcome=outcome,
+            request_id=self.request_id,
+            details=details or {},
+        )
+
+
+def require(caller: Caller, permission: Permission, organization: str, missing: PrsmdError) -> None:
+    """Return if the caller may; raise PermissionDeniedError, or `missing` for foreign things."""
+    verdict = permit(caller.principal, permission, organization)
+    if not isinstance(verdict, Deny):
+        return
+    if verdict.hidden:
+        raise missing
+    raise PermissionDeniedError(
+        verdict.reason,
+        required_permissions=[permission.value],
+        current_permissions=sorted(p.value for p in caller.principal.permissions),
+    )
+
+
+async def require_recorded(
+    database: Database, caller: Caller, permission: Permission, subject: str
+) -> None:
+    """Like `require` in the caller's own organization, for a mutation: a denial is audited."""
+    try:
+        require(caller, permission, caller.principal.organization, PrsmdError("unreachable"))
+    except PermissionDeniedError:
+        denied = caller.record(permission.value, subject, "denied")
+        await database.write(lambda tx: audit.append(tx, denied))
+        raise

@@ -1,0 +1,248 @@
+"""Deploy, scale, delete: each is one transaction of desired state and audit, then a wake-up.
+
+No engine call is made inside a request; what the engine does is seen in status and events.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prsmd.core.plan import Unplaceable
+from prsmd.domain.access import Permission
+from prsmd.domain.deployment import Deployment, Revision, ScalingStrategy
+from prsmd.domain.errors import (
+    ConflictError,
+    DeploymentNotFoundError,
+    InvalidInputError,
+    ModelNotFoundError,
+)
+from prsmd.domain.events import Event
+from prsmd.domain.ids import model_id_for, random_id
+from prsmd.domain.spec import Spec
+from prsmd.engine.recorder import Recorder
+from prsmd.protocols.registry import PROTOCOLS
+from prsmd.service.caller import Caller, require, require_recorded
+from prsmd.service.forecast import Forecaster, expected_seconds
+from prsmd.store import audit, deployments, events, replicas, revisions
+from prsmd.store.db import Database, Tx
+from prsmd.store.specs import spec_hash
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Deployed:
+    """What a deploy promises: the deployment, how long it should take, the GPU it will get."""
+
+    deployment: Deployment
+    spec: Spec
+    expected_seconds: float | None
+    gpu: str
+    refused: Unplaceable | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Scaled:
+    """What a scale asked for. `refused` says why not all of it fits now; what fits is started."""
+
+    deployment: Deployment
+    active_replicas: int
+    target_replicas: int
+    refused: Unplaceable | None
+
+
+class Deployments:
+    """Use cases that change deployments."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        recorder: Recorder,
+        forecaster: Forecaster,
+        wake: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._recorder = recorder
+        self._forecaster = forecaster
+        self._wake = wake
+
+    async def deploy(self, caller: Caller, model_name: str, spec: Spec) -> Deployed:
+        """Store a new model with its first revision. It starts as soon as this returns."""
+        await require_recorded(self._database, caller, Permission.MODELS_DEPLOY, model_name)
+        _refuse_unservable(spec)
+        self._forecaster.refuse_impossible(spec.resources)
+        now = time.time()
+        deployment = _new_deployment(caller, model_name, spec, now)
+        revision = Revision(
+            deployment_id=deployment.id,
+            number=1,
+            spec=spec,
+            spec_hash=spec_hash(spec),
+            created_at=now,
+            created_by=caller.principal.id,
+        )
+        event = _event(deployment, "Deployed", f"{model_name} {spec.metadata.version} accepted")
+
+        async def write(tx: Tx) -> tuple[float | None, list[Any]]:
+            await self._refuse_taken(tx, deployment)
+            await deployments.add(tx, deployment)
+            await revisions.add(tx, revision)
+            await events.append(tx, event)
+            details = {"model": deployment.model_id, "image": spec.image}
+            await audit.append(
+                tx, caller.record("models.deploy", deployment.id, "allowed", details)
+            )
+            return await expected_seconds(tx, spec.image), await replicas.list_current(tx, 0)
+
+        seconds, active = await self._database.write(write)
+        self._wake()
+        await self._recorder.announce(event)
+        wanted = max(1, spec.scaling.min_replicas)
+        forecast = self._forecaster.replicas(spec.resources, wanted, active)
+        return Deployed(
+            deployment=deployment,
+            spec=spec,
+            expected_seconds=seconds,
+            gpu=self._forecaster.gpu_text(spec.resources, forecast.placements),
+            refused=forecast.refused,
+        )
+
+    async def scale(
+        self, caller: Caller, model: str, target: int, strategy: ScalingStrategy
+    ) -> Scaled:
+        """Set the replica count; the autoscaler goes on from there within the spec's bounds."""
+        deployment = await self._mine(caller, model, Permission.MODELS_SCALE)
+        async with self._database.read() as tx:
+            revision = await revisions.get(tx, deployment.id, deployment.revision)
+            rows = await replicas.list_current(tx, 0)
+        assert revision is not None  # noqa: S101 - a deployment always has its revision
+        spec = revision.spec
+        _refuse_out_of_bounds(spec, target)
+        event = _event(deployment, "ScaleRequested", f"{target} replicas asked ({strategy})")
+        details = {"target_replicas": target, "strategy": strategy.value}
+
+        async def write(tx: Tx) -> None:
+            await deployments.set_asked(tx, deployment.id, target, strategy, time.time())
+            await events.append(tx, event)
+            await audit.append(tx, caller.record("models.scale", deployment.id, "allowed", details))
+
+        await self._database.write(write)
+        self._wake()
+        await self._recorder.announce(event)
+        active = [row for row in rows if row.deployment_id == deployment.id and row.active]
+        missing = max(0, target - len(active))
+        forecast = self._forecaster.replicas(spec.resources, missing, rows)
+        return Scaled(
+            deployment=deployment,
+            active_replicas=len(active),
+            target_replicas=target,
+            refused=forecast.refused,
+        )
+
+    async def delete(self, caller: Caller, model: str) -> Deployment:
+        """Ask for a model to be drained, stopped and forgotten. Asking twice is not an error."""
+        deployment = await self._mine(caller, model, Permission.MODELS_DELETE)
+        event = _event(deployment, "DeleteRequested", "draining and removing all replicas")
+
+        async def write(tx: Tx) -> None:
+            await deployments.mark_deleting(tx, deployment.id, time.time())
+            await events.append(tx, event)
+            await audit.append(tx, caller.record("models.delete", deployment.id, "allowed"))
+
+        await self._database.write(write)
+        self._wake()
+        await self._recorder.announce(event)
+        return dataclasses.replace(deployment, deleting=True)
+
+    async def _mine(self, caller: Caller, model: str, permission: Permission) -> Deployment:
+        await require_recorded(self._database, caller, permission, model)
+        async with self._database.read() as tx:
+            return await find_model(tx, caller, model, permission)
+
+    async def _refuse_taken(self, tx: Tx, deployment: Deployment) -> None:
+        for name in (deployment.model_name, deployment.model_id):
+            taken = await deployments.find_model(tx, name, deployment.organization)
+            if taken is not None:
+                state = "is being deleted; try again shortly" if taken.deleting else "exists"
+                raise ConflictError(
+                    f"Model {taken.model_id} {state}. Update it with PUT"
+                    f" /v1/custom-models/{taken.model_id}, or deploy under another name.",
+                    model_id=taken.model_id,
+                    deployment_id=taken.id,
+                )
+
+
+async def find_model(tx: Tx, caller: Caller, model: str, permission: Permission) -> Deployment:
+    """Return the model that the caller may use so; ModelNotFoundError hides all others alike."""
+    missing = ModelNotFoundError(f"There is no model {model[:100]}.", model_id=model[:100])
+    own = await deployments.find_model(tx, model, caller.principal.organization)
+    found = own or await deployments.find_model(tx, model, caller.scope)
+    if found is None:
+        raise missing
+    require(caller, permission, found.organization, missing)
+    return found
+
+
+async def find_deployment(
+    tx: Tx, caller: Caller, reference: str, permission: Permission
+) -> Deployment:
+    """Return a deployment by its id, model id or model name, if the caller may use it so."""
+    missing = DeploymentNotFoundError(
+        f"There is no deployment {reference[:100]}.", deployment_id=reference[:100]
+    )
+    found = await deployments.get(tx, reference)
+    if found is None:
+        found = await deployments.find_model(tx, reference, caller.principal.organization)
+    if found is None:
+        found = await deployments.find_model(tx, reference, caller.scope)
+    if found is None:
+        raise missing
+    require(caller, permission, found.organization, missing)
+    return found
+
+
+def _new_deployment(caller: Caller, model_name: str, spec: Spec, now: float) -> Deployment:
+    organization = caller.principal.organization
+    return Deployment(
+        id=random_id("deploy"),
+        organization=organization,
+        model_id=model_id_for(model_name, organization),
+        model_name=model_name,
+        revision=1,
+        asked_replicas=spec.scaling.min_replicas,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def _refuse_unservable(spec: Spec) -> None:
+    field = "deployment_config.serving"
+    protocol = PROTOCOLS.get(spec.serving.protocol)
+    if protocol is None:
+        known = ", ".join(sorted(PROTOCOLS))
+        raise InvalidInputError.field(
+            f"{field}.protocol", f"is not a serving protocol; known are {known}"
+        )
+    problem = protocol.problem(spec.serving)
+    if problem is not None:
+        raise InvalidInputError.field(field, problem)
+
+
+def _refuse_out_of_bounds(spec: Spec, target: int) -> None:
+    low, high = spec.scaling.min_replicas, spec.scaling.max_replicas
+    if not low <= target <= high:
+        raise InvalidInputError.field(
+            "target_replicas",
+            f"must be from min_replicas {low} to max_replicas {high} of this model",
+            target,
+        )
+
+
+def _event(deployment: Deployment, reason: str, message: str) -> Event:
+    return Event(
+        deployment_id=deployment.id,
+        organization=deployment.organization,
+        reason=reason,
+        message=message,
+        at=time.time(),
+    )

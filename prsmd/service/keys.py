@@ -1,0 +1,104 @@
+"""API keys: create (shown once), list, revoke."""
+
+import dataclasses
+import time
+
+from prsmd.core.apikey import SECRET_LENGTH, format_key
+from prsmd.domain.access import ROLES, ApiKey, Permission
+from prsmd.domain.errors import NotFoundError, PermissionDeniedError
+from prsmd.domain.ids import random_id
+from prsmd.service.access import KeyRing
+from prsmd.service.caller import Caller, require_recorded
+from prsmd.store import audit, keys
+from prsmd.store.db import Database, Tx
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRequest:
+    """What a new key may do and for how long (seconds; None: until revoked)."""
+
+    name: str
+    role: str
+    organization: str | None = None
+    expires_in_seconds: float | None = None
+
+
+class Keys:
+    """Use cases on API keys."""
+
+    def __init__(self, database: Database, ring: KeyRing) -> None:
+        self._database = database
+        self._ring = ring
+
+    async def create(self, caller: Caller, request: KeyRequest) -> tuple[ApiKey, str]:
+        """Return the new key's row and its text, which nobody can show again."""
+        await require_recorded(
+            self._database, caller, Permission.KEYS_MANAGE, f"key:{request.name}"
+        )
+        organization = request.organization or caller.principal.organization
+        await self._refuse_escalation(caller, request, organization)
+        now = time.time()
+        secret = random_id("", SECRET_LENGTH).removeprefix("_")
+        lifetime = request.expires_in_seconds
+        key = ApiKey(
+            id=random_id("", 10).removeprefix("_"),
+            organization=organization,
+            role=request.role,
+            name=request.name,
+            digest=self._ring.digest(secret),
+            created_at=now,
+            expires_at=None if lifetime is None else now + lifetime,
+        )
+        record = caller.record("keys.create", f"key:{key.id}", "allowed", {"role": key.role})
+
+        async def write(tx: Tx) -> None:
+            await keys.add(tx, key)
+            await audit.append(tx, record)
+
+        await self._database.write(write)
+        self._ring.add(key)
+        return key, format_key(key.id, secret)
+
+    async def list(self, caller: Caller) -> list[ApiKey]:
+        """Return the keys of the caller's scope, without anything secret."""
+        await require_recorded(self._database, caller, Permission.KEYS_MANAGE, "keys")
+        async with self._database.read() as tx:
+            return await keys.list_for(tx, caller.scope)
+
+    async def revoke(self, caller: Caller, key_id: str) -> ApiKey:
+        """Refuse a key from now on. NotFoundError for one outside the caller's scope."""
+        await require_recorded(self._database, caller, Permission.KEYS_MANAGE, f"key:{key_id}")
+        async with self._database.read() as tx:
+            key = await keys.get(tx, key_id)
+        if key is None or caller.scope not in {None, key.organization}:
+            raise NotFoundError(f"There is no API key {key_id}.")
+        if key.revoked_at is not None:
+            return key
+        now = time.time()
+        record = caller.record("keys.revoke", f"key:{key_id}", "allowed")
+
+        async def write(tx: Tx) -> None:
+            await keys.revoke(tx, key_id, now)
+            await audit.append(tx, record)
+
+        await self._database.write(write)
+        revoked = dataclasses.replace(key, revoked_at=now)
+        self._ring.add(revoked)
+        return revoked
+
+    async def _refuse_escalation(
+        self, caller: Caller, request: KeyRequest, organization: str
+    ) -> None:
+        """Nobody creates a key that may do more than they may, or acts elsewhere."""
+        principal = caller.principal
+        beyond = ROLES[request.role] - principal.permissions
+        if caller.scope in {None, organization} and not beyond:
+            return
+        denied = caller.record("keys.create", f"key:{request.name}", "denied")
+        await self._database.write(lambda tx: audit.append(tx, denied))
+        raise PermissionDeniedError(
+            f"A {principal.role} of {principal.organization} cannot create a {request.role} key"
+            f" for {organization}.",
+            required_permissions=sorted(ROLES[request.role]),
+            current_permissions=sorted(principal.permissions),
+        )

@@ -1,0 +1,191 @@
+"""What a deployment looks like now: rows, the last observation and measurements put together."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+
+from prsmd.core.plan import DesiredDeployment, Observed
+from prsmd.core.status import StatusView, derive
+from prsmd.domain.access import Permission
+from prsmd.domain.deployment import Deployment, Revision
+from prsmd.domain.node import Gpu, Usage
+from prsmd.domain.replica import Replica, ReplicaState
+from prsmd.engine.launcher import Launcher
+from prsmd.engine.observer import Observer
+from prsmd.engine.reconciler import Reconciler
+from prsmd.engine.recorder import Recorder
+from prsmd.engine.usage import UsageMeter
+from prsmd.gateway.infer import Gateway, Load, Performance
+from prsmd.service.caller import Caller
+from prsmd.service.deployments import find_deployment
+from prsmd.store import deployments, replicas, revisions
+from prsmd.store.db import Database, Tx
+
+_SETTLED = frozenset({"running", "idle", "failed", "degraded"})
+_SHOWN_REPLICAS = 50
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaReport:
+    """One replica as a person wants to see it."""
+
+    replica: Replica
+    ready: bool
+    in_flight: int
+    usage: Usage | None
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One deployment with everything that status, list and models show. Percentages are 0..100."""
+
+    deployment: Deployment
+    revision: Revision
+    view: StatusView
+    replicas: tuple[ReplicaReport, ...]
+    performance: Performance
+    load: Load
+    cpu_percent: float | None
+    memory_percent: float | None
+    gpu_percent: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where a report's measurements come from."""
+
+    database: Database
+    observer: Observer
+    reconciler: Reconciler
+    gateway: Gateway
+    launcher: Launcher
+    usage: UsageMeter
+    recorder: Recorder
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Which part of a list, in which order."""
+
+    limit: int = 20
+    offset: int = 0
+    sort_by: str = "created_at"
+    sort_order: str = "desc"
+
+
+class Status:
+    """Use cases that look at deployments."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    async def get(self, caller: Caller, reference: str, wait_seconds: float = 0.0) -> Report:
+        """Return one deployment, after it settles or `wait_seconds` are over."""
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            report = await self._get(caller, reference)
+            left = deadline - time.monotonic()
+            if report.view.status.value in _SETTLED or left <= 0:
+                return report
+            try:
+                await asyncio.wait_for(self._sources.recorder.changed(), min(left, 1.0))
+            except TimeoutError:
+                continue
+
+    async def page(self, caller: Caller, page: Page) -> tuple[list[Report], int]:
+        """Return one page of the caller's deployments and how many there are in all."""
+        async with self._sources.database.read() as tx:
+            found, total = await deployments.page(
+                tx, caller.scope, page.limit, page.offset, page.sort_by, page.sort_order
+            )
+            reports = [await self._report(tx, deployment) for deployment in found]
+        return reports, total
+
+    async def all(self, organization: str | None = None) -> list[Report]:
+        """Return every deployment, for metrics."""
+        async with self._sources.database.read() as tx:
+            found = await deployments.list_all(tx)
+            return [
+                await self._report(tx, item)
+                for item in found
+                if organization in {None, item.organization}
+            ]
+
+    async def _get(self, caller: Caller, reference: str) -> Report:
+        async with self._sources.database.read() as tx:
+            found = await find_deployment(tx, caller, reference, Permission.MODELS_READ)
+            return await self._report(tx, found)
+
+    async def _report(self, tx: Tx, deployment: Deployment) -> Report:
+        revision = await revisions.get(tx, deployment.id, deployment.revision)
+        assert revision is not None  # noqa: S101 - a deployment always has its revision
+        rows = await replicas.list_for(tx, deployment.id, _SHOWN_REPLICAS)
+        return self._assemble(deployment, revision, sorted(rows, key=lambda r: r.created_at))
+
+    def _assemble(
+        self, deployment: Deployment, revision: Revision, rows: Sequence[Replica]
+    ) -> Report:
+        sources = self._sources
+        observed = sources.observer.latest()
+        holds = [h for h in sources.reconciler.holds if h.deployment_id == deployment.id]
+        desired = DesiredDeployment(deployment=deployment, revision=revision, replicas=tuple(rows))
+        active = [row for row in rows if row.active]
+        usages = [usage for row in active if (usage := sources.usage.usage(row.id))]
+        return Report(
+            deployment=deployment,
+            revision=revision,
+            view=derive(desired, observed, holds),
+            replicas=tuple(self._replica(row, observed, revision) for row in _shown(rows)),
+            performance=sources.gateway.performance(deployment.id, time.time()),
+            load=sources.gateway.load(deployment.id),
+            cpu_percent=_mean([u.cpu_percent for u in usages]),
+            memory_percent=_mean([u.memory_percent for u in usages]),
+            gpu_percent=_gpu_percent(active, observed),
+        )
+
+    def _replica(self, row: Replica, observed: Observed, revision: Revision) -> ReplicaReport:
+        probe = observed.probes.get(row.id)
+        return ReplicaReport(
+            replica=row,
+            ready=row.state is ReplicaState.RUNNING and probe is not None and probe.ready,
+            in_flight=self._sources.gateway.in_flight().get(row.id, 0),
+            usage=self._sources.usage.usage(row.id) if row.active else None,
+            message=self._message(row, revision, probe.last_error if probe else None),
+        )
+
+    def _message(self, row: Replica, revision: Revision, probe_error: str | None) -> str:
+        if row.exit is not None:
+            return row.exit.message
+        if row.state is ReplicaState.PENDING:
+            progress = self._sources.launcher.progress(revision.spec.image)
+            return f"pulling {revision.spec.image}: {_pulled(progress)}" if progress else "queued"
+        return probe_error or ""
+
+
+def _shown(rows: Sequence[Replica]) -> list[Replica]:
+    """Return the active replicas and, for each slot, the one that ended last."""
+    ended = {(row.revision, row.slot): row for row in rows if not row.active}
+    active = [row for row in rows if row.active]
+    filled = {(row.revision, row.slot) for row in active if row.state is ReplicaState.RUNNING}
+    return active + [row for place, row in ended.items() if place not in filled]
+
+
+def _pulled(progress: object) -> str:
+    done = getattr(progress, "done_bytes", 0) / 1e6
+    total = getattr(progress, "total_bytes", None)
+    return f"{done:.0f} MB" if total is None else f"{done:.0f} of {total / 1e6:.0f} MB"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _gpu_percent(active: Sequence[Replica], observed: Observed) -> float | None:
+    if observed.node.gpus.stale_since is not None:
+        return None
+    gpus: Mapping[str, Gpu] = {gpu.uuid: gpu for gpu in observed.node.gpus.gpus}
+    used = {uuid for row in active for uuid in row.placement.gpu_uuids if uuid in gpus}
+    return _mean([gpus[uuid].utilization_percent for uuid in sorted(used)])
