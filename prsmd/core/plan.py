@@ -167,7 +167,11 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What placement sees: one node, everything reserved on it, and strangers' GPU memory."""
+    """What placement sees: one node, everything reserved on it, and strangers' GPU memory.
+
+    `gpus_unknown` is why nothing is known of the GPUs now, or None. `holders` names the replicas
+    that reserve something of a GPU, by its UUID: for the words of a refusal only.
+    """
 
     node: str
     cpu_millis: int
@@ -176,6 +180,7 @@ class Capacity:
     reservations: Sequence[Placement]
     strangers: Mapping[str, int] = dataclasses.field(default_factory=dict)
     gpus_unknown: str | None = None
+    holders: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,86 @@
+"""Says what of the node is left to place on. Gathers; the deciding is in `filters` and `place`."""
+
+import dataclasses
+from collections.abc import Iterable
+
+from prsmd.core.plan import Capacity, Observed
+from prsmd.domain.node import Gpu, GpuSample
+from prsmd.domain.quantity import MILLI
+from prsmd.domain.replica import Placement, Replica
+
+
+def capacity_of(observed: Observed, replicas: Iterable[Replica]) -> Capacity:
+    """Return the node as placement sees it. `replicas` are all rows; only active ones reserve."""
+    node = observed.node
+    empty = Capacity(
+        node=node.name,
+        cpu_millis=node.cpu_millis,
+        memory_bytes=node.memory_bytes,
+        gpus=node.gpus.gpus,
+        reservations=(),
+        strangers=observed.strangers,
+        gpus_unknown=_why_unknown(node.gpus),
+    )
+    return reserve(empty, [replica for replica in replicas if replica.active])
+
+
+def reserve(capacity: Capacity, replicas: Iterable[Replica]) -> Capacity:
+    """Return `capacity` with the reservations of `replicas` added."""
+    reservations = list(capacity.reservations)
+    holders = dict(capacity.holders)
+    for replica in replicas:
+        reservations.append(replica.placement)
+        for uuid in replica.placement.gpu_uuids:
+            holders[uuid] = (*holders.get(uuid, ()), replica.id)
+    return dataclasses.replace(capacity, reservations=tuple(reservations), holders=holders)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GpuRoom:
+    """One GPU with everything that is taken of it. `split` is True for a parent of MIG devices."""
+
+    gpu: Gpu
+    reserved_millis: int
+    reserved_bytes: int
+    strangers_bytes: int
+    holders: tuple[str, ...]
+    split: bool
+
+    @property
+    def free_millis(self) -> int:
+        """Return the thousandths of the GPU that nobody reserved."""
+        return max(0, MILLI - self.reserved_millis)
+
+    @property
+    def free_bytes(self) -> int:
+        """Return the memory that is neither reserved nor in use by strangers."""
+        return max(0, self.gpu.memory_total_bytes - self.reserved_bytes - self.strangers_bytes)
+
+
+def gpu_rooms(capacity: Capacity) -> list[GpuRoom]:
+    """Return every GPU of the node in the order of its index."""
+    parents = {gpu.mig_parent for gpu in capacity.gpus}
+    gpus = sorted(capacity.gpus, key=lambda gpu: (gpu.index, gpu.uuid))
+    return [_room(gpu, capacity, split=gpu.uuid in parents) for gpu in gpus]
+
+
+def _room(gpu: Gpu, capacity: Capacity, *, split: bool) -> GpuRoom:
+    here = [placed for placed in capacity.reservations if gpu.uuid in placed.gpu_uuids]
+    return GpuRoom(
+        gpu=gpu,
+        reserved_millis=sum(_millis_on_one(placed) for placed in here),
+        reserved_bytes=sum(placed.gpu_memory_bytes for placed in here),
+        strangers_bytes=capacity.strangers.get(gpu.uuid, 0),
+        holders=capacity.holders.get(gpu.uuid, ()),
+        split=split,
+    )
+
+
+def _millis_on_one(placed: Placement) -> int:
+    return min(placed.gpu_millis, MILLI)
+
+
+def _why_unknown(sample: GpuSample) -> str | None:
+    if sample.stale_since is not None:
+        return f"no fresh sample: {sample.error or 'the driver does not answer'}"
+    return sample.error if not sample.gpus else None

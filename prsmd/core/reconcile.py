@@ -1,0 +1,106 @@
+"""Decides what the daemon does next: compares what is desired with what is observed.
+
+Pure: the same desired and observed state at the same moment give the same plan. The plan of a
+world that is as it should be is empty. Expects the rows in `desired` to be no older than the
+containers in `observed`; then a container without an active row is truly an orphan.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from prsmd.core.capacity import capacity_of
+from prsmd.core.fill import fill
+from prsmd.core.plan import (
+    Action,
+    Adopt,
+    DesiredDeployment,
+    Drain,
+    Fail,
+    FinishDelete,
+    Hold,
+    Launch,
+    Observed,
+    Plan,
+    RemoveOrphan,
+    Stop,
+)
+from prsmd.core.policy import Policy
+from prsmd.core.sight import Sight
+from prsmd.core.slots import Layout, lay_out
+from prsmd.core.supervise import Care, Moment, look_after
+from prsmd.domain.replica import Replica, ReplicaState
+
+__all__ = ["Policy", "reconcile"]
+
+
+def reconcile(
+    desired: Sequence[DesiredDeployment], observed: Observed, now: float, policy: Policy
+) -> Plan:
+    """Return what to do now and what is held back, each with its reason.
+
+    Every replica gets at most one action. Replicas that are ill or done are ended, those on their
+    way are helped on, those too many are drained; empty slots are filled, the oldest deployment's
+    first, with what no replica has reserved; containers that belong to no active replica go.
+    `now` is seconds since the epoch.
+    """
+    moment = Moment(sight=Sight.of(observed), now=now, policy=policy)
+    capacity = capacity_of(observed, (r for item in desired for r in item.replicas))
+    actions: list[Action] = []
+    holds: list[Hold] = []
+    for item in sorted(desired, key=lambda each: (each.deployment.created_at, each.deployment.id)):
+        layout = lay_out(item, moment.sight)
+        actions += _upkeep(item, layout, moment)
+        decisions, capacity = fill(item, layout, capacity, moment)
+        actions += [one for one in decisions if isinstance(one, Launch)]
+        holds += [one for one in decisions if isinstance(one, Hold)]
+    actions += _orphans(desired, observed)
+    actions += _forgotten(desired)
+    return Plan(actions=tuple(actions), holds=tuple(holds))
+
+
+def _upkeep(item: DesiredDeployment, layout: Layout, moment: Moment) -> list[Action]:
+    """Return at most one action for each active replica of a deployment."""
+    surplus = {replica.id: reason for replica, reason in layout.surplus}
+    timeout = item.revision.spec.serving.startup_timeout_seconds
+    actions: list[Action] = []
+    for replica in item.replicas:
+        if replica.active:
+            care = look_after(replica, timeout, moment)
+            action = _drain_instead(replica, care, surplus, moment.sight) or care
+            actions += [action] if action is not None else []
+    return actions
+
+
+def _drain_instead(
+    replica: Replica, care: Care | None, surplus: Mapping[str, str], sight: Sight
+) -> Drain | None:
+    """Return the drain of a replica that is not wanted, unless it has to end or be noted first.
+
+    What the executor works on is left alone, but for a launch: that is given up.
+    """
+    if replica.id not in surplus or isinstance(care, Fail | Stop | Adopt):
+        return None
+    if sight.worked_on(replica) and replica.state is not ReplicaState.PENDING:
+        return None
+    return Drain(replica=replica, reason=surplus[replica.id])
+
+
+def _orphans(desired: Sequence[DesiredDeployment], observed: Observed) -> list[RemoveOrphan]:
+    rows = {replica.id: replica for item in desired for replica in item.replicas}
+    wanted = {id_ for id_, replica in rows.items() if replica.active} | observed.working
+    return [
+        RemoveOrphan(
+            container_id=container.id,
+            replica_id=container.replica_id,
+            reason="its replica has ended" if container.replica_id in rows else "it has no replica",
+        )
+        for container in observed.containers or ()
+        if container.replica_id not in wanted
+    ]
+
+
+def _forgotten(desired: Sequence[DesiredDeployment]) -> list[FinishDelete]:
+    return [
+        FinishDelete(deployment_id=item.deployment.id)
+        for item in desired
+        if item.deployment.deleting and not any(replica.active for replica in item.replicas)
+    ]
