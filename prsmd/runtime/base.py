@@ -8,7 +8,7 @@ Every verb is bounded in time by the driver, so that a hung engine costs a clear
 
 import dataclasses
 import enum
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Protocol
 
 from prsmd.domain.logs import LogLine as LogLine  # noqa: PLC0414 - drivers yield it
@@ -143,7 +143,7 @@ class Runtime(Protocol):
         """
         ...
 
-    def logs(self, container_id: str, query: LogQuery) -> AsyncIterator[LogLine]:
+    def logs(self, container_id: str, query: LogQuery) -> AsyncGenerator[LogLine, None]:
         """Yield lines oldest first. Ends when the container ends (or at once without `follow`)."""
         ...
 
