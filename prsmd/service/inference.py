@@ -1,0 +1,41 @@
+"""Inference: find the route, check the permission, hand over to the gateway. No database on it."""
+
+from prsmd.core.routes import Route
+from prsmd.domain.access import Permission
+from prsmd.domain.errors import ModelNotFoundError, ResourceUnavailableError
+from prsmd.gateway.infer import Gateway, Inference, InferenceResult
+from prsmd.service.caller import Caller, require
+from prsmd.service.deployments import find_model
+from prsmd.store.db import Database
+
+
+class Inferences:
+    """Use cases on inference."""
+
+    def __init__(self, gateway: Gateway, database: Database) -> None:
+        self._gateway = gateway
+        self._database = database
+
+    async def infer(
+        self, caller: Caller, model: str, inference: Inference
+    ) -> tuple[Route, InferenceResult]:
+        """Return the model's answer and the route it took. See `Gateway.infer` for the errors."""
+        route = self._gateway.find(caller.principal.organization, model)
+        if route is None:
+            route = self._gateway.find(caller.scope, model)
+        if route is None:
+            return await self._explain_missing(caller, model)
+        missing = ModelNotFoundError(f"There is no model {model[:100]}.", model_id=model[:100])
+        require(caller, Permission.MODELS_INFER, route.organization, missing)
+        return route, await self._gateway.infer(route, inference)
+
+    async def _explain_missing(self, caller: Caller, model: str) -> tuple[Route, InferenceResult]:
+        """Tell a model that is just coming or going from one that does not exist."""
+        async with self._database.read() as tx:
+            found = await find_model(tx, caller, model, Permission.MODELS_INFER)
+        state = "is being deleted" if found.deleting else "was accepted and is not routed yet"
+        raise ResourceUnavailableError(
+            f"Model {found.model_id} {state}; see its status.",
+            resource_type="replica",
+            deployment_id=found.id,
+        )
