@@ -1,8 +1,15 @@
-"""The routing table: which endpoints get traffic of which model. Published whole, never edited."""
+"""The routing table: which endpoints get traffic of which model. Published whole, never edited.
+
+Decides only from one observation and the plan made of it: what the plan ends gets no more traffic.
+"""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from prsmd.core.outlook import Outlook, outlook
+from prsmd.core.plan import DesiredDeployment, Drain, Fail, Observed, Plan, Stop
+from prsmd.core.sight import Sight
+from prsmd.core.slots import lay_out
 from prsmd.domain.replica import Endpoint
 from prsmd.domain.spec import Serving
 
@@ -41,3 +48,59 @@ class RoutingTable:
     """All routes by deployment id, as of one tick."""
 
     routes: Mapping[str, Route]
+
+
+_SERVED = Outlook(waiting_for="", hopeless=False)
+
+
+def routes(desired: Sequence[DesiredDeployment], observed: Observed, plan: Plan) -> RoutingTable:
+    """Return a route for every deployment that is not being deleted.
+
+    Its targets are the ready replicas of the current revision that the plan leaves in service; the
+    ready ones of earlier revisions stand in only while there is none. While the engine is silent a
+    good probe is enough: inference goes on.
+    """
+    sight = Sight.of(observed)
+    leaving = frozenset(
+        action.replica.id for action in plan.actions if isinstance(action, Drain | Stop | Fail)
+    )
+    return RoutingTable(
+        routes={
+            item.deployment.id: _route(item, _targets(item, leaving, sight), plan, sight)
+            for item in desired
+            if not item.deployment.deleting
+        }
+    )
+
+
+def _targets(
+    item: DesiredDeployment, leaving: frozenset[str], sight: Sight
+) -> tuple[RouteTarget, ...]:
+    ready = [
+        (replica.revision == item.revision.number, RouteTarget(replica_id=replica.id, endpoint=at))
+        for replica in item.replicas
+        if replica.id not in leaving and sight.ready(replica)
+        if (at := sight.endpoint(replica)) is not None
+    ]
+    current = tuple(target for is_current, target in ready if is_current)
+    return current or tuple(target for _, target in ready)
+
+
+def _route(
+    item: DesiredDeployment, targets: tuple[RouteTarget, ...], plan: Plan, sight: Sight
+) -> Route:
+    deployment, spec = item.deployment, item.revision.spec
+    ahead = _SERVED if targets else outlook(item, lay_out(item, sight), plan.holds, sight)
+    return Route(
+        deployment_id=deployment.id,
+        organization=deployment.organization,
+        model_id=deployment.model_id,
+        model_name=deployment.model_name,
+        model_type=spec.model_type,
+        version=spec.metadata.version,
+        revision=item.revision.number,
+        serving=spec.serving,
+        targets=targets,
+        waiting_for=ahead.waiting_for,
+        hopeless=ahead.hopeless,
+    )
