@@ -146,6 +146,7 @@ class Writer:
                 self._note_full(job.error)
             await self._tx.execute_fetchall("ROLLBACK TO job")
         await self._tx.execute_fetchall("RELEASE job")
+        self.last_tick = time.monotonic()
 
     async def _attempt(self, job: "_Job", limit: float | None) -> None:
         try:

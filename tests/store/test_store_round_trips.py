@@ -1,0 +1,118 @@
+"""Everything that is stored comes back equal."""
+
+import dataclasses
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from store_samples import (
+    DEPLOYMENT,
+    REVISION,
+    audit_values,
+    bare_schema,
+    deployments_values,
+    events_values,
+    keys_values,
+    one_deployment,
+    replicas_values,
+    specs,
+    times,
+    words,
+)
+
+from prsmd.store import audit, deployments, events, keys, meta, replicas, revisions
+from prsmd.store.specs import decode, encode, spec_hash
+
+quick = settings(max_examples=25, deadline=None)
+
+
+@given(specs)
+def test_a_spec_survives_json(spec):
+    assert decode(encode(spec)) == spec
+
+
+@given(specs)
+def test_equal_specs_have_equal_hashes_whatever_the_order_of_their_variables(spec):
+    reordered = dataclasses.replace(spec, environment=dict(reversed(spec.environment.items())))
+    assert spec_hash(spec) == spec_hash(reordered) == spec_hash(decode(encode(spec)))
+
+
+@given(specs, specs)
+def test_different_specs_have_different_hashes(one, other):
+    assert (spec_hash(one) == spec_hash(other)) == (one == other)
+
+
+def test_a_stored_spec_from_before_a_field_existed_gets_its_default():
+    old = '{"image": "i", "model_type": "t", "resources": {"cpu_millis": 1, "memory_bytes": 2}}'
+    assert decode(old).serving.port == 8080
+
+
+@quick
+@given(deployments_values)
+async def test_deployment(deployment):
+    async with bare_schema() as tx:
+        await deployments.add(tx, deployment)
+        assert await deployments.get(tx, deployment.id) == deployment
+        assert await deployments.list_all(tx) == [deployment]
+
+
+@quick
+@given(specs, st.none() | words, times, words)
+async def test_revision(spec, digest, at, by):
+    revision = dataclasses.replace(
+        REVISION, spec=spec, spec_hash=spec_hash(spec), created_at=at, created_by=by, number=2
+    )
+    async with one_deployment() as tx:
+        await revisions.add(tx, revision)
+        assert await revisions.get(tx, "deploy_1", 2) == revision
+        if digest is not None:
+            assert await revisions.set_digest(tx, "deploy_1", 2, digest)
+        [_, stored] = await revisions.list_for(tx, "deploy_1")
+        assert stored == dataclasses.replace(revision, image_digest=digest)
+
+
+@quick
+@given(replicas_values)
+async def test_replica(replica):
+    async with one_deployment() as tx:
+        await replicas.add(tx, replica)
+        assert await replicas.get(tx, replica.id) == replica
+        assert await replicas.list_current(tx) == [replica]
+
+
+@quick
+@given(st.lists(events_values, max_size=5))
+async def test_events_keep_their_order(happened):
+    async with one_deployment() as tx:
+        stored = [await events.append(tx, event) for event in happened]
+        assert await events.list_for(tx, DEPLOYMENT.id, 0, 10) == stored
+    assert [dataclasses.replace(event, sequence=0) for event in stored] == happened
+    numbers = [event.sequence for event in stored]
+    assert numbers == sorted(set(numbers))
+
+
+@quick
+@given(st.lists(audit_values, max_size=4))
+async def test_audit(records):
+    async with bare_schema() as tx:
+        for record in records:
+            await audit.append(tx, record)
+        assert await audit.page(tx, None, 10, 0) == (records[::-1], len(records))
+
+
+@quick
+@given(keys_values)
+async def test_key(key):
+    async with bare_schema() as tx:
+        await keys.add(tx, key)
+        assert await keys.get(tx, key.id) == key
+        assert await keys.list_for(tx, key.organization) == [key]
+
+
+@quick
+@given(words, words, words)
+async def test_meta(key, first, second):
+    async with bare_schema() as tx:
+        assert await meta.get(tx, key) is None
+        await meta.set(tx, key, first)
+        await meta.set(tx, key, second)
+        assert await meta.get(tx, key) == second
