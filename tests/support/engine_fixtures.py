@@ -1,0 +1,42 @@
+"""The `engine` fixture: one private Docker engine for the whole session, with the test images."""
+
+import os
+from collections.abc import Iterator
+
+import docker
+import pytest
+
+from tests.support.engine import PrivateEngine, obstacle
+
+
+def _cannot(reason: str) -> None:
+    message = f"no Docker engine for tests: {reason}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def shared_engine() -> Iterator[PrivateEngine]:
+    """Give the session's engine; `engine` is the same one, cleared after each test."""
+    reason = obstacle()
+    if reason is not None:
+        _cannot(reason)
+    private = PrivateEngine()
+    try:
+        try:
+            private.start()
+            private.build_images()
+        except (RuntimeError, OSError, docker.errors.DockerException) as error:
+            _cannot(str(error))
+        yield private
+    finally:
+        private.close()
+
+
+@pytest.fixture
+def engine(shared_engine: PrivateEngine) -> Iterator[PrivateEngine]:
+    """Give an engine that answers and has no containers."""
+    yield shared_engine
+    shared_engine.resume()
+    shared_engine.remove_containers()
