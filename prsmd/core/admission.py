@@ -104,7 +104,8 @@ def _unavailable(reason: str) -> Refuse:
 def _queue_full(targets: Sequence[AnyTarget], queue: QueueState) -> Refuse:
     slots = sum(target.slots for target in targets)
     if slots:
-        busy = f"all {slots} slots of {len(targets)} replicas are busy"
+        replicas = "1 replica" if len(targets) == 1 else f"{len(targets)} replicas"
+        busy = f"all {slots} slots of {replicas} are busy"
         least, most = _RETRY_BUSY_SECONDS
         estimate = (queue.mean_seconds or 0.0) * (queue.queued + 1) / slots
         retry = min(max(math.ceil(estimate), least), most)

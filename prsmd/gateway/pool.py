@@ -50,10 +50,12 @@ class Ticket:
     """One inference's way through a pool.
 
     `notify` is called once if it had to wait: with the target that was counted for it, or with why
-    it is refused after all. `tried` are the replicas that could not be connected to.
+    it is refused after all. `tried` are the replicas that could not be connected to; `arrival` is
+    its number among all that came, and its place in the queue.
     """
 
     notify: Callable[[Target | Refuse], None]
+    arrival: int = 0
     tried: set[str] = dataclasses.field(default_factory=set)
 
 
@@ -81,6 +83,7 @@ class Pool:
         self._leaving: list[Target] = []
         self._queue: deque[Ticket] = deque()
         self._turn = 0
+        self._arrivals = 0
         self._mean_seconds: float | None = None
         self._closed: str | None = None
         self._load = Gauge(LOAD_WINDOW_SECONDS, LOAD_BUCKET_SECONDS, now)
@@ -144,6 +147,8 @@ class Pool:
 
     def claim(self, ticket: Ticket, now: float) -> Admit[Target] | Wait | Refuse:
         """Count a new inference on a target, or put it at the end of the queue, or refuse it."""
+        self._arrivals += 1
+        ticket.arrival = self._arrivals
         verdict = admit(self._targets, self._queue_state(), self._turn)
         if isinstance(verdict, Admit):
             self._count(verdict.target)
@@ -157,7 +162,7 @@ class Pool:
     ) -> Admit[Target] | Wait | Refuse:
         """Give back a target that could not be connected to and find the inference another.
 
-        Nothing was sent, so it waits at the front of the queue if it has to wait.
+        Nothing was sent. If it has to wait, then where it would stand had it waited all along.
         """
         unreached.suspect = True
         ticket.tried.add(unreached.replica_id)
@@ -165,7 +170,7 @@ class Pool:
         if isinstance(verdict, Admit):
             self._count(verdict.target)
         elif isinstance(verdict, Wait):
-            self._queue.appendleft(ticket)
+            self._rejoin(ticket)
         self._uncount(unreached)
         self._note(now)
         return verdict
@@ -208,6 +213,10 @@ class Pool:
             hopeless=self.route.hopeless,
             closed=self._closed,
         )
+
+    def _rejoin(self, ticket: Ticket) -> None:
+        later = (place for place, other in enumerate(self._queue) if other.arrival > ticket.arrival)
+        self._queue.insert(next(later, len(self._queue)), ticket)
 
     def _count(self, target: Target) -> None:
         target.in_flight += 1

@@ -157,3 +157,10 @@ def nobody_listens(replica_id: str = "dead") -> RouteTarget:
         return RouteTarget(
             replica_id=replica_id, endpoint=Endpoint("127.0.0.1", probe.getsockname()[1])
         )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let everything else run until `condition` holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what tests wait for has no event of its own
+            await asyncio.sleep(0)
