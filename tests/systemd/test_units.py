@@ -35,7 +35,7 @@ def values(parser, section, key):
 def test_exposure_of_the_service_is_at_most_two_of_ten():
     analyze = shutil.which("systemd-analyze")
     command = [analyze, "security", "--offline=true", "--threshold=20", UNITS / "prsmd.service"]
-    verdict = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    verdict = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert verdict.returncode == 0, verdict.stdout[-200:] + verdict.stderr
 
 
