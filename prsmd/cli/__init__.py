@@ -1,0 +1,1 @@
+"""`prsmctl`: one file per noun, each loaded only when it is used. Talks only through prsm_sdk."""

@@ -1,0 +1,68 @@
+"""What went wrong, told to a person on stderr, and to a script as exit code."""
+
+import sys
+
+from prsm_sdk import errors
+
+from .output import printable
+from .session import UsageError
+
+FAILED, USAGE, NOT_RUNNING, NOT_FOUND, DENIED, LIMITED, TIMED_OUT = 1, 2, 3, 4, 5, 6, 7
+CONFIGURATION = 78  # EX_CONFIG of sysexits.h
+
+_CODES = (  # the first that fits decides
+    (UsageError, USAGE, ""),
+    (errors.ConfigurationError, CONFIGURATION, ""),
+    (
+        errors.ConnectionCutError,
+        NOT_RUNNING,
+        "It may have been carried out: look before you try again.",
+    ),
+    (
+        errors.DaemonUnreachableError,
+        NOT_RUNNING,
+        "Is the daemon running (systemctl status prsmd)? Another one is named with --url.",
+    ),
+    (errors.ClientTimeoutError, TIMED_OUT, "Wait longer with --timeout, or look at its status."),
+    (errors.InferenceTimeoutError, TIMED_OUT, ""),
+    (errors.NotFoundError, NOT_FOUND, "prsmctl list shows what there is."),
+    (
+        errors.InvalidApiKeyError,
+        DENIED,
+        "Give a valid key in PRSMD_API_KEY or with --api-key-file.",
+    ),
+    (errors.PermissionDeniedError, DENIED, ""),
+    (errors.TooManyRequestsError, LIMITED, ""),
+    (errors.InvalidInputError, USAGE, ""),
+)
+_SOCKET_HINT = "Join the group that owns the socket (prsmd), or use --url with an API key."
+
+
+def report(error: errors.PRSMError) -> int:
+    """Print an error with its reason, the next step and the request id; return the exit code."""
+    code, hint = next(((c, h) for kind, c, h in _CODES if isinstance(error, kind)), (FAILED, ""))
+    if isinstance(error, errors.PermissionDeniedError) and error.status is None:
+        hint = _SOCKET_HINT
+    lines = [f"prsmctl: {error.message}", *_wrong_fields(error), *_last_lines(error)]
+    if error.retry_after is not None:
+        hint = hint or f"Try again in {error.retry_after:g} s."
+    if hint:
+        lines.append(hint)
+    if error.request_id:
+        lines.append(f"request id: {error.request_id}")
+    print("\n".join(printable(line) for line in lines), file=sys.stderr)
+    return code
+
+
+def _wrong_fields(error: errors.PRSMError) -> list[str]:
+    """Return one line for each wrong field, unless the message says it all."""
+    if not isinstance(error, errors.InvalidInputError) or len(error.validation_errors) < 2:
+        return []
+    return [f"  {item.get('field')}: {item.get('error')}" for item in error.validation_errors]
+
+
+def _last_lines(error: errors.PRSMError) -> list[str]:
+    tail = error.details.get("log_tail")
+    if not isinstance(tail, list) or not tail:
+        return []
+    return ["its last lines:", *(f"  {line}" for line in tail)]
