@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -165,12 +166,8 @@ class _Helper:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        # Without a limit: while the driver holds it in the kernel, another would hang beside it.
-        await self._process.wait()
+        if self._process is not None:
+            await _kill(self._process)
 
     async def ask(self, deadline: float) -> Mapping[str, Any] | _Ended:
         """Return the next sample's line, or why there is none, after `deadline` seconds at most."""
@@ -193,11 +190,21 @@ class _Helper:
         return await process.stdout.readline()
 
     async def _how_it_died(self, process: asyncio.subprocess.Process) -> _Ended:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        code = await process.wait()
+        code = await _kill(process)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return _Ended(f"the NVML helper process {how}")
+
+
+async def _kill(process: asyncio.subprocess.Process) -> int:
+    """End the process and return its exit code.
+
+    Without a time limit: while the driver holds it in the kernel, a second would hang beside it.
+    """
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            # Not process.kill(): it polls, and takes the exit code away from asyncio's own watcher.
+            os.kill(process.pid, signal.SIGKILL)
+    return await process.wait()
 
 
 def _understood(line: bytes) -> Mapping[str, Any] | _Ended:

@@ -46,11 +46,12 @@ class KnownGpus:
         self.gpus: tuple[Gpu, ...] = ()
         self.incomplete = False
         self._xids: dict[str, tuple[int, ...]] = {}
+        self._damaged: dict[str, str] = {}  # apart, so that later XIDs cannot push a verdict out
 
     def take(self, line: Mapping[str, Any], taken_at: float) -> GpuSample:
         """Fold one line of the helper in and return the sample that it makes."""
         for uuid, xid in line["xids"]:
-            self._xids[uuid] = (*self._xids.get(uuid, ()), xid)[-_XIDS_KEPT:]
+            self._note_xid(uuid, xid)
         before = {gpu.uuid: gpu for gpu in self.gpus}
         present = [self._gpu(entry, before) for entry in line["gpus"]]
         vanished = _vanished(self.gpus, present)
@@ -58,8 +59,15 @@ class KnownGpus:
         self.incomplete = bool(vanished) or any(entry.get("fault") for entry in line["gpus"])
         return GpuSample(gpus=self.gpus, taken_at=taken_at, driver_version=line["driver"])
 
+    def _note_xid(self, uuid: str, xid: int) -> None:
+        self._xids[uuid] = (*self._xids.get(uuid, ()), xid)[-_XIDS_KEPT:]
+        damage = unhealthy_by_xid(xid)
+        if damage is not None:
+            self._damaged[uuid] = damage
+
     def _gpu(self, entry: Mapping[str, Any], before: Mapping[str, Gpu]) -> Gpu:
-        xids = self._xids.get(entry.get("mig_parent", entry["uuid"]), ())
+        chip = entry.get("mig_parent", entry["uuid"])
+        xids = self._xids.get(chip, ())
         if entry.get("fault"):
             return _faulty(entry, before.get(entry["uuid"]), xids)
         return Gpu(
@@ -79,7 +87,7 @@ class KnownGpus:
             mig_parent=entry.get("mig_parent"),
             xid_errors=xids,
             unhealthy=unhealthy_by_recovery(entry.get("recovery"))
-            or unhealthy_by_xid(xids)
+            or self._damaged.get(chip)
             or (_MIG if entry.get("mig") else None),
         )
 

@@ -1,14 +1,14 @@
 """Which driver errors (XIDs) and recovery actions mean that nothing new may run on a GPU, in words.
 
-Listed is what NVIDIA's Xid catalog answers with a reset of the GPU, a reboot or work on the hardware:
-https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html. Everything else is an
+Listed is what NVIDIA's Xid catalog answers with a reset of the GPU, a reboot or work on hardware
+(https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html). Everything else is an
 application's doing (13, 31, 43, 45, 68, 69), corrected (63, 92, 94) or sums another up (154).
 109, a context switch timeout, is left out although the catalog advises a reset: one tenant's
 endless kernel can cause it, and NVIDIA's own Kubernetes device plugin ignores it too. 144 to 150
 (NVLink 5) depend on a subcode that NVML does not tell; the fatal ones come with a 48.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 CRITICAL_XIDS: Mapping[int, str] = {
     46: "the GPU stopped processing",
@@ -41,12 +41,10 @@ RECOVERY_ACTIONS: Mapping[int, str] = {
 }
 
 
-def unhealthy_by_xid(xids: Sequence[int]) -> str | None:
-    """Return why a GPU that reported these XIDs may not be used, or None if it may."""
-    critical = [xid for xid in xids if xid in CRITICAL_XIDS]
-    if not critical:
-        return None
-    return f"XID {critical[-1]}: {CRITICAL_XIDS[critical[-1]]}; it needs a reset or a repair"
+def unhealthy_by_xid(xid: int) -> str | None:
+    """Return why a GPU that reported this XID may not be used, or None if it may."""
+    meaning = CRITICAL_XIDS.get(xid)
+    return meaning and f"XID {xid}: {meaning}; the GPU needs a reset or a repair"
 
 
 def unhealthy_by_recovery(action: int | None) -> str | None:
