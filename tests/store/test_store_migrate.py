@@ -1,0 +1,104 @@
+"""Migrations are applied in order, once, whole or not at all; what does not fit is refused."""
+
+import dataclasses
+import sqlite3
+
+import aiosqlite
+import pytest
+
+from prsmd.store.db import Database
+from prsmd.store.errors import StoreSchemaError
+from prsmd.store.migrate import Migration, known_migrations, migrate
+
+FIRST = Migration(1, "first", "CREATE TABLE a (x INTEGER) STRICT; INSERT INTO a VALUES (1);")
+SECOND = Migration(2, "second", "-- a; b\nALTER TABLE a ADD COLUMN y TEXT;\n")
+TRIGGER = Migration(
+    3,
+    "third",
+    "CREATE TRIGGER t AFTER INSERT ON a BEGIN UPDATE a SET y = 'set; by'; SELECT 1; END;\n",
+)
+
+
+@pytest.fixture
+async def tx():
+    async with aiosqlite.connect(":memory:", isolation_level=None) as connection:
+        connection.row_factory = sqlite3.Row
+        yield connection
+
+
+async def _versions(tx):
+    return [row[0] for row in await tx.execute_fetchall("SELECT version FROM schema_migrations")]
+
+
+@pytest.mark.parametrize("start", range(4))
+async def test_every_older_schema_reaches_the_newest_with_its_data(tx, start):
+    steps = (FIRST, SECOND, TRIGGER)
+    await migrate(tx, steps[:start])
+    await migrate(tx, steps)
+    await migrate(tx, steps)
+    assert await _versions(tx) == [1, 2, 3]
+    await tx.execute_fetchall("INSERT INTO a (x) VALUES (2)")
+    rows = await tx.execute_fetchall("SELECT x, y FROM a ORDER BY x")
+    assert [tuple(row) for row in rows] == [(1, "set; by"), (2, "set; by")]
+
+
+@pytest.mark.parametrize("start", range(len(known_migrations()) + 1))
+async def test_the_shipped_migrations_apply_from_each_older_schema(tx, start):
+    await migrate(tx, known_migrations()[:start])
+    await migrate(tx, known_migrations())
+    assert await _versions(tx) == [step.version for step in known_migrations()]
+
+
+def test_shipped_migrations_are_numbered_without_gaps():
+    numbers = [step.version for step in known_migrations()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_a_step_that_fails_leaves_nothing_of_itself(tx):
+    broken = dataclasses.replace(SECOND, sql="CREATE TABLE b (x); INSERT INTO nowhere VALUES (1);")
+    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+        await migrate(tx, (FIRST, broken))
+    assert await _versions(tx) == [1]
+    assert await tx.execute_fetchall("SELECT * FROM sqlite_schema WHERE name = 'b'") == []
+    await migrate(tx, (FIRST, SECOND))
+    assert await _versions(tx) == [1, 2]
+
+
+async def test_a_changed_migration_is_refused_before_anything_is_applied(tx):
+    await migrate(tx, (FIRST,))
+    changed = dataclasses.replace(FIRST, sql=FIRST.sql + " ")
+    with pytest.raises(StoreSchemaError, match=r"Migration 1 \(first\).*checksum differs"):
+        await migrate(tx, (changed, SECOND))
+    assert await _versions(tx) == [1]
+
+
+async def test_a_newer_schema_is_refused(tx):
+    await migrate(tx, (FIRST, SECOND))
+    with pytest.raises(StoreSchemaError, match=r"written by a newer prsmd.*knows up to 1"):
+        await migrate(tx, (FIRST,))
+
+
+async def test_half_a_statement_is_refused(tx):
+    with pytest.raises(StoreSchemaError, match="middle of a statement"):
+        await migrate(tx, (dataclasses.replace(FIRST, sql="CREATE TABLE a (x); SELECT 'open"),))
+    assert await _versions(tx) == []
+
+
+@pytest.mark.parametrize(
+    ("tampering", "words"),
+    [
+        ("INSERT INTO schema_migrations VALUES (999, 'later', 'x', 1.0)", "newer prsmd"),
+        ("UPDATE schema_migrations SET checksum = 'x' WHERE version = 1", "checksum differs"),
+    ],
+)
+async def test_opening_refuses_a_schema_that_does_not_fit_and_lets_go_of_the_folder(
+    tmp_path, tampering, words
+):
+    first = await Database.open(tmp_path)
+    await first.close()
+    with sqlite3.connect(first.path) as connection:
+        connection.execute(tampering)
+    connection.close()
+    for _ in range(2):
+        with pytest.raises(StoreSchemaError, match=words):
+            await Database.open(tmp_path)
