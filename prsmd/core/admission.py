@@ -55,10 +55,14 @@ class QueueState:
 def admit(
     targets: Sequence[AnyTarget], queue: QueueState, turn: int
 ) -> Admit[AnyTarget] | Wait | Refuse:
-    """Decide about a new inference. Nobody overtakes the queue."""
+    """Decide about a new inference.
+
+    A pool hands out every slot in the moment that it becomes free, so a free one is one that nobody
+    in the queue can use (they could not connect to it), and taking it overtakes nobody.
+    """
     if queue.closed is not None:
         return _unavailable(queue.closed)
-    if queue.queued == 0 and (target := least_busy(targets, turn)) is not None:
+    if (target := least_busy(targets, turn)) is not None:
         return Admit(target)
     if not targets and queue.hopeless:
         return _unavailable(queue.waiting_for)
