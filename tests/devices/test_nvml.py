@@ -7,10 +7,12 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import psutil
 import pytest
+import uvloop
 
 from prsmd.devices.nvml import NvmlGpus, NvmlSettings
 from prsmd.domain.quantity import GIB, MIB
@@ -415,3 +417,21 @@ async def test_the_helper_is_small(driver: Driver) -> None:
         await driver.samples.next()
     (helper,) = helpers()
     assert helper.memory_info().rss < 16 * MIB
+
+
+def test_all_of_it_works_on_the_daemons_event_loop(steered: steering.SteeredGpus) -> None:
+    uuid = steered.add()
+
+    async def hang_and_recover() -> None:
+        async with AsyncExitStack() as stack:
+            driver = Driver(steered, stack)
+            await driver.start()
+            await driver.samples.next()
+            steered.hang("nvmlDeviceGetMemoryInfo")
+            await driver.samples.until(stale)
+            steered.recover()
+            sample = await driver.samples.until(fresh)
+            assert [gpu.uuid for gpu in sample.gpus] == [uuid]
+
+    uvloop.run(hang_and_recover())
+    assert helpers() == []
