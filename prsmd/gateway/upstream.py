@@ -26,7 +26,7 @@ class UpstreamSettings:
 
     connect_timeout_seconds: float = 2.0
     keep_alive_seconds: float = 1.5
-    max_answer_bytes: int = 64 * 1024**2
+    max_answer_bytes: int = 32 * 1024**2
 
 
 class NotSentError(PrsmdError):
@@ -115,8 +115,12 @@ class Upstream:
         try:
             response = await self._session.request(
                 request.method,
-                URL.build(scheme="http", host=endpoint.host, port=endpoint.port).join(
-                    URL(request.path, encoded=True)
+                URL.build(
+                    scheme="http",
+                    host=endpoint.host,
+                    port=endpoint.port,
+                    path=request.path,
+                    encoded=True,
                 ),
                 data=request.body,
                 headers=headers,

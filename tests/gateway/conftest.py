@@ -1,10 +1,17 @@
-"""A started gateway for each test, closed afterwards."""
+"""A started gateway for each test, on both event loops, closed afterwards."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
+import uvloop
 
 from prsmd.gateway.infer import Gateway, GatewaySettings
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The daemon runs on uvloop; where there is none, asyncio's own loop has to do."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture
