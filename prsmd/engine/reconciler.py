@@ -14,16 +14,18 @@ from prsmd.core.reconcile import Policy, reconcile
 from prsmd.core.routes import routes
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.events import Event, Severity
-from prsmd.domain.replica import Replica, ReplicaState
+from prsmd.domain.replica import ReplicaState
 from prsmd.engine.executor import Executor
+from prsmd.engine.launcher import Launcher
 from prsmd.engine.observer import Observer
 from prsmd.engine.prober import Prober, ProbeTarget
 from prsmd.engine.recorder import Recorder
+from prsmd.engine.rows import load_desired
 from prsmd.engine.usage import UsageMeter
 from prsmd.gateway.infer import Gateway
 from prsmd.protocols.registry import PROTOCOLS
-from prsmd.store import deployments, replicas, revisions
-from prsmd.store.db import Database, Tx
+from prsmd.store.db import Database
+from prsmd.store.logs import LogArchive
 
 log = logging.getLogger(__name__)
 _BUSY_SECONDS = 1.0
@@ -40,6 +42,8 @@ class Parts:
     gateway: Gateway
     recorder: Recorder
     usage: UsageMeter
+    launcher: Launcher
+    archive: LogArchive
 
 
 class Reconciler:
@@ -105,22 +109,6 @@ class Reconciler:
         self._held = held
         if news:
             await recorder.record(*news)
-
-
-async def load_desired(tx: Tx) -> list[DesiredDeployment]:
-    """Return every deployment with its current revision and the replicas that matter."""
-    rows: dict[str, list[Replica]] = {}
-    for replica in await replicas.list_current(tx):
-        rows.setdefault(replica.deployment_id, []).append(replica)
-    desired = []
-    for deployment in await deployments.list_all(tx):
-        revision = await revisions.get(tx, deployment.id, deployment.revision)
-        if revision is not None:
-            mine = tuple(rows.get(deployment.id, ()))
-            desired.append(
-                DesiredDeployment(deployment=deployment, revision=revision, replicas=mine)
-            )
-    return desired
 
 
 def _probe_targets(desired: Sequence[DesiredDeployment]) -> list[ProbeTarget]:

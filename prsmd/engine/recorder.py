@@ -5,7 +5,7 @@ One sentence, written once, reaches the API, the CLI and the journal unchanged.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from prsmd.domain.events import Event, Severity
 from prsmd.store import events as event_rows
@@ -39,7 +39,7 @@ class Recorder:
         async with self._arrived:
             self._arrived.notify_all()
 
-    async def follow(self, deployment_id: str, after: int) -> AsyncIterator[Event]:
+    async def follow(self, deployment_id: str, after: int) -> AsyncGenerator[Event, None]:
         """Yield the deployment's events with a sequence above `after`, for ever, as they come."""
         while True:
             async with self._arrived:

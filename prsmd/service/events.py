@@ -1,6 +1,7 @@
 """What happened to a deployment and why."""
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 
 from prsmd.domain.access import Permission
 from prsmd.domain.events import Event
@@ -24,9 +25,12 @@ class Events:
             found = await find_deployment(tx, caller, reference, Permission.MODELS_READ)
             return await events.latest(tx, found.id, limit)
 
-    async def follow(self, caller: Caller, reference: str, after: int) -> AsyncIterator[Event]:
+    async def follow(
+        self, caller: Caller, reference: str, after: int
+    ) -> AsyncGenerator[Event, None]:
         """Yield the events with a sequence above `after`, then new ones as they happen."""
         async with self._database.read() as tx:
             found = await find_deployment(tx, caller, reference, Permission.MODELS_READ)
-        async for event in self._recorder.follow(found.id, after):
-            yield event
+        async with contextlib.aclosing(self._recorder.follow(found.id, after)) as followed:
+            async for event in followed:
+                yield event

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import EngineError, NotFoundError
@@ -57,7 +57,7 @@ class Logs:
 
     async def follow(
         self, caller: Caller, reference: str, request: LogRequest
-    ) -> AsyncIterator[ReplicaLine]:
+    ) -> AsyncGenerator[ReplicaLine, None]:
         """Yield the last lines, then new ones as they come, until the replicas' containers end."""
         chosen = await self._replicas(caller, reference, request.replica_id)
         running = [r for r in chosen if r.active and r.container_id is not None]

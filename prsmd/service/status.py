@@ -9,6 +9,7 @@ from prsmd.core.plan import DesiredDeployment, Observed
 from prsmd.core.status import StatusView, derive
 from prsmd.domain.access import Permission
 from prsmd.domain.deployment import Deployment, Revision
+from prsmd.domain.errors import PermissionDeniedError
 from prsmd.domain.node import Gpu, Usage
 from prsmd.domain.replica import Replica, ReplicaState
 from prsmd.engine.launcher import Launcher
@@ -17,8 +18,8 @@ from prsmd.engine.reconciler import Reconciler
 from prsmd.engine.recorder import Recorder
 from prsmd.engine.usage import UsageMeter
 from prsmd.gateway.infer import Gateway, Load, Performance
-from prsmd.service.caller import Caller
-from prsmd.service.deployments import find_deployment
+from prsmd.service.caller import Caller, require
+from prsmd.service.deployments import find_deployment, find_model
 from prsmd.store import deployments, replicas, revisions
 from prsmd.store.db import Database, Tx
 
@@ -94,8 +95,18 @@ class Status:
             except TimeoutError:
                 continue
 
-    async def page(self, caller: Caller, page: Page) -> tuple[list[Report], int]:
+    async def model(self, caller: Caller, model: str) -> Report:
+        """Return the deployment of one model."""
+        async with self._sources.database.read() as tx:
+            found = await find_model(tx, caller, model, Permission.MODELS_READ)
+            return await self._report(tx, found)
+
+    async def page(
+        self, caller: Caller, page: Page, permission: Permission = Permission.MODELS_READ
+    ) -> tuple[list[Report], int]:
         """Return one page of the caller's deployments and how many there are in all."""
+        own = caller.principal.organization
+        require(caller, permission, own, PermissionDeniedError("not allowed"))
         async with self._sources.database.read() as tx:
             found, total = await deployments.page(
                 tx, caller.scope, page.limit, page.offset, page.sort_by, page.sort_order
@@ -127,7 +138,7 @@ class Status:
     def _assemble(
         self, deployment: Deployment, revision: Revision, rows: Sequence[Replica]
     ) -> Report:
-        sources = self._sources
+        sources, now = self._sources, time.time()
         observed = sources.observer.latest()
         holds = [h for h in sources.reconciler.holds if h.deployment_id == deployment.id]
         desired = DesiredDeployment(deployment=deployment, revision=revision, replicas=tuple(rows))
@@ -138,7 +149,7 @@ class Status:
             revision=revision,
             view=derive(desired, observed, holds),
             replicas=tuple(self._replica(row, observed, revision) for row in _shown(rows)),
-            performance=sources.gateway.performance(deployment.id, time.time()),
+            performance=sources.gateway.performance(deployment.id, now),
             load=sources.gateway.load(deployment.id),
             cpu_percent=_mean([u.cpu_percent for u in usages]),
             memory_percent=_mean([u.memory_percent for u in usages]),

@@ -1,0 +1,194 @@
+"""The aiohttp application: every route guarded alike, every error in the documented envelope."""
+
+import asyncio
+import dataclasses
+import logging
+import re
+import secrets
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiohttp import web
+
+from prsmd.api import deployments, inference, keys, models, monitoring, node, openapi
+from prsmd.api.operations import REQUEST_ID, TABLE, Handler, OpenHandler, Operation, Services
+from prsmd.api.respond import error_response
+from prsmd.domain.access import Principal
+from prsmd.domain.errors import (
+    InvalidApiKeyError,
+    InvalidInputError,
+    NotFoundError,
+    PrsmdError,
+    RequestTooLargeError,
+)
+from prsmd.service.access import KeyRing, Peers
+from prsmd.service.caller import Caller
+
+log = logging.getLogger(__name__)
+access_log = logging.getLogger("prsmd.access")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred
+
+OPERATIONS: Sequence[Operation] = (
+    *deployments.OPERATIONS,
+    *models.OPERATIONS,
+    *inference.OPERATIONS,
+    *keys.OPERATIONS,
+    *node.OPERATIONS,
+    *monitoring.OPERATIONS,
+    *openapi.OPERATIONS,
+)
+
+
+class MethodNotAllowedError(PrsmdError):
+    """The path exists, but not with this method."""
+
+    code = "METHOD_NOT_ALLOWED"
+    status_hint = 405
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """How callers are let in. `hosts` are the names that TCP clients may use in `Host`."""
+
+    ring: KeyRing
+    peers: Peers
+    hosts: frozenset[str]
+    body_bytes: int
+
+
+def build(services: Services, door: Door) -> web.Application:
+    """Return the application with every route of the table."""
+    app = web.Application(middlewares=[_envelope(door)], client_max_size=door.body_bytes)
+    for operation in OPERATIONS:
+        handler = _guarded(operation.handler, services, door)
+        app.router.add_route(operation.method, operation.path, handler)
+    for opened in monitoring.OPEN_OPERATIONS:
+        app.router.add_get(opened.path, _opened(opened.handler, services))
+    app[TABLE] = OPERATIONS
+    app.on_response_prepare.append(_mark)
+    return app
+
+
+def _guarded(
+    handler: Handler, services: Services, door: Door
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        caller = Caller(_principal(request, door), request[REQUEST_ID])
+        return await handler(services, request, caller)
+
+    return handle
+
+
+def _opened(
+    handler: OpenHandler, services: Services
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await handler(services, request)
+
+    return handle
+
+
+def _envelope(door: Door) -> Callable[..., Awaitable[web.StreamResponse]]:
+    @web.middleware
+    async def envelope(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        began = time.perf_counter()
+        request[REQUEST_ID] = _request_id(request)
+        try:
+            _check_host(request, door)
+            response = await handler(request)
+        except PrsmdError as error:
+            response = error_response(request, error)
+        except web.HTTPException as error:
+            response = error_response(request, _translated(request, error, door))
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            log.exception("request failed", extra={"request_id": request[REQUEST_ID]})
+            response = error_response(request, PrsmdError("Something failed here; see the log."))
+        _note(request, response, time.perf_counter() - began)
+        return response
+
+    return envelope
+
+
+def _translated(request: web.Request, error: web.HTTPException, door: Door) -> PrsmdError:
+    if error.status == 413:
+        return RequestTooLargeError(
+            f"The body is larger than the {door.body_bytes} bytes that this server accepts.",
+            limit_bytes=door.body_bytes,
+        )
+    if error.status == 405:
+        allowed = ", ".join(sorted(getattr(error, "allowed_methods", ())))
+        return MethodNotAllowedError(f"{request.method} is not possible here; use {allowed}.")
+    if error.status == 404:
+        return NotFoundError("There is nothing at this path; see /openapi.json.")
+    return InvalidInputError(error.reason)
+
+
+def _principal(request: web.Request, door: Door) -> Principal:
+    """Return who calls: a key where one is given, else the Unix peer."""
+    text = request.headers.get("X-API-Key")
+    authorization = request.headers.get("Authorization")
+    if text is None and authorization is not None:
+        scheme, _, text = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise InvalidApiKeyError("Send the key as 'Authorization: Bearer KEY'.")
+    if text is not None:
+        return door.ring.principal(text.strip())
+    peer = _unix_socket(request)
+    if peer is None:
+        raise InvalidApiKeyError(
+            "An API key is needed: send 'Authorization: Bearer KEY'. An administrator creates one"
+            " with 'prsmctl key create'."
+        )
+    size = _PEER_CREDENTIALS.size
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    _pid, uid, gid = _PEER_CREDENTIALS.unpack(credentials)
+    return door.peers.principal(uid, gid)
+
+
+def _unix_socket(request: web.Request) -> socket.socket | None:
+    found = request.transport.get_extra_info("socket") if request.transport else None
+    return found if found is not None and found.family == socket.AF_UNIX else None
+
+
+def _check_host(request: web.Request, door: Door) -> None:
+    """Refuse names that are not ours on TCP, so that a browser cannot be rebound to this server."""
+    if _unix_socket(request) is not None:
+        return
+    host = request.headers.get("Host", "")
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    if name.lower() not in door.hosts:
+        raise InvalidInputError.field(
+            "Host", "is not a name of this server; add it to tcp.allowed_hosts", host[:100]
+        )
+
+
+def _request_id(request: web.Request) -> str:
+    given = request.headers.get("X-Request-ID", "")
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(8)}"
+
+
+async def _mark(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["X-Request-ID"] = request.get(REQUEST_ID, "")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Server"] = "prsmd"
+
+
+def _note(request: web.Request, response: web.StreamResponse, seconds: float) -> None:
+    if access_log.isEnabledFor(logging.DEBUG) or response.status >= 500:
+        level = logging.WARNING if response.status >= 500 else logging.DEBUG
+        access_log.log(
+            level,
+            "%s %s %d %.1f ms",
+            request.method,
+            request.rel_url.raw_path[:200],
+            response.status,
+            seconds * 1000,
+            extra={"request_id": request[REQUEST_ID]},
+        )

@@ -1,0 +1,287 @@
+"""Deployments: deploy, list, status, events, logs."""
+
+import contextlib
+from typing import Any
+
+from aiohttp import web
+
+from prsmd.api.operations import Operation, Services
+from prsmd.api.requests import (
+    PAGE_QUERY,
+    body_as,
+    number,
+    page_body,
+    page_of,
+    refuse_unknown,
+    whole,
+)
+from prsmd.api.respond import (
+    event_stream,
+    json_response,
+    rfc3339,
+    rounded,
+    send_event,
+    wants_stream,
+)
+from prsmd.api.schemas import DeployBody
+from prsmd.domain.access import Permission
+from prsmd.domain.errors import InvalidInputError
+from prsmd.domain.events import Event
+from prsmd.domain.quantity import format_cpu, format_memory
+from prsmd.service.caller import Caller
+from prsmd.service.forecast import duration_text
+from prsmd.service.logs import LogRequest, ReplicaLine
+from prsmd.service.status import ReplicaReport, Report
+
+_LONGEST_WAIT = 300.0
+
+
+async def deploy(services: Services, request: web.Request, caller: Caller) -> web.Response:
+    """Accept a model; it is pulled, placed and started afterwards."""
+    refuse_unknown(request)
+    body = await body_as(request, DeployBody)
+    done = await services.deployments.deploy(caller, body.model_name, body.spec())
+    deployment, needs = done.deployment, done.spec.resources
+    answer: dict[str, Any] = {
+        "deployment_id": deployment.id,
+        "model_id": deployment.model_id,
+        "status": "deploying",
+        "endpoint_url": endpoint_url(services, deployment.model_id),
+        "estimated_deployment_time": duration_text(done.expected_seconds),
+        "resource_allocation": {
+            "cpu": format_cpu(needs.cpu_millis),
+            "memory": format_memory(needs.memory_bytes),
+            "gpu": done.gpu,
+        },
+    }
+    if done.refused is not None:
+        answer["message"] = f"accepted, but not placeable now: {done.refused.summary}"
+        answer["reasons"] = list(done.refused.reasons)
+    return json_response(answer, 202)
+
+
+async def page(services: Services, request: web.Request, caller: Caller) -> web.Response:
+    """List the caller's deployments."""
+    wanted = page_of(request)
+    reports, total = await services.status.page(caller, wanted)
+    return json_response(
+        page_body("deployments", [status_body(report) for report in reports], wanted, total)
+    )
+
+
+async def status(services: Services, request: web.Request, caller: Caller) -> web.Response:
+    """Answer a deployment's status; `wait` holds the answer until it settles."""
+    refuse_unknown(request, "wait")
+    wait = number(request, "wait", 0.0, low=0, high=_LONGEST_WAIT)
+    report = await services.status.get(caller, request.match_info["deployment_id"], wait)
+    return json_response(status_body(report))
+
+
+async def events(services: Services, request: web.Request, caller: Caller) -> web.StreamResponse:
+    """Answer what happened and why; as an event stream it follows."""
+    refuse_unknown(request, "limit", "after")
+    reference = request.match_info["deployment_id"]
+    limit = whole(request, "limit", 100, low=1, high=1000)
+    if not wants_stream(request):
+        found = await services.events.latest(caller, reference, limit)
+        return json_response({"events": [event_body(event) for event in found]})
+    after = request.headers.get("Last-Event-ID") or request.query.get("after") or "0"
+    if not after.isdigit() or len(after) > 18:
+        raise InvalidInputError.field("after", "must be the id of an event", after[:50])
+    await services.events.latest(caller, reference, 1)  # errors come before the stream begins
+    response = await event_stream(request)
+    async with contextlib.aclosing(services.events.follow(caller, reference, int(after))) as stream:
+        async for event in stream:
+            await send_event(response, "deployment", event_body(event), event.sequence)
+    return response
+
+
+async def logs(services: Services, request: web.Request, caller: Caller) -> web.StreamResponse:
+    """Answer the containers' last lines; `follow=true` or an event stream follows."""
+    refuse_unknown(request, "tail", "since", "replica", "follow")
+    reference = request.match_info["deployment_id"]
+    since = number(request, "since", 0.0, low=0, high=1e12)
+    wanted = LogRequest(
+        replica_id=request.query.get("replica"),
+        tail=whole(request, "tail", 100, low=0, high=10000),
+        since=since or None,
+    )
+    follow = request.query.get("follow", "false")
+    if follow not in {"true", "false"}:
+        raise InvalidInputError.field("follow", "must be true or false", follow[:50])
+    if follow == "false" and not wants_stream(request):
+        lines = await services.logs.read(caller, reference, wanted)
+        return json_response({"lines": [_line_body(line) for line in lines]})
+    await services.logs.read(caller, reference, LogRequest(replica_id=wanted.replica_id, tail=0))
+    response = await event_stream(request)
+    async with contextlib.aclosing(services.logs.follow(caller, reference, wanted)) as stream:
+        async for item in stream:
+            await send_event(response, "log", _line_body(item))
+    return response
+
+
+def endpoint_url(services: Services, model_id: str) -> str:
+    """Return where a model is inferred."""
+    return f"{services.public_url}/v1/models/{model_id}/infer"
+
+
+def status_body(report: Report) -> dict[str, Any]:
+    """Return the document's status with the additions of API.md."""
+    view, performance = report.view, report.performance
+    return {
+        "deployment_id": report.deployment.id,
+        "status": view.status.value,
+        "health_status": view.health_status,
+        "replicas": {
+            "desired": view.desired_replicas,
+            "ready": view.ready_replicas,
+            "available": view.available_replicas,
+        },
+        "performance_metrics": {
+            "requests_per_second": rounded(performance.requests_per_second),
+            "avg_latency_ms": rounded(performance.avg_latency_ms) or 0,
+            "p95_latency_ms": rounded(performance.p95_latency_ms),
+            "error_rate": rounded(performance.error_rate, 4),
+            "in_flight": report.load.in_flight,
+            "queued": report.load.queued,
+        },
+        "resource_usage": {
+            "cpu_percent": rounded(report.cpu_percent, 1) or 0,
+            "memory_percent": rounded(report.memory_percent, 1) or 0,
+            "gpu_percent": rounded(report.gpu_percent, 1) or 0,
+        },
+        "message": view.message,
+        "reason": view.reason,
+        "model_id": report.deployment.model_id,
+        "model_name": report.deployment.model_name,
+        "organization": report.deployment.organization,
+        "revision": report.revision.number,
+        "model_version": report.revision.spec.metadata.version,
+        "container_image": report.revision.spec.image,
+        "image_digest": report.revision.image_digest,
+        "created_at": rfc3339(report.deployment.created_at),
+        "updated_at": rfc3339(report.deployment.updated_at),
+        "autoscaling": _autoscaling_body(report),
+        "conditions": [
+            {"type": c.type, "status": c.status, "reason": c.reason, "message": c.message}
+            for c in view.conditions
+        ],
+        "replica_details": [_replica_body(item) for item in report.replicas],
+    }
+
+
+def event_body(event: Event) -> dict[str, Any]:
+    """Return one event as clients see it."""
+    return {
+        "sequence": event.sequence,
+        "at": rfc3339(event.at),
+        "severity": event.severity.value,
+        "reason": event.reason,
+        "message": event.message,
+        "replica_id": event.replica_id,
+    }
+
+
+def _autoscaling_body(report: Report) -> dict[str, Any]:
+    scaling, found = report.revision.spec.scaling, report.deployment.recommendation
+    return {
+        "min_replicas": scaling.min_replicas,
+        "max_replicas": scaling.max_replicas,
+        "target_utilization": scaling.target_utilization,
+        "recommended_replicas": found.replicas if found else None,
+        "utilization": rounded(found.utilization, 3) if found else None,
+        "reasons": list(found.reasons) if found else [],
+        "decided_at": rfc3339(found.at) if found else None,
+    }
+
+
+def _replica_body(item: ReplicaReport) -> dict[str, Any]:
+    replica, usage = item.replica, item.usage
+    exit_body = None
+    if replica.exit is not None:
+        exit_body = {
+            "kind": replica.exit.kind.value,
+            "message": replica.exit.message,
+            "exit_code": replica.exit.exit_code,
+            "log_tail": list(replica.exit.log_tail),
+        }
+    return {
+        "replica_id": replica.id,
+        "slot": replica.slot,
+        "revision": replica.revision,
+        "state": replica.state.value,
+        "ready": item.ready,
+        "node": replica.placement.node,
+        "gpu_uuids": list(replica.placement.gpu_uuids),
+        "endpoint": str(replica.endpoint) if replica.endpoint else None,
+        "in_flight": item.in_flight,
+        "cpu_percent": rounded(usage.cpu_percent, 1) if usage else None,
+        "memory_percent": rounded(usage.memory_percent, 1) if usage else None,
+        "created_at": rfc3339(replica.created_at),
+        "started_at": rfc3339(replica.started_at),
+        "ready_at": rfc3339(replica.ready_at),
+        "finished_at": rfc3339(replica.finished_at),
+        "message": item.message,
+        "exit": exit_body,
+    }
+
+
+def _line_body(item: ReplicaLine) -> dict[str, Any]:
+    return {
+        "at": rfc3339(item.line.at),
+        "stream": item.line.stream,
+        "text": item.line.text,
+        "replica_id": item.replica_id,
+    }
+
+
+_ONE = "/v1/custom-models/deployments/{deployment_id}"
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/v1/custom-models/deploy",
+        handler=deploy,
+        summary="Deploy a model",
+        permission=Permission.MODELS_DEPLOY,
+        body=DeployBody,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/custom-models/deployments",
+        handler=page,
+        summary="List deployments",
+        permission=Permission.MODELS_READ,
+        query=PAGE_QUERY,
+    ),
+    Operation(
+        method="GET",
+        path=_ONE,
+        handler=status,
+        summary="Status of a deployment",
+        permission=Permission.MODELS_READ,
+        query={"wait": "seconds to wait for it to settle"},
+    ),
+    Operation(
+        method="GET",
+        path=_ONE + "/events",
+        handler=events,
+        summary="What happened and why",
+        permission=Permission.MODELS_READ,
+        query={"limit": "how many of the last", "after": "follow from this event id"},
+        streams=True,
+    ),
+    Operation(
+        method="GET",
+        path=_ONE + "/logs",
+        handler=logs,
+        summary="Container logs",
+        permission=Permission.LOGS_READ,
+        query={
+            "tail": "how many of the last lines",
+            "since": "epoch seconds",
+            "replica": "of this replica only",
+            "follow": "true: go on as an event stream",
+        },
+        streams=True,
+    ),
+)

@@ -1,0 +1,94 @@
+"""Inference: the same admission, pools and protocols as any other door to the data path."""
+
+from aiohttp import web
+
+from prsmd.api.operations import REQUEST_ID, Operation, Services
+from prsmd.api.requests import PAGE_QUERY, body_as, page_body, page_of, refuse_unknown
+from prsmd.api.respond import event_stream, json_response, rounded, wants_stream
+from prsmd.api.schemas import InferBody
+from prsmd.domain.access import Permission
+from prsmd.gateway.infer import Inference, InferenceStream
+from prsmd.service.caller import Caller
+
+
+async def infer(services: Services, request: web.Request, caller: Caller) -> web.StreamResponse:
+    """Answer a model's outputs, or its event stream when asked for one."""
+    refuse_unknown(request)
+    body = await body_as(request, InferBody)
+    inference = Inference(
+        inputs=body.inputs,
+        parameters=body.parameters,
+        request_id=request[REQUEST_ID],
+        stream=wants_stream(request),
+    )
+    route, result = await services.inferences.infer(
+        caller, request.match_info["model_id"], inference
+    )
+    if result.stream is not None:
+        return await _relay(request, result.stream)
+    return json_response(
+        {
+            "model_id": route.model_id,
+            "outputs": result.outputs,
+            "metadata": {
+                "inference_time_ms": rounded(result.inference_time_ms),
+                "model_version": result.model_version,
+                "replica_id": result.replica_id,
+            },
+        }
+    )
+
+
+async def models(services: Services, request: web.Request, caller: Caller) -> web.Response:
+    """List what the caller may infer."""
+    wanted = page_of(request)
+    reports, total = await services.status.page(caller, wanted, Permission.MODELS_INFER)
+    return json_response(
+        page_body(
+            "models",
+            [
+                {
+                    "model_id": report.deployment.model_id,
+                    "model_name": report.deployment.model_name,
+                    "organization": report.deployment.organization,
+                    "model_type": report.revision.spec.model_type,
+                    "version": report.revision.spec.metadata.version,
+                    "status": report.view.status.value,
+                    "ready_replicas": report.view.ready_replicas,
+                }
+                for report in reports
+            ],
+            wanted,
+            total,
+        )
+    )
+
+
+async def _relay(request: web.Request, stream: InferenceStream) -> web.StreamResponse:
+    async with stream:
+        response = await event_stream(request)
+        async for chunk in stream:
+            await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/v1/models/{model_id}/infer",
+        handler=infer,
+        summary="Infer with a model",
+        permission=Permission.MODELS_INFER,
+        body=InferBody,
+        streams=True,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/models",
+        handler=models,
+        summary="List the models the caller may infer with",
+        permission=Permission.MODELS_INFER,
+        query=PAGE_QUERY,
+    ),
+)

@@ -1,0 +1,153 @@
+"""Models: list, show, scale, delete."""
+
+from typing import Any
+
+from aiohttp import web
+
+from prsmd.api.deployments import endpoint_url
+from prsmd.api.operations import Operation, Services
+from prsmd.api.requests import PAGE_QUERY, body_as, page_body, page_of, refuse_unknown
+from prsmd.api.respond import json_response, rfc3339
+from prsmd.api.schemas import ScaleBody
+from prsmd.domain.access import Permission
+from prsmd.domain.deployment import ScalingStrategy
+from prsmd.domain.quantity import format_cpu, format_gpu, format_memory
+from prsmd.service.caller import Caller
+from prsmd.service.status import Report
+
+
+async def page(services: Services, request: web.Request, caller: Caller) -> web.Response:
+    """List the caller's models."""
+    wanted = page_of(request)
+    reports, total = await services.status.page(caller, wanted)
+    return json_response(
+        page_body(
+            "custom_models", [_model_body(services, report) for report in reports], wanted, total
+        )
+    )
+
+
+async def get(services: Services, request: web.Request, caller: Caller) -> web.Response:
+    """Show one model with its spec."""
+    refuse_unknown(request)
+    report = await services.status.model(caller, request.match_info["model_id"])
+    return json_response(_model_body(services, report))
+
+
+async def scale(services: Services, request: web.Request, caller: Caller) -> web.Response:
+    """Set the replica count."""
+    refuse_unknown(request)
+    body = await body_as(request, ScaleBody)
+    done = await services.deployments.scale(
+        caller,
+        request.match_info["model_id"],
+        body.target_replicas,
+        ScalingStrategy(body.scaling_strategy),
+    )
+    answer: dict[str, Any] = {
+        "deployment_id": done.deployment.id,
+        "model_id": done.deployment.model_id,
+        "status": "scaling",
+        "current_replicas": done.active_replicas,
+        "target_replicas": done.target_replicas,
+        "scaling_strategy": body.scaling_strategy,
+    }
+    if done.refused is not None:
+        answer["message"] = f"what fits is started; not all fits now: {done.refused.summary}"
+        answer["reasons"] = list(done.refused.reasons)
+    return json_response(answer, 202)
+
+
+async def delete(services: Services, request: web.Request, caller: Caller) -> web.Response:
+    """Drain, stop and remove a model."""
+    refuse_unknown(request)
+    deployment = await services.deployments.delete(caller, request.match_info["model_id"])
+    return json_response(
+        {
+            "deployment_id": deployment.id,
+            "model_id": deployment.model_id,
+            "status": "deleting",
+        },
+        202,
+    )
+
+
+def _model_body(services: Services, report: Report) -> dict[str, Any]:
+    deployment, spec = report.deployment, report.revision.spec
+    needs, scaling, serving = spec.resources, spec.scaling, spec.serving
+    return {
+        "model_id": deployment.model_id,
+        "model_name": deployment.model_name,
+        "organization": deployment.organization,
+        "deployment_id": deployment.id,
+        "model_type": spec.model_type,
+        "status": report.view.status.value,
+        "endpoint_url": endpoint_url(services, deployment.model_id),
+        "revision": report.revision.number,
+        "version": spec.metadata.version,
+        "created_at": rfc3339(deployment.created_at),
+        "created_by": report.revision.created_by,
+        "deployment_config": {
+            "container_image": spec.image,
+            "image_digest": report.revision.image_digest,
+            "resource_requirements": {
+                "cpu": format_cpu(needs.cpu_millis),
+                "memory": format_memory(needs.memory_bytes),
+                "gpu": format_gpu(needs.gpu_millis),
+                "gpu_memory": needs.gpu_memory_bytes and format_memory(needs.gpu_memory_bytes),
+            },
+            "scaling": {
+                "min_replicas": scaling.min_replicas,
+                "max_replicas": scaling.max_replicas,
+                "target_utilization": scaling.target_utilization,
+            },
+            "serving": {
+                "protocol": serving.protocol,
+                "port": serving.port,
+                "max_concurrency": serving.max_concurrency,
+                "queue_depth": serving.queue_depth,
+                "request_timeout_seconds": serving.request_timeout_seconds,
+            },
+        },
+        "model_metadata": {
+            "description": spec.metadata.description,
+            "version": spec.metadata.version,
+            "capabilities": list(spec.metadata.capabilities),
+            "domains": list(spec.metadata.domains),
+        },
+    }
+
+
+_ONE = "/v1/custom-models/{model_id}"
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/v1/custom-models",
+        handler=page,
+        summary="List models",
+        permission=Permission.MODELS_READ,
+        query=PAGE_QUERY,
+    ),
+    Operation(
+        method="GET",
+        path=_ONE,
+        handler=get,
+        summary="Show a model",
+        permission=Permission.MODELS_READ,
+    ),
+    Operation(
+        method="POST",
+        path=_ONE + "/scale",
+        handler=scale,
+        summary="Scale a model",
+        permission=Permission.MODELS_SCALE,
+        body=ScaleBody,
+    ),
+    Operation(
+        method="DELETE",
+        path=_ONE,
+        handler=delete,
+        summary="Drain, stop and remove a model",
+        permission=Permission.MODELS_DELETE,
+    ),
+)

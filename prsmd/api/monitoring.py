@@ -1,0 +1,151 @@
+"""Probes and Prometheus metrics. Labels are ids of existing things, so their number is bounded."""
+
+from collections.abc import Iterable, Iterator
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from prsmd.api.operations import OpenOperation, Operation, Services
+from prsmd.api.requests import refuse_unknown
+from prsmd.api.respond import json_response
+from prsmd.domain.access import Permission
+from prsmd.service.caller import Caller
+from prsmd.service.health import Measurements
+
+_DEPLOYMENT = ("deployment", "model", "organization")
+
+
+async def healthz(_services: Services, _request: web.Request) -> web.Response:
+    """Answer that the process serves requests."""
+    return json_response({"status": "ok"})
+
+
+async def readyz(services: Services, _request: web.Request) -> web.Response:
+    """Answer 200 when loop, engine and store work; 503 otherwise. No details: it is open."""
+    ready = services.health.ready()
+    return json_response({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+
+
+async def metrics(services: Services, request: web.Request, caller: Caller) -> web.Response:
+    """Answer all measurements in the Prometheus text format."""
+    refuse_unknown(request)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Scrape(await services.health.measure(caller)))
+    return web.Response(
+        body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}
+    )
+
+
+class _Scrape:
+    """One scrape's measurements as metric families."""
+
+    def __init__(self, measured: Measurements) -> None:
+        self._measured = measured
+
+    def collect(self) -> Iterator[Metric]:
+        measured = self._measured
+        yield from _deployments(measured)
+        yield from _requests(measured)
+        yield from _gpus(measured)
+        yield _gauge(
+            "prsmd_engine_reachable", "1 while the engine answers", measured.engine_reachable
+        )
+        yield _gauge(
+            "prsmd_store_writable", "1 while the store takes writes", measured.store_writable
+        )
+        yield _gauge("prsmd_tick_age_seconds", "Since the last tick", measured.tick_age_seconds)
+        yield _gauge("prsmd_host_cpu_percent", "Of the whole machine", measured.host.cpu_percent)
+        yield _gauge(
+            "prsmd_host_memory_available_bytes",
+            "Memory of the machine that is available",
+            measured.host.memory_available_bytes,
+        )
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _deployments(measured: Measurements) -> Iterable[Metric]:
+    replicas = GaugeMetricFamily(
+        "prsmd_deployment_replicas", "Replicas by kind", labels=[*_DEPLOYMENT, "kind"]
+    )
+    load = GaugeMetricFamily(
+        "prsmd_deployment_load", "Requests in flight, queued, slots", labels=[*_DEPLOYMENT, "kind"]
+    )
+    status = GaugeMetricFamily(
+        "prsmd_deployment_status", "1 for the current status", labels=[*_DEPLOYMENT, "status"]
+    )
+    for report in measured.reports:
+        item = report.deployment
+        labels = [item.id, item.model_id, item.organization]
+        replicas.add_metric([*labels, "desired"], report.view.desired_replicas)
+        replicas.add_metric([*labels, "ready"], report.view.ready_replicas)
+        status.add_metric([*labels, report.view.status.value], 1)
+        loads = measured.loads[item.id]
+        for kind in ("in_flight", "queued", "slots"):
+            load.add_metric([*labels, kind], getattr(loads, kind))
+    return (replicas, load, status)
+
+
+def _requests(measured: Measurements) -> Iterable[Metric]:
+    requests = CounterMetricFamily(
+        "prsmd_inference_requests", "Inferences by outcome", labels=[*_DEPLOYMENT, "outcome"]
+    )
+    latency = HistogramMetricFamily(
+        "prsmd_inference_latency_seconds", "Of answered inferences", labels=_DEPLOYMENT
+    )
+    for report in measured.reports:
+        item = report.deployment
+        totals = measured.totals.get(item.id)
+        if totals is None:
+            continue
+        labels = [item.id, item.model_id, item.organization]
+        for outcome, count in totals.requests.items():
+            requests.add_metric([*labels, outcome.value], count)
+        buckets, running = [], 0
+        bounds = [str(bound) for bound in totals.latency_bounds_seconds] + ["+Inf"]
+        for bound, count in zip(bounds, totals.latency_counts, strict=True):
+            running += count
+            buckets.append((bound, running))
+        latency.add_metric(labels, buckets=buckets, sum_value=totals.latency_sum_seconds)
+    return (requests, latency)
+
+
+def _gpus(measured: Measurements) -> Iterable[Metric]:
+    labels = ("uuid", "name")
+    total = GaugeMetricFamily("prsmd_gpu_memory_total_bytes", "GPU memory", labels=labels)
+    used = GaugeMetricFamily("prsmd_gpu_memory_used_bytes", "GPU memory in use", labels=labels)
+    busy = GaugeMetricFamily("prsmd_gpu_utilization_percent", "SM utilization", labels=labels)
+    healthy = GaugeMetricFamily("prsmd_gpu_healthy", "1 while usable", labels=labels)
+    for gpu in measured.gpus.gpus:
+        named = [gpu.uuid, gpu.name]
+        total.add_metric(named, gpu.memory_total_bytes)
+        used.add_metric(named, gpu.memory_used_bytes)
+        healthy.add_metric(named, gpu.unhealthy is None)
+        if gpu.utilization_percent is not None:
+            busy.add_metric(named, gpu.utilization_percent)
+    stale = measured.gpus.stale_since is not None
+    return (total, used, busy, healthy, _gauge("prsmd_gpu_telemetry_stale", "1 if stale", stale))
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/metrics",
+        handler=metrics,
+        summary="Measurements for Prometheus",
+        permission=Permission.NODE_READ,
+    ),
+)
+OPEN_OPERATIONS = (
+    OpenOperation(path="/healthz", handler=healthz, summary="Whether the process serves"),
+    OpenOperation(path="/readyz", handler=readyz, summary="Whether loop, engine and store work"),
+)

@@ -1,0 +1,117 @@
+"""The OpenAPI document, made from the same table that routes requests."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from prsmd import __version__
+from prsmd.api.operations import TABLE, Operation, Services
+from prsmd.api.requests import refuse_unknown
+from prsmd.api.respond import json_response
+from prsmd.domain.access import Permission
+from prsmd.domain.errors import PermissionDeniedError
+from prsmd.service.caller import Caller, require
+
+_PARAMETER = re.compile(r"{(\w+)}")
+
+
+async def document(_services: Services, request: web.Request, caller: Caller) -> web.Response:
+    """Answer the description of every route."""
+    refuse_unknown(request)
+    own = caller.principal.organization
+    require(caller, Permission.NODE_READ, own, PermissionDeniedError("not allowed"))
+    return json_response(describe(request.app[TABLE]))
+
+
+def describe(table: Sequence[Operation]) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of a route table."""
+    paths: dict[str, dict[str, Any]] = {}
+    schemas: dict[str, Any] = {"Error": _ERROR}
+    for operation in table:
+        entry = _operation(operation, schemas)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = entry
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "prsmd Custom Model Deployment API", "version": __version__},
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+        "security": [{"bearer": []}, {"key": []}, {}],
+    }
+
+
+def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(operation.path)
+    ]
+    parameters += [
+        {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
+        for name, text in operation.query.items()
+    ]
+    entry: dict[str, Any] = {
+        "operationId": f"{operation.handler.__module__.rsplit('.', 1)[-1]}_"
+        f"{operation.handler.__name__}",
+        "summary": operation.summary,
+        "description": (operation.handler.__doc__ or "").strip(),
+        "parameters": parameters,
+        "responses": _responses(operation),
+    }
+    if operation.permission is not None:
+        entry["x-permission"] = operation.permission.value
+    if operation.body is not None:
+        schema = operation.body.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[operation.body.__name__] = schema
+        reference = {"$ref": f"#/components/schemas/{operation.body.__name__}"}
+        content = {"application/json": {"schema": reference}}
+        entry["requestBody"] = {"required": True, "content": content}
+    return entry
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+    if operation.streams:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {
+        "2XX": {"description": operation.summary, "content": content},
+        "4XX": {"description": "Refused; the error says why", "content": error},
+        "5XX": {"description": "Failed; the error says why", "content": error},
+    }
+
+
+_ERROR = {
+    "type": "object",
+    "required": ["error", "message"],
+    "properties": {
+        "message": {"type": "string"},
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "details", "request_id", "timestamp"],
+            "properties": {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "details": {"type": "object"},
+                "request_id": {"type": "string"},
+                "timestamp": {"type": "string", "format": "date-time"},
+            },
+        },
+    },
+}
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/openapi.json",
+        handler=document,
+        summary="This API, described",
+        permission=Permission.NODE_READ,
+    ),
+)

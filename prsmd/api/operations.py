@@ -1,0 +1,65 @@
+"""What an operation of the API is: one row of the route table, from which OpenAPI is made too."""
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from prsmd.domain.access import Permission
+from prsmd.service.caller import Caller
+from prsmd.service.deployments import Deployments
+from prsmd.service.events import Events
+from prsmd.service.health import Health
+from prsmd.service.inference import Inferences
+from prsmd.service.keys import Keys
+from prsmd.service.logs import Logs
+from prsmd.service.node import Nodes
+from prsmd.service.status import Status
+
+REQUEST_ID = web.RequestKey("request_id", str)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The use cases, and the address that clients reach this API at."""
+
+    deployments: Deployments
+    status: Status
+    events: Events
+    logs: Logs
+    inferences: Inferences
+    nodes: Nodes
+    keys: Keys
+    health: Health
+    public_url: str
+
+
+Handler = Callable[[Services, web.Request, Caller], Awaitable[web.StreamResponse]]
+OpenHandler = Callable[[Services, web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method on one path. `query` maps parameter names to what they mean."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    permission: Permission | None = None
+    body: type[BaseModel] | None = None
+    query: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    streams: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OpenOperation:
+    """One GET that needs no identity and gives no details."""
+
+    path: str
+    handler: OpenHandler
+    summary: str
+
+
+TABLE = web.AppKey("operations", Sequence[Operation])

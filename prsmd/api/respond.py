@@ -1,0 +1,82 @@
+"""How answers are written: JSON, errors in the documented envelope, event streams."""
+
+import datetime as dt
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from prsmd.api.operations import REQUEST_ID
+from prsmd.domain.errors import PrsmdError
+
+_RETRY_SECONDS = 5
+
+
+def rfc3339(at: float | None) -> str | None:
+    """Return epoch seconds as RFC 3339 UTC with milliseconds; None stays None."""
+    if at is None:
+        return None
+    moment = dt.datetime.fromtimestamp(at, dt.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def rounded(value: float | None, digits: int = 2) -> float | None:
+    """Return a measurement as JSON shows it; None stays None (unknown)."""
+    return None if value is None else round(value, digits)
+
+
+def json_response(body: Any, status: int = 200) -> web.Response:
+    """Return a JSON answer."""
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return web.Response(body=text.encode(), status=status, content_type="application/json")
+
+
+def error_response(request: web.Request, error: PrsmdError) -> web.Response:
+    """Return an error in the documented envelope, with `Retry-After` where waiting helps."""
+    body = error_body(error.code, error.message, error.details, request.get(REQUEST_ID, ""))
+    response = json_response(body, error.status_hint)
+    if error.retryable or error.status_hint in {429, 503}:
+        seconds = error.details.get("retry_after_seconds", _RETRY_SECONDS)
+        response.headers["Retry-After"] = str(max(1, math.ceil(float(seconds))))
+    if error.status_hint == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="prsmd"'
+    return response
+
+
+def error_body(
+    code: str, message: str, details: Mapping[str, Any], request_id: str
+) -> dict[str, Any]:
+    """Return the body of an error; the outer message repeats the inner one for older clients."""
+    inner = {
+        "code": code,
+        "message": message,
+        "details": dict(details),
+        "request_id": request_id,
+        "timestamp": rfc3339(dt.datetime.now(dt.UTC).timestamp()),
+    }
+    return {"error": inner, "message": message}
+
+
+def wants_stream(request: web.Request) -> bool:
+    """Tell whether the client asked for server-sent events."""
+    return "text/event-stream" in request.headers.get("Accept", "")
+
+
+async def event_stream(request: web.Request) -> web.StreamResponse:
+    """Begin a stream of server-sent events."""
+    response = web.StreamResponse(
+        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+    )
+    await response.prepare(request)
+    return response
+
+
+async def send_event(
+    response: web.StreamResponse, event: str, data: Any, sequence: int | None = None
+) -> None:
+    """Write one server-sent event with JSON data."""
+    head = f"event: {event}\n" if sequence is None else f"id: {sequence}\nevent: {event}\n"
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    await response.write(f"{head}data: {text}\n\n".encode())

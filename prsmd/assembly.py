@@ -1,0 +1,301 @@
+"""Makes every component from its own section of the settings and connects them. Starts nothing."""
+
+import dataclasses
+import logging
+import os
+import secrets
+from pathlib import Path
+
+from aiohttp import web
+
+from prsmd.api.app import Door, build
+from prsmd.api.operations import Services
+from prsmd.config import ConfigurationError, Settings, UnixRole, credential
+from prsmd.core.autoscale import AutoscaleSettings
+from prsmd.core.policy import Policy
+from prsmd.devices.host import PsutilHost
+from prsmd.devices.nvml import NvmlGpus, NvmlSettings
+from prsmd.domain.errors import EngineError
+from prsmd.domain.quantity import parse_cpu, parse_memory
+from prsmd.engine.autoscaler import Autoscaler
+from prsmd.engine.executor import Executor, Workshop
+from prsmd.engine.launcher import Launcher
+from prsmd.engine.observer import Feeds, NodeLimits, Observer
+from prsmd.engine.prober import Prober, ProberSettings
+from prsmd.engine.reconciler import Parts, Reconciler
+from prsmd.engine.recorder import Recorder
+from prsmd.engine.usage import UsageMeter
+from prsmd.gateway.infer import Gateway, GatewaySettings
+from prsmd.runtime import registry
+from prsmd.runtime.base import Runtime
+from prsmd.service.access import KeyRing, PeerRule, Peers, gid_of, uid_of
+from prsmd.service.deployments import Deployments
+from prsmd.service.events import Events
+from prsmd.service.forecast import Forecaster
+from prsmd.service.health import Health
+from prsmd.service.inference import Inferences
+from prsmd.service.keys import Keys
+from prsmd.service.logs import Logs
+from prsmd.service.node import Nodes
+from prsmd.service.status import Sources, Status
+from prsmd.store import keys, meta
+from prsmd.store.db import Database
+from prsmd.store.logs import LogArchive
+
+log = logging.getLogger(__name__)
+_PEPPER_BYTES = 32
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Appliance:
+    """All components, connected."""
+
+    database: Database
+    runtime: Runtime
+    gpus: NvmlGpus
+    gateway: Gateway
+    reconciler: Reconciler
+    parts: Parts
+    autoscaler: Autoscaler
+    application: web.Application
+
+
+async def assemble(settings: Settings, database: Database, public_url: str) -> Appliance:
+    """Return the appliance. The runtime has been asked whether it answers; nothing runs yet."""
+    async with database.read() as tx:
+        instance = await meta.instance_id(tx)
+        stored_keys = await keys.list_for(tx, None)
+    runtime = await choose_runtime(settings, instance)
+    gpus = NvmlGpus(
+        NvmlSettings(
+            sample_seconds=settings.gpus.sample_seconds,
+            deadline_seconds=settings.gpus.deadline_seconds,
+        )
+    )
+    engine = settings.engine
+    gateway = Gateway(GatewaySettings(max_answer_bytes=parse_memory(settings.limits.response)))
+    reconciler = Reconciler(
+        Policy(
+            drain_timeout_seconds=engine.drain_timeout_seconds,
+            liveness_failures=engine.liveness_failures,
+        ),
+        engine.tick_seconds,
+    )
+    drivers = _Drivers(
+        database=database, runtime=runtime, gpus=gpus, gateway=gateway, instance=instance
+    )
+    parts = _parts(settings, drivers, reconciler)
+    ring = KeyRing(_pepper(settings), stored_keys)
+    autoscaler = Autoscaler(
+        database=database,
+        recorder=parts.recorder,
+        observer=parts.observer,
+        gateway=gateway,
+        settings=AutoscaleSettings(
+            tolerance=settings.autoscale.tolerance,
+            down_window_seconds=settings.autoscale.down_window_seconds,
+        ),
+        wake=reconciler.wake,
+    )
+    return Appliance(
+        database=database,
+        runtime=runtime,
+        gpus=gpus,
+        gateway=gateway,
+        reconciler=reconciler,
+        parts=parts,
+        autoscaler=autoscaler,
+        application=build(
+            _services(parts, reconciler, runtime, ring, public_url), _door(settings, ring)
+        ),
+    )
+
+
+async def choose_runtime(settings: Settings, instance: str) -> Runtime:
+    """Return the configured runtime; `auto` is Docker where an engine answers, else processes."""
+    name = settings.runtime.name
+    if name in {"auto", "docker"}:
+        docker = registry.make("docker", _docker_settings(settings, instance))
+        if name == "docker":
+            return docker
+        try:
+            await docker.list()
+        except EngineError as error:
+            await docker.close()
+            log.info("no container engine: %s", error.message)
+        else:
+            return docker
+    log.warning(
+        "models run as plain processes of this user: the embedded runtime isolates nothing."
+        " Use a container engine for anything but trying out and development"
+    )
+    return registry.make("process", _process_settings(settings, instance))
+
+
+def _docker_settings(settings: Settings, instance: str) -> object:
+    from prsmd.runtime.docker_config import DockerSettings  # noqa: PLC0415 - only where used
+
+    section = settings.runtime
+    return DockerSettings(
+        instance=instance,
+        base_url=section.docker_url,
+        timeout_seconds=section.timeout_seconds,
+        network_prefix=section.network_prefix,
+    )
+
+
+def _process_settings(settings: Settings, instance: str) -> object:
+    from prsmd.runtime.process import ProcessSettings  # noqa: PLC0415 - only where used
+
+    return ProcessSettings(
+        instance=instance,
+        state_dir=settings.daemon.state_dir / "runs",
+        bundle_dirs=settings.runtime.bundle_dirs,
+        timeout_seconds=settings.runtime.timeout_seconds,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Drivers:
+    """What the engine is built on."""
+
+    database: Database
+    runtime: Runtime
+    gpus: NvmlGpus
+    gateway: Gateway
+    instance: str
+
+
+def _parts(settings: Settings, drivers: _Drivers, reconciler: Reconciler) -> Parts:
+    database, runtime, gateway = drivers.database, drivers.runtime, drivers.gateway
+    host = PsutilHost()
+    recorder = Recorder(database)
+    launcher = Launcher(runtime, database, drivers.instance)
+    archive = LogArchive(settings.daemon.state_dir / "logs")
+    executor = Executor(
+        Workshop(
+            runtime=runtime,
+            database=database,
+            recorder=recorder,
+            launcher=launcher,
+            archive=archive,
+            stop_grace_seconds=settings.runtime.stop_grace_seconds,
+        ),
+        reconciler.wake,
+    )
+    prober = Prober(
+        ProberSettings(
+            interval_seconds=settings.engine.probe_seconds,
+            timeout_seconds=settings.engine.probe_timeout_seconds,
+        ),
+        reconciler.wake,
+    )
+    observer = Observer(
+        runtime=runtime,
+        gpus=drivers.gpus,
+        host=host,
+        limits=NodeLimits(
+            name=settings.node.name,
+            cpu_reserved_millis=_cpu(settings.node.cpu_reserved),
+            memory_reserved_bytes=parse_memory(settings.node.memory_reserved),
+        ),
+        feeds=Feeds(probes=prober.probes, in_flight=gateway.in_flight, working=executor.working),
+    )
+    return Parts(
+        database=database,
+        observer=observer,
+        executor=executor,
+        prober=prober,
+        gateway=gateway,
+        recorder=recorder,
+        usage=UsageMeter(host),
+        launcher=launcher,
+        archive=archive,
+    )
+
+
+def _services(
+    parts: Parts, reconciler: Reconciler, runtime: Runtime, ring: KeyRing, public_url: str
+) -> Services:
+    database, recorder = parts.database, parts.recorder
+    status = Status(
+        Sources(
+            database=database,
+            observer=parts.observer,
+            reconciler=reconciler,
+            gateway=parts.gateway,
+            launcher=parts.launcher,
+            usage=parts.usage,
+            recorder=recorder,
+        )
+    )
+    return Services(
+        deployments=Deployments(
+            database=database,
+            recorder=recorder,
+            forecaster=Forecaster(parts.observer),
+            wake=reconciler.wake,
+        ),
+        status=status,
+        events=Events(database, recorder),
+        logs=Logs(database, runtime, parts.archive),
+        inferences=Inferences(parts.gateway, database),
+        nodes=Nodes(database, parts.observer, runtime),
+        keys=Keys(database, ring),
+        health=Health(
+            database=database,
+            observer=parts.observer,
+            reconciler=reconciler,
+            gateway=parts.gateway,
+            status=status,
+        ),
+        public_url=public_url,
+    )
+
+
+def _door(settings: Settings, ring: KeyRing) -> Door:
+    access = settings.access
+    return Door(
+        ring=ring,
+        peers=Peers(access.organization, [_peer_rule(role) for role in access.unix_roles]),
+        hosts=frozenset(host.lower() for host in settings.tcp.allowed_hosts),
+        body_bytes=parse_memory(settings.limits.body),
+    )
+
+
+def _peer_rule(role: UnixRole) -> PeerRule:
+    try:
+        uid = uid_of(role.user) if role.user is not None else role.uid
+        gid = gid_of(role.group) if role.group is not None else role.gid
+    except KeyError as error:
+        raise ConfigurationError([f"access.unix_roles: {error.args[0]}"]) from None
+    return PeerRule(organization=role.organization, role=role.role, uid=uid, gid=gid)
+
+
+def _pepper(settings: Settings) -> bytes:
+    """Return the key of the stored key digests: from a credential, a file, or made here once."""
+    configured = settings.access.pepper_file or credential("prsmd-pepper")
+    path = configured or settings.daemon.state_dir / "pepper"
+    if configured is None and not path.exists():
+        _write_secret(path, secrets.token_bytes(_PEPPER_BYTES))
+    try:
+        pepper = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError([f"access.pepper_file: {path}: {error.strerror}"]) from None
+    if len(pepper) < _PEPPER_BYTES:
+        raise ConfigurationError([f"access.pepper_file: {path}: at least 32 bytes are needed"])
+    return pepper
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    partial = path.with_suffix(".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _cpu(text: str) -> int:
+    return 0 if text == "0" else parse_cpu(text)

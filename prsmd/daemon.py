@@ -1,0 +1,208 @@
+"""The daemon: startup, run, shutdown. Its end never stops a model.
+
+Exit codes: 0 after SIGTERM, 1 for a failure, 78 for settings that cannot be used.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from aiohttp import web
+
+from prsmd import __version__, journal, listeners, systemd
+from prsmd.assembly import Appliance, assemble
+from prsmd.config import ConfigurationError, Settings, load
+from prsmd.domain.errors import PrsmdError
+from prsmd.domain.quantity import parse_memory
+from prsmd.engine import janitor
+from prsmd.store.db import Database
+
+log = logging.getLogger("prsmd")
+EXIT_FAILURE = 1
+EXIT_CONFIGURATION = 78
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the daemon from the command line; see `prsmd --help`."""
+    options = _options(arguments)
+    try:
+        settings = load(options.config, os.environ, options.set)
+    except ConfigurationError as error:
+        sys.exit(_refuse(error))
+    if options.check:
+        sys.stdout.write("configuration is valid\n")
+        return
+    journal.configure(settings.daemon.log_level, settings.daemon.log_format)
+    try:
+        uvloop.run(run(settings))
+    except ConfigurationError as error:
+        sys.exit(_refuse(error))
+    except PrsmdError as error:
+        log.critical("%s", error.message)
+        sys.exit(EXIT_FAILURE)
+
+
+async def run(settings: Settings) -> None:
+    """Start everything, serve until SIGTERM or SIGINT, then stop in order."""
+    async with contextlib.AsyncExitStack() as stack:
+        sockets = _open_sockets(settings)
+        for listener in sockets:
+            stack.callback(listener.close)
+        database = await Database.open(settings.daemon.state_dir)
+        stack.push_async_callback(database.close)
+        appliance = await assemble(settings, database, _public_url(settings, sockets))
+        stack.push_async_callback(appliance.runtime.close)
+        await appliance.gpus.start()
+        stack.push_async_callback(appliance.gpus.close)
+        await appliance.gateway.start()
+        stack.push_async_callback(appliance.gateway.close)
+        await _first_tick(appliance)
+        runner = await _serve(appliance, settings, sockets)
+        stack.push_async_callback(runner.cleanup)
+        await _until_stopped(appliance, settings, runner)
+
+
+async def _first_tick(appliance: Appliance) -> None:
+    """Adopt what runs before the first request, so that a restart is not seen as an outage."""
+    try:
+        await appliance.reconciler.tick(appliance.parts)
+    except PrsmdError as error:
+        log.warning("first look not finished: %s", error.message)
+
+
+async def _serve(
+    appliance: Appliance, settings: Settings, sockets: Sequence[socket.socket]
+) -> web.AppRunner:
+    header = parse_memory(settings.limits.header)
+    runner = web.AppRunner(
+        appliance.application,
+        access_log=None,
+        handler_cancellation=True,
+        max_line_size=header,
+        max_field_size=header,
+        shutdown_timeout=1.0,
+    )
+    await runner.setup()
+    context = listeners.tls_context(settings.tcp)
+    for listener in sockets:
+        await web.SockSite(runner, listener, ssl_context=_tls_for(listener, context)).start()
+    return runner
+
+
+async def _until_stopped(appliance: Appliance, settings: Settings, runner: web.AppRunner) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    appliance.database.fatal.add_done_callback(lambda _: stop.set())
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work, name=name) for name, work in _loops(appliance, settings)]
+        systemd.notify("READY=1")
+        log.info("serving on %s", ", ".join(str(site.name) for site in runner.sites))
+        await stop.wait()
+        systemd.notify("STOPPING=1")
+        await _finish_requests(appliance, settings, runner)
+        for task in tasks:
+            task.cancel()
+        await appliance.parts.executor.close()
+    if appliance.database.fatal.done():
+        raise PrsmdError("the store failed; the daemon must not go on without it")
+
+
+def _loops(appliance: Appliance, settings: Settings) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+    reconciler, parts = appliance.reconciler, appliance.parts
+    loops = [
+        ("reconciler", reconciler.run(parts)),
+        ("prober", parts.prober.run()),
+        ("autoscaler", appliance.autoscaler.run(settings.autoscale.interval_seconds)),
+        ("hints", janitor.hear_hints(appliance.runtime, reconciler.wake)),
+        ("janitor", janitor.forget_old(appliance.database)),
+    ]
+    period = systemd.watchdog_seconds()
+    if period is not None:
+        loops.append(("watchdog", _watchdog(appliance, period)))
+    return loops
+
+
+async def _watchdog(appliance: Appliance, period_seconds: float) -> None:
+    """Tell systemd that we live, but only while the loop, the writer and the reconciler do."""
+    while True:
+        await asyncio.sleep(period_seconds / 3)
+        try:
+            async with asyncio.timeout(period_seconds / 3):
+                await appliance.database.ping()
+        except (TimeoutError, PrsmdError):
+            log.error("the store's writer does not answer; giving no sign of life")  # noqa: TRY400
+            continue
+        if time.monotonic() - appliance.reconciler.last_tick < max(period_seconds, 60.0):
+            systemd.notify("WATCHDOG=1")
+        else:
+            log.error("the reconciler has not finished a tick; giving no sign of life")
+
+
+async def _finish_requests(appliance: Appliance, settings: Settings, runner: web.AppRunner) -> None:
+    """Accept nothing new, answer what was accepted, leave the models running."""
+    for site in list(runner.sites):
+        await site.stop()
+    unanswered = await appliance.gateway.drain(settings.daemon.stop_timeout_seconds)
+    if unanswered:
+        log.warning("%d requests were not answered in time", unanswered)
+    log.info("stopping; the models keep running")
+
+
+def _open_sockets(settings: Settings) -> list[socket.socket]:
+    passed = systemd.passed_sockets()
+    if passed:
+        return passed
+    sockets = [listeners.open_unix(settings.unix)]
+    if settings.tcp.enabled:
+        sockets.append(listeners.open_tcp(settings.tcp))
+    return sockets
+
+
+def _tls_for(listener: socket.socket, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    return None if listener.family == socket.AF_UNIX else context
+
+
+def _public_url(settings: Settings, sockets: Sequence[socket.socket]) -> str:
+    """Return the address that clients on the network reach the API at."""
+    if settings.tcp.public_url is not None:
+        return settings.tcp.public_url
+    scheme = "http" if settings.tcp.cert is None else "https"
+    for listener in sockets:
+        if listener.family in {socket.AF_INET, socket.AF_INET6}:
+            host, port = listener.getsockname()[:2]
+            return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    return "http://localhost"
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="prsmd", description="The model-serving daemon.")
+    parser.add_argument("--config", type=Path, help="settings file (/etc/prsmd/prsmd.toml)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one"
+    )
+    parser.add_argument("--check", action="store_true", help="check the settings and exit")
+    parser.add_argument("--version", action="version", version=f"prsmd {__version__}")
+    return parser.parse_args(arguments)
+
+
+def _refuse(error: ConfigurationError) -> int:
+    for problem in error.problems:
+        sys.stderr.write(f"prsmd: {problem}\n")
+    return EXIT_CONFIGURATION
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The autoscaler's loop: gathers what `core.autoscale` needs and stores what it recommends.
+
+Writes nothing but recommendations; `reconcile` clamps them by what the user asked for.
+"""
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from prsmd.core.autoscale import (
+    AutoscaleInputs,
+    AutoscaleSettings,
+    GpuUse,
+    Hold,
+    Need,
+    Scale,
+    recommend,
+    remember,
+)
+from prsmd.core.plan import DesiredDeployment
+from prsmd.core.slots import target_replicas
+from prsmd.domain.errors import PrsmdError
+from prsmd.domain.events import Event
+from prsmd.domain.node import GpuSample
+from prsmd.domain.replica import ReplicaState
+from prsmd.engine.observer import Observer
+from prsmd.engine.recorder import Recorder
+from prsmd.engine.rows import load_desired
+from prsmd.gateway.infer import Gateway
+from prsmd.store import deployments, events
+from prsmd.store.db import Database, Tx
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Memory:
+    """What was needed lately, since a person last set the count."""
+
+    asked: tuple[int, float]
+    needs: tuple[Need, ...] = ()
+
+
+class Autoscaler:
+    """Looks at every deployment at a fixed interval. `wake` runs after a recommendation."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        recorder: Recorder,
+        observer: Observer,
+        gateway: Gateway,
+        settings: AutoscaleSettings,
+        wake: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._recorder = recorder
+        self._observer = observer
+        self._gateway = gateway
+        self._settings = settings
+        self._wake = wake
+        self._memories: dict[str, _Memory] = {}
+        self._verdicts: dict[str, Scale | Hold] = {}
+
+    def verdict(self, deployment_id: str) -> Scale | Hold | None:
+        """Return what was last decided for a deployment; None before the first look at it."""
+        return self._verdicts.get(deployment_id)
+
+    async def run(self, interval_seconds: float) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(interval_seconds)
+            try:
+                await self.look(time.time())
+            except PrsmdError as error:
+                log.warning("autoscaling put off: %s", error.message)
+
+    async def look(self, now: float) -> None:
+        """Decide once for every deployment."""
+        async with self._database.read() as tx:
+            desired = await load_desired(tx)
+        present = {item.deployment.id for item in desired}
+        for gone in self._memories.keys() - present:
+            self._memories.pop(gone)
+            self._verdicts.pop(gone, None)
+        for item in desired:
+            if not item.deployment.deleting:
+                await self._decide(item, now)
+
+    async def _decide(self, item: DesiredDeployment, now: float) -> None:
+        deployment = item.deployment
+        memory = self._memory(item)
+        inputs = self._inputs(item, memory.needs, now)
+        verdict = recommend(inputs, self._settings, now)
+        needs = remember(memory.needs, verdict, self._settings, now)
+        self._memories[deployment.id] = dataclasses.replace(memory, needs=needs)
+        self._verdicts[deployment.id] = verdict
+        if isinstance(verdict, Scale):
+            await self._store(item, verdict, inputs.current)
+
+    async def _store(self, item: DesiredDeployment, verdict: Scale, current: int) -> None:
+        recommendation = verdict.recommendation
+        event = Event(
+            deployment_id=item.deployment.id,
+            organization=item.deployment.organization,
+            reason="Autoscaled",
+            message=f"{current} to {recommendation.replicas}: " + "; ".join(recommendation.reasons),
+            at=recommendation.at,
+        )
+
+        async def write(tx: Tx) -> None:
+            await deployments.set_recommendation(tx, item.deployment.id, recommendation)
+            await events.append(tx, event)
+
+        await self._database.write(write)
+        self._wake()
+        await self._recorder.announce(event)
+
+    def _memory(self, item: DesiredDeployment) -> _Memory:
+        """Return what is remembered; nothing, when a person has set the count since."""
+        asked = (item.deployment.asked_replicas, item.deployment.updated_at)
+        known = self._memories.get(item.deployment.id)
+        return known if known is not None and known.asked == asked else _Memory(asked)
+
+    def _inputs(
+        self, item: DesiredDeployment, history: tuple[Need, ...], now: float
+    ) -> AutoscaleInputs:
+        spec, load = item.revision.spec, self._gateway.load(item.deployment.id)
+        observed = self._observer.latest()
+        return AutoscaleInputs(
+            scaling=spec.scaling,
+            current=target_replicas(item),
+            ready=load.targets,
+            slots_per_replica=spec.serving.max_concurrency,
+            in_flight=load.in_flight,
+            queued=load.queued,
+            average=load.average,
+            sampled_at=now,
+            gpu=_gpu_use(item, observed.node.gpus) if spec.resources.gpu_millis else None,
+            idle_since=self._gateway.idle_since(item.deployment.id),
+            history=history,
+        )
+
+
+def _gpu_use(item: DesiredDeployment, sample: GpuSample) -> GpuUse:
+    serving = [r for r in item.replicas if r.state is ReplicaState.RUNNING]
+    used = {uuid for replica in serving for uuid in replica.placement.gpu_uuids}
+    return GpuUse(utilization=_average(used, sample), stale_since=sample.stale_since)
+
+
+def _average(uuids: set[str], sample: GpuSample) -> float | None:
+    found: Sequence[float] = [
+        gpu.utilization_percent / 100
+        for gpu in sample.gpus
+        if gpu.uuid in uuids and gpu.utilization_percent is not None
+    ]
+    return sum(found) / len(found) if found else None

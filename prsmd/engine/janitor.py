@@ -1,0 +1,47 @@
+"""Small periodic duties: hear the engine's hints, forget what is old."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from prsmd.domain.errors import PrsmdError
+from prsmd.runtime.base import Runtime
+from prsmd.store import events, history, replicas
+from prsmd.store.db import Database, Tx
+
+log = logging.getLogger(__name__)
+_RESUBSCRIBE_SECONDS = 2.0
+_PRUNE_SECONDS = 600.0
+_KEPT_EVENTS = 1000
+_KEPT_REPLICAS = 100
+
+
+async def hear_hints(runtime: Runtime, wake: Callable[[], None]) -> None:
+    """Wake the loop whenever the engine says that something may have changed; for ever.
+
+    The stream may end at any time. Then it is subscribed anew, and looked at what was missed.
+    """
+    while True:
+        try:
+            async for _ in runtime.events():
+                wake()
+        except PrsmdError as error:
+            log.debug("the engine's events ended: %s", error.message)
+        wake()
+        await asyncio.sleep(_RESUBSCRIBE_SECONDS)
+
+
+async def forget_old(database: Database) -> None:
+    """Keep the tables of events, ended replicas and durations bounded; for ever."""
+
+    async def prune(tx: Tx) -> None:
+        await events.prune(tx, _KEPT_EVENTS)
+        await replicas.prune(tx, _KEPT_REPLICAS)
+        await history.prune(tx)
+
+    while True:
+        await asyncio.sleep(_PRUNE_SECONDS)
+        try:
+            await database.write(prune)
+        except PrsmdError as error:
+            log.warning("old rows not removed: %s", error.message)

@@ -1,0 +1,84 @@
+"""The two listeners: taken from systemd where it passed them, else opened here."""
+
+import contextlib
+import grp
+import logging
+import os
+import socket
+import ssl
+from pathlib import Path
+
+from prsmd.config import ConfigurationError, TcpSection, UnixSection
+
+log = logging.getLogger(__name__)
+_BACKLOG = 1024
+
+
+def open_unix(section: UnixSection) -> socket.socket:
+    """Return the listening Unix socket, with its mode set before anyone can connect."""
+    path = section.path
+    _refuse_busy(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o777 & ~int(section.mode, 8))
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        raise ConfigurationError([f"unix.path: {path}: {error.strerror}"]) from None
+    finally:
+        os.umask(before)
+    _give_to_group(path, section.group)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def open_tcp(section: TcpSection) -> socket.socket:
+    """Return the listening TCP socket."""
+    family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((section.host, section.port))
+    except OSError as error:
+        problem = f"tcp: {section.host}:{section.port}: {error.strerror}"
+        raise ConfigurationError([problem]) from None
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def tls_context(section: TcpSection) -> ssl.SSLContext | None:
+    """Return the TLS settings of the TCP listener; None where no certificate is configured."""
+    if section.cert is None or section.key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(section.cert, section.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError([f"tcp.cert, tcp.key: {error}"]) from None
+    return context
+
+
+def _refuse_busy(path: Path) -> None:
+    """Remove a socket that a dead daemon left; refuse one on which somebody answers."""
+    if not path.exists():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            raise ConfigurationError([f"unix.path: {path}: {error.strerror}"]) from None
+    raise ConfigurationError([f"unix.path: {path}: another daemon answers on this socket"])
+
+
+def _give_to_group(path: Path, group: str) -> None:
+    try:
+        gid = grp.getgrnam(group).gr_gid
+    except KeyError:
+        log.warning("group %s does not exist; only this user can use %s", group, path)
+        return
+    with contextlib.suppress(PermissionError):
+        os.chown(path, -1, gid)

@@ -1,0 +1,82 @@
+"""Whether the daemon works, and the numbers that monitoring reads."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+
+from prsmd.domain.access import Permission
+from prsmd.domain.errors import PermissionDeniedError
+from prsmd.domain.node import GpuSample, HostSample
+from prsmd.engine.observer import Observer
+from prsmd.engine.reconciler import Reconciler
+from prsmd.gateway.infer import Gateway, Load, Totals
+from prsmd.service.caller import Caller, require
+from prsmd.service.status import Report, Status
+from prsmd.store.db import Database
+
+_SLOWEST_TICK_SECONDS = 60.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Measurements:
+    """What one scrape shows: deployments with their load and totals, and the hardware."""
+
+    reports: list[Report]
+    totals: Mapping[str, Totals]
+    loads: Mapping[str, Load]
+    gpus: GpuSample
+    host: HostSample
+    engine_reachable: bool
+    store_writable: bool
+    tick_age_seconds: float
+
+
+class Health:
+    """Use cases of monitoring. `clock` gives monotonic seconds."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        observer: Observer,
+        reconciler: Reconciler,
+        gateway: Gateway,
+        status: Status,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._observer = observer
+        self._reconciler = reconciler
+        self._gateway = gateway
+        self._status = status
+        self._clock = clock
+
+    def ready(self) -> bool:
+        """Return whether the loop runs, the engine answers and the store can be written."""
+        return (
+            self._observer.latest().containers is not None
+            and self._database.writable
+            and self._tick_age() < _SLOWEST_TICK_SECONDS
+        )
+
+    async def measure(self, caller: Caller) -> Measurements:
+        """Return everything a scrape shows, of the organizations that the caller sees."""
+        own = caller.principal.organization
+        require(caller, Permission.NODE_READ, own, PermissionDeniedError("not allowed"))
+        observed = self._observer.latest()
+        reports = await self._status.all(caller.scope)
+        totals = self._gateway.totals()
+        seen = [report.deployment.id for report in reports]
+        return Measurements(
+            reports=reports,
+            totals={key: totals[key] for key in seen if key in totals},
+            loads={key: self._gateway.load(key) for key in seen},
+            gpus=observed.node.gpus,
+            host=observed.node.host,
+            engine_reachable=observed.containers is not None,
+            store_writable=self._database.writable,
+            tick_age_seconds=self._tick_age(),
+        )
+
+    def _tick_age(self) -> float:
+        return self._clock() - self._reconciler.last_tick
