@@ -118,12 +118,13 @@ class PsutilHost:
 
     def _stat(self, pid: int) -> _Stat | None:
         try:
-            text = (self._proc / str(pid) / "stat").read_text(errors="replace")
+            with open(f"{self._proc}/{pid}/stat", "rb", buffering=0) as stat:  # noqa: PTH123 - a third of pathlib's time, hundreds of times
+                text = stat.read()
         except OSError:
             return None
         # The name in parentheses may hold anything; columns are numbered in proc_pid_stat(5).
-        fields = text[text.rindex(")") + 2 :].split()
-        if fields[0] in {"Z", "X"}:
+        fields = text[text.rfind(b")") + 2 :].split()
+        if len(fields) < 22 or fields[0] in {b"Z", b"X"}:
             return None
         return _Stat(
             group=int(fields[2]),

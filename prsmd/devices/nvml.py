@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from prsmd.domain.node import GpuSample
 
 from .nvml_reading import NO_DRIVER, KnownGpus, fault_in_words
 
+_LOG = logging.getLogger(__name__)
 _HELPER = Path(__file__).with_name("nvml_helper.py")
 _LONGEST_LINE = 4 * 1024**2  # thousands of processes
 _STEADY_SAMPLES = 5  # a helper that gave so many did not fail at once: the backoff starts anew
@@ -76,6 +78,7 @@ class NvmlGpus:
         """Begin sampling. Returns at once; until the first answer the sample is stale."""
         if self._task is None:
             self._task = asyncio.create_task(self._sample_forever(), name="nvml-sampler")
+            self._task.add_done_callback(self._note_end)
 
     def sample(self) -> GpuSample:
         """Return the last sample at once."""
@@ -115,22 +118,29 @@ class NvmlGpus:
         return served, None
 
     def _mark_stale(self, ended: _Ended) -> None:
-        last = self._sample
-        no_driver = self._has_no_driver(ended)
-        self._publish(
-            dataclasses.replace(
-                last,
-                stale_since=None if no_driver else last.stale_since or last.taken_at,
-                taken_at=time.time() if no_driver else last.taken_at,
-                error=ended.text,
-                supported=not no_driver,
-            )
-        )
+        if self._has_no_driver(ended):
+            now = time.time()
+            self._publish(GpuSample(gpus=(), taken_at=now, error=ended.text, supported=False))
+        else:
+            self._publish(_stale(self._sample, ended.text))
 
     def _publish(self, sample: GpuSample) -> None:
+        if sample.error != self._sample.error:
+            _LOG.log(
+                logging.WARNING if sample.stale_since else logging.INFO,
+                "GPU telemetry: %s",
+                sample.error or "fresh",
+            )
         self._sample = sample
         if self._on_sample is not None:
             self._on_sample(sample)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        """Say so when sampling ended by a defect: the sample must not pass for a fresh one."""
+        defect = None if task.cancelled() else task.exception()
+        if defect is not None:
+            self._sample = _stale(self._sample, f"GPU sampling ended by a defect: {defect!r}")
+            _LOG.error("GPU sampling ended by a defect", exc_info=defect)
 
     def _pause(self, ended: _Ended, failures: int) -> float:
         settings = self._settings
@@ -193,6 +203,11 @@ class _Helper:
         code = await _kill(process)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return _Ended(f"the NVML helper process {how}")
+
+
+def _stale(last: GpuSample, error: str) -> GpuSample:
+    since = last.stale_since or last.taken_at
+    return dataclasses.replace(last, stale_since=since, error=error, supported=True)
 
 
 async def _kill(process: asyncio.subprocess.Process) -> int:

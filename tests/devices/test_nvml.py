@@ -115,11 +115,10 @@ async def test_a_hanging_driver_makes_the_last_sample_stale_and_recovery_fresh(
     driver: Driver,
 ) -> None:
     uuid = driver.steered.add()
-    gpus = await driver.start()
+    await driver.start(deadline_seconds=0.5)
     last = await driver.samples.next()
     driver.steered.hang("nvmlDeviceGetUtilizationRates")
     hung = await driver.samples.until(stale)
-    assert hung == gpus.sample()
     assert hung.stale_since == hung.taken_at >= last.taken_at
     assert "did not answer within 0.5 s" in (hung.error or "")
     assert gpu_of(hung, uuid).unhealthy is None
@@ -142,7 +141,7 @@ async def test_a_driver_that_hangs_at_the_first_call_costs_its_deadline_only(
 
 async def test_a_hung_helper_is_gone_before_another_is_started(driver: Driver) -> None:
     driver.steered.add()
-    await driver.start()
+    await driver.start(deadline_seconds=0.5)
     await driver.samples.next()
     (first,) = helpers()
     driver.steered.hang("nvmlDeviceGetMemoryInfo")
@@ -346,6 +345,26 @@ async def test_closing_ends_the_helper_even_while_the_driver_hangs(driver: Drive
     assert not helper.is_running()
 
 
+async def test_a_defect_above_is_logged_and_leaves_the_sample_stale(
+    steered: steering.SteeredGpus, caplog: pytest.LogCaptureFixture
+) -> None:
+    uuid = steered.add()
+
+    def defective(_: object) -> None:
+        raise RuntimeError("the reader broke")
+
+    settings = NvmlSettings(environment=steered.environment())
+    gpus = NvmlGpus(settings, on_sample=defective)
+    await gpus.start()
+    assert gpus._task is not None
+    await asyncio.wait({gpus._task})
+    sample = gpus.sample()
+    assert [gpu.uuid for gpu in sample.gpus] == [uuid]
+    assert stale(sample)
+    assert "the reader broke" in (sample.error or "")
+    assert "the reader broke" in caplog.text
+
+
 async def test_closing_twice_or_before_starting_is_harmless() -> None:
     gpus = NvmlGpus()
     await gpus.close()
@@ -425,7 +444,7 @@ def test_all_of_it_works_on_the_daemons_event_loop(steered: steering.SteeredGpus
     async def hang_and_recover() -> None:
         async with AsyncExitStack() as stack:
             driver = Driver(steered, stack)
-            await driver.start()
+            await driver.start(deadline_seconds=0.5)
             await driver.samples.next()
             steered.hang("nvmlDeviceGetMemoryInfo")
             await driver.samples.until(stale)
