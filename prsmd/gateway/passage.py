@@ -6,6 +6,7 @@ way out, cancellation included.
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -58,7 +59,8 @@ class Passage:
     """One inference from its arrival to its end.
 
     `on_end` is called once with the outcome and the seconds since arrival. `clock` gives seconds
-    since the epoch; durations are measured on the event loop's own clock.
+    since the epoch; durations are measured by the performance counter, as uvloop's own clock only
+    counts milliseconds.
     """
 
     def __init__(
@@ -74,8 +76,7 @@ class Passage:
         self._upstream = upstream
         self._clock = clock
         self._on_end = on_end
-        self._loop = asyncio.get_running_loop()
-        self._arrived = self._loop.time()
+        self._arrived = time.perf_counter()
         self._ticket = Ticket(self._hear)
         self._target: Target | None = None
         self._refusal: Refuse | None = None
@@ -84,7 +85,7 @@ class Passage:
     async def run(self, inference: Inference) -> InferenceResult:
         """Take the inference to its result, in at most the spec's request timeout."""
         try:
-            async with asyncio.timeout_at(self._arrived + self.timeout_seconds):
+            async with asyncio.timeout(self.timeout_seconds):
                 return await self._run(inference)
         except TimeoutError:
             error = self._late()
@@ -99,7 +100,7 @@ class Passage:
         if self.ended:
             return
         self.ended = True
-        now, seconds = self._clock(), self._loop.time() - self._arrived
+        now, seconds = self._clock(), time.perf_counter() - self._arrived
         target, self._target = self._target, None
         if target is None:
             self.pool.leave(self._ticket, now)
@@ -110,7 +111,7 @@ class Passage:
     async def _run(self, inference: Inference) -> InferenceResult:
         target = await self._settle(self.pool.claim(self._ticket, self._clock()))
         while True:
-            route, began = self.pool.route, self._loop.time()
+            route, began = self.pool.route, time.perf_counter()
             protocol = PROTOCOLS[route.serving.protocol]
             try:
                 answer = await self._send(target, route, protocol, inference)
@@ -121,14 +122,14 @@ class Passage:
                 target = await self._settle(verdict)
         result = InferenceResult(
             outputs=None,
-            inference_time_ms=(self._loop.time() - began) * 1000,
+            inference_time_ms=(time.perf_counter() - began) * 1000,
             replica_id=target.replica_id,
             model_version=route.version,
         )
         if answer.content_type == EVENT_STREAM and answer.status == 200 and inference.stream:
             return dataclasses.replace(result, stream=InferenceStream(self, answer))
         outputs = await _read_outputs(protocol, answer)
-        milliseconds = (self._loop.time() - began) * 1000
+        milliseconds = (time.perf_counter() - began) * 1000
         self.end(Outcome.OK)
         return dataclasses.replace(result, outputs=outputs, inference_time_ms=milliseconds)
 
@@ -151,7 +152,7 @@ class Passage:
         elif isinstance(verdict, Refuse):
             self._refusal = verdict
         elif self._target is None and self._refusal is None:
-            self._waiting = self._loop.create_future()
+            self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
         if self._refusal is not None:
             raise refused(self._refusal, self._clock())

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from aiohttp import web
 
 from prsmd.domain.errors import InferenceTimeoutError, ProviderError
 from prsmd.gateway.infer import Gateway, Inference, InferenceResult, Outcome
@@ -98,7 +99,12 @@ async def test_a_container_that_never_answers_ends_with_the_request_timeout(gate
 
 
 async def test_cookies_of_a_container_are_not_sent_back(gateway: Gateway):
-    async with Backend() as backend:
+    async def set_cookie(request: web.Request) -> web.Response:
+        response = web.json_response({"outputs": 1})
+        response.set_cookie("session", "1")
+        return response
+
+    async with Backend(handler=set_cookie) as backend:
         for _ in range(2):
             await ask(gateway, backend.target)
         assert all("Cookie" not in request.headers for request in backend.requests)

@@ -97,14 +97,14 @@ def test_a_new_replica_serves_the_queue_at_once():
 
 def test_who_could_not_connect_gets_another_slot_before_the_queue():
     p = pool("a", "b", slots=1)
-    first, second, waiting = (Client().claim(p) for _ in range(3))
+    first, second, third, fourth = (Client().claim(p) for _ in range(4))
     assert first.target is not None
     assert second.target is not None
     verdict = p.claim_again(first.ticket, first.target, 1.0)
     assert isinstance(verdict, Wait)
-    assert waiting.target is first.target  # the suspect slot goes to one who has not tried it
+    assert third.target is first.target  # the suspect slot goes to one who has not tried it
     p.release(second.target, 2.0)
-    assert first.heard == [second.target]
+    assert (first.heard, fourth.heard) == ([second.target], [])
 
 
 def test_who_tried_everything_that_is_left_is_refused_when_the_table_says_so():
