@@ -20,11 +20,12 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-# pynvml imports ctypes.util and uses nothing of it; the real one brings subprocess, tempfile and
-# all they import: 2 MB of the 15 that this process would have.
-_unused = types.ModuleType("ctypes.util")
-_unused.find_library = None  # type: ignore[attr-defined]
-sys.modules.setdefault("ctypes.util", _unused)
+if __name__ == "__main__":
+    # pynvml imports ctypes.util and uses nothing of it; the real one brings subprocess, tempfile
+    # and all they import: 2 MB of the 15 that this process would have.
+    _unused = types.ModuleType("ctypes.util")
+    _unused.find_library = None  # type: ignore[attr-defined]
+    sys.modules.setdefault("ctypes.util", _unused)
 
 try:
     import pynvml

@@ -3,10 +3,16 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
+import psutil
+
+from prsmd.devices import nvml
 from prsmd.devices.nvml import NvmlGpus, NvmlSettings
 from prsmd.domain.node import Gpu, GpuSample
 from tests.support.gpus import SteeredGpus
+
+HELPER = Path(nvml.__file__).with_name("nvml_helper.py")
 
 
 class Samples:
@@ -67,3 +73,8 @@ def fresh(sample: GpuSample) -> bool:
 
 def stale(sample: GpuSample) -> bool:
     return sample.stale_since is not None
+
+
+def helpers() -> list[psutil.Process]:
+    """Return the helper processes that this process started and that are alive."""
+    return [p for p in psutil.Process().children() if str(HELPER) in p.cmdline()]
