@@ -32,7 +32,7 @@ _WRITER = (
 async def open_writer(path: Path) -> Tx:
     """Open the one connection that writes, creating the file (0600), and prove it is intact."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    tx = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+    tx = await _unjoined(aiosqlite.connect(path, isolation_level=None, cached_statements=256))
     try:
         await _configure(tx, _EVERY_CONNECTION)
         await _refuse_damage(tx, path)
@@ -46,13 +46,20 @@ async def open_writer(path: Path) -> Tx:
 
 async def open_reader(path: Path) -> Tx:
     """Open a connection that can only read."""
-    tx = await aiosqlite.connect(_read_only_uri(path), uri=True, isolation_level=None)
+    tx = await _unjoined(aiosqlite.connect(_read_only_uri(path), uri=True, isolation_level=None))
     try:
         await _configure(tx, (*_EVERY_CONNECTION, "PRAGMA query_only = ON"))
     except BaseException:
         await tx.close()
         raise
     return tx
+
+
+def _unjoined(connection: Tx) -> Tx:
+    # Python waits for a connection's thread at exit. A daemon that dies of an unforeseen error, or
+    # whose disk hangs, must end all the same; the file is as safe then as after a kill.
+    connection._thread.daemon = True  # noqa: SLF001 - aiosqlite has no public way
+    return connection
 
 
 def _read_only_uri(path: Path) -> str:

@@ -85,6 +85,12 @@ async def test_a_second_process_is_refused_with_the_holders_pid_until_it_ends(tm
     await database.close()
 
 
+def test_a_process_that_dies_without_closing_the_store_ends_all_the_same(tmp_path):
+    code = HOLDER.replace('print("open", flush=True)', "raise SystemExit(70)")
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=60, check=False)
+    assert ended.returncode == 70
+
+
 async def test_one_process_cannot_open_a_folder_twice(database):
     with pytest.raises(StoreLockedError, match=str(os.getpid())):
         await Database.open(database.path.parent)
