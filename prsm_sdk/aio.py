@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar
 
 import aiohttp
+from yarl import URL
 
 from .calls import Call, Follow
 from .errors import PRSMError, UnexpectedAnswerError
@@ -22,6 +23,7 @@ from .exchange import (
     cut,
     encode,
     follow_headers,
+    path_of,
     read_answer,
     read_event,
     refusal,
@@ -34,9 +36,6 @@ from .target import Target
 
 T = TypeVar("T")
 _CALL = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
-_STREAM = aiohttp.ClientTimeout(
-    total=None, sock_connect=CONNECT_TIMEOUT, sock_read=STREAM_IDLE_TIMEOUT
-)
 
 
 class AsyncTransport:
@@ -111,8 +110,7 @@ class AsyncTransport:
         try:
             async with session.request(
                 call.method,
-                self.target.url + call.path,
-                params=call.query,
+                self._url(call),
                 data=body,
                 headers=headers,
                 allow_redirects=False,
@@ -130,21 +128,25 @@ class AsyncTransport:
         session = await self._open_session()
         try:
             async with session.get(
-                self.target.url + follow.path,
-                params=follow.query,
+                self._url(follow),
                 headers=follow_headers(self.target, parser.last_event_id),
                 allow_redirects=False,
-                timeout=_STREAM,
+                timeout=_CALL,
             ) as answer:
                 if answer.status != 200:
                     raise refusal(answer.status, answer.headers, await answer.read())
                 if answer.content_type != EVENT_STREAM:
                     raise UnexpectedAnswerError("the server sent no event stream")
-                async for chunk in answer.content.iter_any():
+                idle = STREAM_IDLE_TIMEOUT if follow.resumable else None
+                while chunk := await _chunk(answer.content, idle):
                     for event in parser.feed(chunk):
                         yield event
         except (aiohttp.ClientError, OSError) as error:
             raise self._translated(error) from error
+
+    def _url(self, request: Call[Any] | Follow[Any]) -> URL:
+        """Return a request's URL, quoted once and then left as it is."""
+        return URL(self.target.url + path_of(request, self.target), encoded=True)
 
     def _translated(self, error: aiohttp.ClientError | OSError) -> PRSMError:
         """Return our error for one of aiohttp's or the system's."""
@@ -168,6 +170,15 @@ class AsyncTransport:
             self._session = await anext(self._keeper)
             weakref.finalize(self, _close_left_behind, self._session, loop)
         return self._session
+
+
+async def _chunk(content: aiohttp.StreamReader, idle: float | None) -> bytes:
+    """Return what came next of a stream; nothing at its end, or when it is silent for too long."""
+    try:
+        async with asyncio.timeout(idle):
+            return await content.readany()
+    except TimeoutError:
+        return b""
 
 
 async def _keep_session(target: Target) -> AsyncGenerator[aiohttp.ClientSession, None]:

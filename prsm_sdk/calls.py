@@ -4,7 +4,7 @@ Both clients, asynchronous and not, carry out these same values.
 """
 
 import dataclasses
-import uuid
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from .models import (
     LogLine,
     Model,
     Node,
+    ScaleResult,
 )
 from .wire import Page, page_of
 
@@ -66,7 +67,7 @@ class Follow(Generic[T]):
 
 def deploy(body: Mapping[str, Any], idempotency_key: str | None = None) -> Call[Deployment]:
     """Deploy a new model; `body` is the document's request."""
-    key = idempotency_key or uuid.uuid4().hex
+    key = idempotency_key or _fresh_key()
     path = "/v1/custom-models/deploy"
     return Call(method="POST", path=path, decode=Deployment.decode, body=body, idempotency_key=key)
 
@@ -125,13 +126,13 @@ def list_deployments(limit: int = 20, offset: int = 0) -> Call[Page[DeploymentSt
     )
 
 
-def events(deployment_id: str, limit: int = 100, offset: int = 0) -> Call[Page[Event]]:
-    """List what happened to a deployment."""
+def events(deployment_id: str, limit: int = 100) -> Call[Page[Event]]:
+    """List the last things that happened to a deployment, oldest first."""
     return Call(
         method="GET",
         path=f"/v1/custom-models/deployments/{_segment(deployment_id)}/events",
         decode=page_of(("events",), Event.decode),
-        query=_window(limit, offset),
+        query={"limit": str(limit)},
     )
 
 
@@ -149,10 +150,10 @@ def follow_events(deployment_id: str, after: int | None = None) -> Follow[Event]
 def logs(
     deployment_id: str,
     tail: int | None = None,
-    since: str | None = None,
+    since: float | None = None,
     replica: str | None = None,
 ) -> Call[Page[LogLine]]:
-    """Return log lines: the last `tail`, those after the RFC 3339 time `since`, of one replica."""
+    """Return log lines: the last `tail`, those since an epoch second, of one replica."""
     return Call(
         method="GET",
         path=f"/v1/custom-models/deployments/{_segment(deployment_id)}/logs",
@@ -164,7 +165,7 @@ def logs(
 def follow_logs(
     deployment_id: str,
     tail: int | None = None,
-    since: str | None = None,
+    since: float | None = None,
     replica: str | None = None,
 ) -> Follow[LogLine]:
     """Follow log lines as they are written."""
@@ -192,14 +193,14 @@ def scale(
     target_replicas: int,
     scaling_strategy: str = "immediate",
     idempotency_key: str | None = None,
-) -> Call[DeploymentStatus]:
+) -> Call[ScaleResult]:
     """Ask for a number of replicas."""
     return Call(
         method="POST",
         path=f"{_model_path(model)}/scale",
-        decode=DeploymentStatus.decode,
+        decode=ScaleResult.decode,
         body={"target_replicas": target_replicas, "scaling_strategy": scaling_strategy},
-        idempotency_key=idempotency_key or uuid.uuid4().hex,
+        idempotency_key=idempotency_key or _fresh_key(),
     )
 
 
@@ -259,15 +260,19 @@ def create_key(
     return Call(method="POST", path="/v1/api-keys", decode=ApiKey.decode, body=given)
 
 
-def list_keys(limit: int = 20, offset: int = 0) -> Call[Page[ApiKey]]:
+def list_keys() -> Call[Page[ApiKey]]:
     """List API keys, without their secrets."""
     decode = page_of(("api_keys", "keys"), ApiKey.decode)
-    return Call(method="GET", path="/v1/api-keys", decode=decode, query=_window(limit, offset))
+    return Call(method="GET", path="/v1/api-keys", decode=decode)
 
 
 def revoke_key(key_id: str) -> Call[Mapping[str, Any]]:
     """Revoke an API key at once."""
     return Call(method="DELETE", path=f"/v1/api-keys/{_segment(key_id)}", decode=_mapping)
+
+
+def _fresh_key() -> str:
+    return os.urandom(16).hex()
 
 
 def _model_path(model: str) -> str:
@@ -284,7 +289,7 @@ def _window(limit: int, offset: int) -> dict[str, str]:
     return {"limit": str(limit), "offset": str(offset)}
 
 
-def _given(**values: str | int | None) -> dict[str, str]:
+def _given(**values: str | float | None) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value is not None}
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from .calls import Call, Follow
 from .errors import (
@@ -41,6 +42,12 @@ def encode(call: Call[Any], target: Target) -> tuple[dict[str, str], bytes | Non
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error
     return headers | {"Content-Type": "application/json"}, body
+
+
+def path_of(request: Call[Any] | Follow[Any], target: Target) -> str:
+    """Return a request's path and query, quoted as they go on the wire."""
+    query = f"?{urlencode(request.query)}" if request.query else ""
+    return target.prefix + request.path + query
 
 
 def follow_headers(target: Target, last_event_id: str) -> dict[str, str]:

@@ -11,7 +11,10 @@ _value = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 
 @_value
 class Deployment(Wire):
-    """The answer to a deploy: it was accepted and goes on in the background."""
+    """The answer to a deploy: it was accepted and goes on in the background.
+
+    `message` and `reasons` are there when it cannot be placed now, and say why.
+    """
 
     deployment_id: str
     model_id: str
@@ -19,6 +22,22 @@ class Deployment(Wire):
     endpoint_url: str = ""
     estimated_deployment_time: str = ""
     resource_allocation: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    message: str = ""
+    reasons: tuple[str, ...] = strings()
+
+
+@_value
+class ScaleResult(Wire):
+    """The answer to a scale. `message` and `reasons` say why not all of it fits now."""
+
+    deployment_id: str
+    model_id: str
+    status: str = ""
+    current_replicas: int = 0
+    target_replicas: int = 0
+    scaling_strategy: str = ""
+    message: str = ""
+    reasons: tuple[str, ...] = strings()
 
 
 @_value
@@ -110,8 +129,7 @@ class Model(Wire):
     deployment_id: str = ""
     status: str = ""
     revision: int = 0
-    model_version: str = ""
-    description: str = ""
+    version: str = ""
     endpoint_url: str = ""
     created_at: str | None = None
     updated_at: str | None = None

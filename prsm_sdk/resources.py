@@ -17,6 +17,7 @@ from .models import (
     LogLine,
     Model,
     Node,
+    ScaleResult,
 )
 from .waiting import POLL_SECONDS, is_up, raise_if_failed
 from .wire import Page
@@ -85,9 +86,9 @@ class CustomModels:
         """List deployments, at most 100 at a time."""
         return await self._transport.send(calls.list_deployments(limit, offset))
 
-    async def events(self, deployment_id: str, limit: int = 100, offset: int = 0) -> Page[Event]:
-        """List what happened to a deployment."""
-        return await self._transport.send(calls.events(deployment_id, limit, offset))
+    async def events(self, deployment_id: str, limit: int = 100) -> Page[Event]:
+        """List the last things that happened to a deployment, oldest first."""
+        return await self._transport.send(calls.events(deployment_id, limit))
 
     def follow_events(self, deployment_id: str, after: int | None = None) -> AsyncIterator[Event]:
         """Follow what happens to a deployment, from after the event numbered `after`.
@@ -100,17 +101,17 @@ class CustomModels:
         self,
         deployment_id: str,
         tail: int | None = None,
-        since: str | None = None,
+        since: float | None = None,
         replica: str | None = None,
     ) -> Page[LogLine]:
-        """Return log lines: the last `tail`, since an RFC 3339 time, of one replica."""
+        """Return log lines: the last `tail` (100), since an epoch second, of one replica."""
         return await self._transport.send(calls.logs(deployment_id, tail, since, replica))
 
     def follow_logs(
         self,
         deployment_id: str,
         tail: int | None = None,
-        since: str | None = None,
+        since: float | None = None,
         replica: str | None = None,
     ) -> AsyncIterator[LogLine]:
         """Follow log lines as they are written."""
@@ -122,7 +123,7 @@ class CustomModels:
         target_replicas: int,
         scaling_strategy: str = "immediate",
         idempotency_key: str | None = None,
-    ) -> DeploymentStatus:
+    ) -> ScaleResult:
         """Ask for a number of replicas; `gradual` adds or removes them one by one."""
         return await self._transport.send(
             calls.scale(model_id, target_replicas, scaling_strategy, idempotency_key)
@@ -198,9 +199,9 @@ class Keys:
             calls.create_key(name, organization, role, expires_in_seconds)
         )
 
-    async def list(self, limit: int = 20, offset: int = 0) -> Page[ApiKey]:
+    async def list(self) -> Page[ApiKey]:
         """List keys, without their secrets."""
-        return await self._transport.send(calls.list_keys(limit, offset))
+        return await self._transport.send(calls.list_keys())
 
     async def revoke(self, key_id: str) -> None:
         """Revoke a key at once."""

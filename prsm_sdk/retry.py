@@ -6,13 +6,15 @@ from .calls import Call
 from .errors import ConnectionCutError, DaemonUnreachableError, NotFoundError, PRSMError
 
 MAX_ATTEMPTS = 3
-MAX_RETRY_AFTER = 5.0  # seconds; a longer wait is the caller's decision
+PATIENCE = 5.0  # seconds; a longer wait is the caller's decision
 MAX_FAILURES = 10  # of a followed stream, one after the other
 _REFUSALS = {429, 503}
 _AFTER_CUT = 0.1
 
 
-def delay_before_retry(call: Call[Any], failure: PRSMError, attempt: int) -> float | None:
+def delay_before_retry(
+    call: Call[Any], failure: PRSMError, attempt: int, patience: float = PATIENCE
+) -> float | None:
     """Return the seconds to wait before the next attempt, or None when the failure stands.
 
     A cut connection is bridged only for calls that can be repeated without harm. A refusal is
@@ -23,6 +25,7 @@ def delay_before_retry(call: Call[Any], failure: PRSMError, attempt: int) -> flo
         call: What failed.
         failure: How.
         attempt: How many attempts were made, 1 or more.
+        patience: The longest wait, in seconds, that the server may ask for.
     """
     if attempt >= MAX_ATTEMPTS:
         return None
@@ -30,7 +33,7 @@ def delay_before_retry(call: Call[Any], failure: PRSMError, attempt: int) -> flo
         return _AFTER_CUT * 2 ** (attempt - 1) if call.repeatable else None
     after = failure.retry_after
     refused = failure.status in _REFUSALS and (call.repeatable or call.unserved_on_refusal)
-    if not refused or after is None or after > MAX_RETRY_AFTER:
+    if not refused or after is None or after > patience:
         return None
     return after
 

@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Iterator
 from typing import Any, TypeVar
-from urllib.parse import urlencode
 
 from .calls import Call, Follow
 from .errors import ClientTimeoutError, PRSMError, UnexpectedAnswerError
@@ -21,13 +20,14 @@ from .exchange import (
     cut,
     encode,
     follow_headers,
+    path_of,
     read_answer,
     read_event,
     refusal,
     timed_out,
     unreachable,
 )
-from .retry import Resumption, delay_before_retry
+from .retry import PATIENCE, Resumption, delay_before_retry
 from .sse import EventParser, ServerEvent
 from .target import Target
 
@@ -36,11 +36,18 @@ _CHUNK = 65536
 
 
 class SyncClient:
-    """Speaks to one daemon. `timeout` is seconds for a whole call, its repetitions included."""
+    """Speaks to one daemon.
 
-    def __init__(self, target: Target, timeout: float | None = None) -> None:
+    `timeout` is seconds for a whole call, its repetitions included (None: what the call says);
+    `patience` the longest wait, in seconds, that a refusal may ask for before it is tried again.
+    """
+
+    def __init__(
+        self, target: Target, timeout: float | None = None, patience: float = PATIENCE
+    ) -> None:
         self.target = target
         self._timeout = timeout
+        self._patience = patience
 
     def send(self, call: Call[T]) -> T:
         """Carry out a call.
@@ -61,7 +68,7 @@ class SyncClient:
             except ClientTimeoutError:
                 raise timed_out(self.target, seconds) from None
             except PRSMError as failure:
-                delay = delay_before_retry(call, failure, attempt)
+                delay = delay_before_retry(call, failure, attempt, self._patience)
                 if delay is None or time.monotonic() + delay >= deadline:
                     raise
             time.sleep(delay)
@@ -92,7 +99,9 @@ class SyncClient:
         headers, body = encode(call, self.target)
         connection = self._connect(timeout)
         try:
-            answer = self._request(connection, call.method, _path(call), headers, body)
+            answer = self._request(
+                connection, call.method, path_of(call, self.target), headers, body
+            )
             raw = answer.read()
             return read_answer(call, answer.status, dict(answer.headers), raw)
         except (http.client.HTTPException, OSError) as error:
@@ -102,22 +111,28 @@ class SyncClient:
 
     def _events(self, follow: Follow[Any], parser: EventParser) -> Iterator[ServerEvent]:
         """Yield the events of one connection."""
-        connection = self._connect(STREAM_IDLE_TIMEOUT)
+        connection = self._connect(DEFAULT_TIMEOUT)
         headers = follow_headers(self.target, parser.last_event_id)
         try:
-            answer = self._request(connection, "GET", _path(follow), headers, None)
+            answer = self._request(connection, "GET", path_of(follow, self.target), headers, None)
             if answer.status != 200:
                 raise refusal(answer.status, dict(answer.headers), answer.read())
             if answer.headers.get_content_type() != EVENT_STREAM:
                 raise UnexpectedAnswerError("the server sent no event stream")
-            while chunk := answer.read1(_CHUNK):
+            connection.sock.settimeout(STREAM_IDLE_TIMEOUT if follow.resumable else None)
+            while chunk := self._chunk(answer):
                 yield from parser.feed(chunk)
-        except TimeoutError as error:
-            raise cut(self.target) from error
         except (http.client.HTTPException, OSError) as error:
             raise self._translated(error) from error
         finally:
             connection.close()
+
+    def _chunk(self, answer: http.client.HTTPResponse) -> bytes:
+        """Return what came next of a stream; nothing at its end, or when it is silent too long."""
+        try:
+            return answer.read1(_CHUNK)
+        except TimeoutError:
+            return b""
 
     def _request(
         self,
@@ -130,7 +145,7 @@ class SyncClient:
         """Send a request and return the beginning of its answer."""
         # The server may refuse a large body, and say why, before it has read it all.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.request(method, self.target.prefix + path, body, headers)
+            connection.request(method, path, body, headers)
         return connection.getresponse()
 
     def _connect(self, timeout: float) -> http.client.HTTPConnection:
@@ -183,7 +198,3 @@ def _connection(target: Target, timeout: float) -> http.client.HTTPConnection:
             target.host, target.port, timeout=timeout, context=context
         )
     return http.client.HTTPConnection(target.host, target.port, timeout=timeout)
-
-
-def _path(request: Call[Any] | Follow[Any]) -> str:
-    return request.path + (f"?{urlencode(request.query)}" if request.query else "")

@@ -31,13 +31,13 @@ class Target:
 
     @property
     def url(self) -> str:
-        """Return the base of every request's URL, without a slash at its end."""
+        """Return the origin of every request's URL."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
-        return f"{self.scheme}://{host}{port}{self.prefix}"
+        return f"{self.scheme}://{host}{port}"
 
     def __str__(self) -> str:
-        return f"unix://{self.socket_path}" if self.socket_path else self.url
+        return f"unix://{self.socket_path}" if self.socket_path else self.url + self.prefix
 
     @classmethod
     def resolve(

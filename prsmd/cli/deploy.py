@@ -11,7 +11,7 @@ from prsm_sdk.models import Deployment
 
 from .options import count, pair
 from .output import show_fields, show_json
-from .session import Session, UsageError, note
+from .session import Session, UsageError, explain, note
 
 _FLAGS = {  # flag: where its value goes in the request
     "name": ("model_name",),
@@ -75,6 +75,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(session: Session, args: argparse.Namespace) -> int:
     """Deploy a model."""
     deployment = session.client.send(calls.deploy(request(args)))
+    explain(deployment.message, deployment.reasons)
     if args.wait:
         return _wait(session, deployment)
     if session.as_json:

@@ -45,7 +45,7 @@ def _create(session: Session, args: argparse.Namespace) -> int:
 
 
 def _list(session: Session, _args: argparse.Namespace) -> int:
-    page = session.client.send(calls.list_keys(limit=100))
+    page = session.client.send(calls.list_keys())
     if session.as_json:
         show_json(page.raw)
         return 0

@@ -7,7 +7,7 @@ from prsm_sdk import calls
 
 from .options import count
 from .output import show_json, show_table
-from .session import Session, UsageError, note
+from .session import Session, UsageError, explain, note
 
 
 def models_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def run_models(session: Session, args: argparse.Namespace) -> int:
         return 0
     show_table(
         ["MODEL", "NAME", "TYPE", "STATUS", "VERSION"],
-        [(m.model_id, m.model_name, m.model_type, m.status, m.model_version) for m in page],
+        [(m.model_id, m.model_name, m.model_type, m.status, m.version) for m in page],
     )
     return 0
 
@@ -44,7 +44,9 @@ def run_scale(session: Session, args: argparse.Namespace) -> int:
     if session.as_json:
         show_json(answer.raw)
     else:
-        print(f"{args.name} goes to {args.replicas} replicas; it is {answer.status} now")
+        had, wanted = answer.current_replicas, answer.target_replicas
+        print(f"{answer.model_id or args.name} goes from {had} to {wanted} replicas")
+        explain(answer.message, answer.reasons)
     return 0
 
 

@@ -57,18 +57,18 @@ def positive_seconds(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def moment(text: str) -> str:
-    """Return the RFC 3339 time of an age (`10m`: ten minutes ago) or of a time as given."""
+def moment(text: str) -> float:
+    """Return the epoch second of an age (`10m`: ten minutes ago) or of a time as in ISO 8601."""
     now = datetime.now(UTC)
     try:
-        at = now - timedelta(seconds=positive_seconds(text))
+        return (now - timedelta(seconds=positive_seconds(text))).timestamp()
     except argparse.ArgumentTypeError:
-        try:
-            at = datetime.fromisoformat(text)
-        except ValueError:
-            problem = f"{text!r} is neither an age such as 10m nor a time such as {now:%FT%TZ}"
-            raise argparse.ArgumentTypeError(problem) from None
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        pass
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        problem = f"{text!r} is neither an age such as 10m nor a time such as {now:%FT%TZ}"
+        raise argparse.ArgumentTypeError(problem) from None
 
 
 def pair(text: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +12,8 @@ from prsm_sdk.errors import ConfigurationError, DeploymentNotFoundError, NotFoun
 from prsm_sdk.models import DeploymentStatus
 from prsm_sdk.sync import SyncClient
 from prsm_sdk.target import Target
+
+from .output import printable
 
 _DEPLOYMENT_PREFIX = "deploy_"
 
@@ -34,7 +37,7 @@ class Session:
         """Return the session that the global options ask for. Connects to nothing yet."""
         url = f"unix://{Path(args.socket).absolute()}" if args.socket else args.url
         target = Target.resolve(url, _key_in(args.api_key_file))
-        client = SyncClient(target, args.timeout)
+        client = SyncClient(target, args.timeout, patience=0)
         return cls(client=client, as_json=args.output == "json", timeout=args.timeout)
 
     def status_of(self, name: str) -> DeploymentStatus:
@@ -63,6 +66,13 @@ class Session:
 def note(text: str) -> None:
     """Tell a person something that is not the command's output."""
     print(text, file=sys.stderr)
+
+
+def explain(message: str, reasons: Sequence[str]) -> None:
+    """Tell why something that was accepted cannot be done, or not fully, for now."""
+    for line in (message, *(f"  {reason}" for reason in reasons)):
+        if line:
+            note(printable(line))
 
 
 def _key_in(path: str | None) -> str | None:
