@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Self
 
@@ -148,10 +149,25 @@ def table(*routes: Route) -> RoutingTable:
     return RoutingTable({each.deployment_id: each for each in routes})
 
 
+class NeverAccepts:
+    """A listening socket whose backlog is full: connecting to it takes for ever."""
+
+    def __enter__(self) -> RouteTarget:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+        address = self._listener.getsockname()
+        self._fillers = [socket.socket() for _ in range(4)]
+        for filler in self._fillers:
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        return RouteTarget(replica_id="hung", endpoint=Endpoint(*address))
+
+    def __exit__(self, *_: object) -> None:
+        for each in (*self._fillers, self._listener):
+            each.close()
+
+
 def nobody_listens(replica_id: str = "dead") -> RouteTarget:
     """A target on a port that was just free: connections are refused."""
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return RouteTarget(

@@ -10,8 +10,8 @@ from prsmd.domain.errors import (
     QueueFullError,
     ResourceUnavailableError,
 )
-from prsmd.gateway.infer import Gateway, Inference, InferenceResult, Outcome
-from tests.gateway.backends import Backend, Gated, nobody_listens, route, table, until
+from prsmd.gateway.infer import Gateway, GatewaySettings, Inference, InferenceResult, Outcome
+from tests.gateway.backends import Backend, Gated, NeverAccepts, nobody_listens, route, table, until
 
 
 def ask(gateway: Gateway, inputs: object = "x") -> "asyncio.Task[InferenceResult]":
@@ -193,6 +193,19 @@ async def test_a_refused_connection_is_tried_on_another_replica(gateway: Gateway
         assert {result.replica_id for result in results} == {"alive"}
         assert gateway.in_flight() == {"dead": 0, "alive": 0}
         assert "dead 0/8 suspect" in repr(gateway)
+
+
+async def test_a_connection_that_never_comes_about_is_tried_on_another_replica():
+    gateway = Gateway(GatewaySettings(connect_timeout_seconds=0.05))
+    await gateway.start()
+    with NeverAccepts() as hung:
+        async with Backend("alive") as backend:
+            gateway.publish(table(route(hung, backend.target)))
+            results = [await ask(gateway, number) for number in range(3)]
+            assert {result.replica_id for result in results} == {"alive"}
+            assert "hung 0/8 suspect" in repr(gateway)
+            assert gateway.in_flight() == {"hung": 0, "alive": 0}
+    await gateway.close()
 
 
 async def test_every_replica_is_tried_once_before_giving_up(gateway: Gateway):
