@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 _KEPT_LINES = 2000
 _TAIL_LINES = 20
 _CAPTURE_SECONDS = 5.0
+_QUICK = (plans.Adopt, plans.MarkRunning, plans.Drain, plans.FinishDelete)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +72,18 @@ class Executor:
         return frozenset(self._tasks)
 
     async def apply(self, plan: plans.Plan) -> None:
-        """Do the plan's actions in order. One that fails is logged; the next tick sees the rest."""
+        """Do the plan's actions in order. One that fails is logged; the next tick sees the rest.
+
+        A row that was moved on makes the next tick come at once: it may be routed, or stopped, now.
+        """
         for action in plan.actions:
             try:
                 await self._steps[type(action)](action)
             except PrsmdError as error:
                 log.warning("%s not done: %s", type(action).__name__, error.message)
+            else:
+                if isinstance(action, _QUICK):
+                    self._wake()
 
     async def close(self) -> None:
         """Cancel slow steps. Rows and labels say what was half done; containers go on."""

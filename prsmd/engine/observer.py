@@ -67,8 +67,10 @@ class Observer:
         return self._latest
 
     def latest(self) -> Observed:
-        """Return the last snapshot; before the first one, the node alone."""
-        return self._latest or Observed(node=self._node(), containers=None)
+        """Return the last snapshot with the node as it is now; before the first, the node alone."""
+        if self._latest is None:
+            return Observed(node=self._node(), containers=None)
+        return dataclasses.replace(self._latest, node=self._node())
 
     def _node(self) -> Node:
         """Return this machine as last measured, with what models may reserve of it."""

@@ -1,0 +1,205 @@
+"""A whole daemon as a process of its own, and a plain HTTP client to talk to it."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+_START_SECONDS = 30
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """An HTTP connection over a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Answer:
+    """A status, headers and a JSON body."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], raw: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.raw = raw
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.raw)
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.status} {self.raw[:2000]!r}>"
+
+
+class Daemon:
+    """One prsmd with its own state folder. `settings` are `section.key` and TOML values."""
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str], environment: Mapping[str, str]
+    ) -> None:
+        self.folder = folder
+        self.socket = folder / "prsmd.sock"
+        self.tcp_port = _free_port()
+        self._settings = {
+            "daemon.state_dir": f'"{folder}/state"',
+            "daemon.log_format": '"text"',
+            "unix.path": f'"{self.socket}"',
+            "tcp.port": str(self.tcp_port),
+            "node.memory_reserved": '"1Mi"',
+            **settings,
+        }
+        self._environment = {**os.environ, **environment}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Start it and return when it answers."""
+        flags = [flag for k, v in self._settings.items() for flag in ("--set", f"{k}={v}")]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "prsmd.daemon", *flags],
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env=self._environment,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the daemon did not start:\n{self.log}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it as a power cut would: `kill -9`."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """End it as systemd does, and return its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60,
+    ) -> Answer:
+        """Make one request: over the Unix socket, or over TCP where a key (or "") is given."""
+        connection: http.client.HTTPConnection = (
+            UnixConnection(self.socket, timeout)
+            if key is None
+            else http.client.HTTPConnection("127.0.0.1", self.tcp_port, timeout=timeout)
+        )
+        sent = {"Authorization": f"Bearer {key}"} if key else {}
+        payload = body
+        if body is not None and not isinstance(body, bytes):
+            payload = json.dumps(body).encode()
+        if payload is not None:
+            sent["Content-Type"] = "application/json"
+        with contextlib.closing(connection):
+            connection.request(method, path, payload, {**sent, **(headers or {})})
+            answer = connection.getresponse()
+            return Answer(answer.status, dict(answer.getheaders()), answer.read())
+
+    def status(self, deployment: str, wait: float = 0) -> Any:
+        """Return a deployment's status, after it settles or `wait` seconds."""
+        answer = self.call("GET", f"/v1/custom-models/deployments/{deployment}?wait={wait}")
+        assert answer.status == 200, answer
+        return answer.json
+
+    def until(self, what: str, condition: Any, seconds: float = 30) -> Any:
+        """Return the first true value of `condition()`; fail with the daemon's log without one."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                found = condition()
+                if found:
+                    return found
+            time.sleep(0.05)
+        raise AssertionError(f"not within {seconds} s: {what}\n{self.log[-6000:]}")
+
+    def until_ready(self, deployment: str, replicas: int, seconds: float = 30) -> Any:
+        """Return the status once exactly that many replicas are ready and wanted."""
+
+        def ready() -> Any:
+            status = self.status(deployment)
+            counts = status["replicas"]
+            return status if counts["ready"] == counts["desired"] == replicas else None
+
+        return self.until(f"{replicas} ready replicas of {deployment}", ready, seconds)
+
+    def key(self, role: str = "admin", organization: str | None = None) -> str:
+        """Make an API key over the socket and return its text."""
+        body = {"name": "test", "role": role}
+        if organization is not None:
+            body["organization"] = organization
+        answer = self.call("POST", "/v1/api-keys", body)
+        assert answer.status == 201, answer
+        return str(answer.json["key"])
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.call("GET", "/healthz", timeout=2).status == 200
+        return False
+
+    def _end(self, number: int) -> int:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@contextlib.contextmanager
+def running_daemon(
+    folder: Path,
+    settings: Mapping[str, str],
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Daemon]:
+    """Give a started daemon; every model is deleted and the daemon ended afterwards."""
+    daemon = Daemon(folder, settings, environment or {})
+    daemon.start()
+    try:
+        yield daemon
+    finally:
+        if daemon.process is not None and daemon.process.poll() is None:
+            with contextlib.suppress(OSError, AssertionError):
+                _remove_all(daemon)
+            daemon.kill()
+
+
+def _remove_all(daemon: Daemon) -> None:
+    def none_left() -> bool:
+        found = daemon.call("GET", "/v1/custom-models?limit=100", timeout=10).json
+        for model in found["custom_models"]:
+            daemon.call("DELETE", f"/v1/custom-models/{model['model_id']}", timeout=10)
+        return found["total"] == 0
+
+    daemon.until("no model left", none_left, 20)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
