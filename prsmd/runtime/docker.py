@@ -46,7 +46,6 @@ class DockerRuntime:
         self._settings = settings
         self._engine = Connections(settings, functools.partial(_connect, settings.base_url))
         self._seen: dict[str, tuple[object, float, Container]] = {}
-        self._networks: set[str] = set()
         self._making_network = threading.Lock()
         self.images = DockerImages(self._engine)
 
@@ -143,7 +142,6 @@ class DockerRuntime:
         except OSError as error:
             status = refusal_status(error)
             if status == 404:
-                self._networks.clear()  # someone may have pruned it: the next try makes it again
                 raise _missing(error, launch.image_digest) from error
             if status != 409:
                 raise
@@ -171,9 +169,7 @@ class DockerRuntime:
 
     def _ensure_network(self, client: Client, organization: str) -> None:
         name = network_name(self._settings.network_prefix, organization)
-        with self._making_network:
-            if name in self._networks:
-                return
+        with self._making_network:  # looked for each time: someone may have pruned it
             labels = {INSTANCE_LABEL: self._settings.instance, "prsmd.organization": organization}
             known = client.networks(names=[name])
             if not any(network["Name"] == name for network in known):
@@ -182,7 +178,6 @@ class DockerRuntime:
                 )
             if not client.inspect_network(name)["Internal"]:
                 raise EngineError(f"network {name} exists but is not internal: remove it")
-            self._networks.add(name)
 
 
 class DockerImages:

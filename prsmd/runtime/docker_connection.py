@@ -7,6 +7,7 @@ thread of its own. Knows nothing of containers; the client is made by `docker.py
 
 import asyncio
 import contextlib
+import functools
 import socket
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
@@ -30,8 +31,9 @@ class Connections:
         self._settings = settings
         self._connect = connect
         self._streams: set[_Stream] = set()
-        self.looking = Lane(connect, _LOOKERS, settings.timeout_seconds)
-        self.changing = Lane(connect, _CHANGERS, settings.launch_timeout_seconds)
+        knock = functools.partial(_knock, settings.base_url, settings.timeout_seconds)
+        self.looking = Lane(connect, knock, _LOOKERS, settings.timeout_seconds)
+        self.changing = Lane(connect, knock, _CHANGERS, settings.launch_timeout_seconds)
 
     @contextlib.asynccontextmanager
     async def watch(
@@ -41,7 +43,7 @@ class Connections:
 
         Leaving the block frees its thread and connection.
         """
-        stream = _Stream(self._connect, what, self._settings.timeout_seconds, None)
+        stream = _Stream(self._connect_late, what, self._settings.timeout_seconds, None)
         async with self._opened(stream, "GET", path, options, {}) as chunks:
             yield chunks
 
@@ -51,9 +53,13 @@ class Connections:
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         """POST a long work and read its progress; being silent for too long fails it."""
         silence = self._settings.pull_silence_seconds
-        stream = _Stream(self._connect, what, silence, silence)
+        stream = _Stream(self._connect_late, what, silence, silence)
         async with self._opened(stream, "POST", path, options, headers) as chunks:
             yield chunks
+
+    def _connect_late(self, timeout_seconds: float, threads: int) -> Client:
+        _knock(self._settings.base_url, self._settings.timeout_seconds)
+        return self._connect(timeout_seconds, threads)
 
     @contextlib.asynccontextmanager
     async def _opened(
@@ -84,7 +90,10 @@ class Connections:
 class Lane:
     """A few threads that share one client and one timeout."""
 
-    def __init__(self, connect: Connect, threads: int, timeout_seconds: float) -> None:
+    def __init__(
+        self, connect: Connect, knock: Callable[[], None], threads: int, timeout_seconds: float
+    ) -> None:
+        self._knock = knock
         self._connect: Callable[[], Client] = lambda: connect(timeout_seconds, threads)
         self._timeout_seconds = timeout_seconds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="docker")
@@ -107,10 +116,22 @@ class Lane:
             self._client.close()
 
     def _connected(self) -> Client:
+        self._knock()
         with self._connecting:
             if self._client is None:
                 self._client = self._connect()
             return self._client
+
+
+def _knock(base_url: str, timeout_seconds: float) -> None:
+    """Raise OSError where nobody accepts connections.
+
+    The SDK forgets to close a Unix socket that it could not connect, and wraps the reason thrice.
+    """
+    if base_url.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as door:
+            door.settimeout(timeout_seconds)
+            door.connect(base_url.removeprefix("unix://"))
 
 
 class _Stream:

@@ -22,8 +22,9 @@ _STATES = {"created": ContainerState.CREATED, "configured": ContainerState.CREAT
 _STREAMS = {1: "stdout", 2: "stderr"}
 _FRAME_HEADER = 8
 _LONGEST_LINE = 64 * 1024
+_PART = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
 _REFERENCE = re.compile(
-    r"(?:[a-zA-Z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*"
+    rf"(?:[a-zA-Z0-9.-]+(?::[0-9]+)?/)?{_PART}(?:/{_PART})*"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?|sha256:[0-9a-f]{64}"
 )
 

@@ -1,13 +1,15 @@
 """A Docker engine of the tests' own, in folders of its own, that touches no other engine.
 
 It has no default bridge and forwards nothing. It writes iptables rules only where no other dockerd
-runs, whose rules its start would replace. A hook that does nothing stands in for NVIDIA's, so that device requests work.
+runs, whose rules its start would replace. A hook that does nothing stands in for NVIDIA's, so that
+device requests work.
 """
 
 import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -39,6 +41,7 @@ class PrivateEngine:
         self.folder = Path(tempfile.mkdtemp(prefix="prsmd-engine-"))
         self.url = f"unix://{self.folder}/docker.sock"
         self._live_restore = live_restore
+        self._noted = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._pool = _free_address_pool()
         self.has_firewall = _firewall_is_free()
@@ -52,6 +55,17 @@ class PrivateEngine:
         """The last lines the engine wrote."""
         path = self.folder / "log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-20:])
+
+    def forget_log(self) -> None:
+        """Begin to note requests anew; see `requests`."""
+        self._noted = (self.folder / "log").stat().st_size
+
+    def requests(self) -> list[str]:
+        """Return what was asked of the engine since `forget_log`, one line a request."""
+        with (self.folder / "log").open("rb") as log:
+            log.seek(self._noted)
+            lines = log.read().decode(errors="replace").splitlines()
+        return [line for line in lines if "Calling " in line]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -150,6 +164,7 @@ class PrivateEngine:
             *("-p", f"{self.folder}/pid", "-H", self.url),
             *("--containerd-namespace", self.folder.name),
             *("--containerd-plugins-namespace", f"{self.folder.name}-plugins"),
+            "--debug",  # notes every request
             *("--bridge=none", "--ip-forward=false", "--userland-proxy=false"),
             *(f"--iptables={str(self.has_firewall).lower()}", "--shutdown-timeout=1"),
             f"--default-address-pool=base={self._pool},size=24",
@@ -157,8 +172,12 @@ class PrivateEngine:
         ]
 
     def _answers(self) -> bool:
-        with contextlib.suppress(Exception), self.client() as client:
-            return bool(client.ping())
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            with contextlib.suppress(OSError):
+                connection.connect(self.url.removeprefix("unix://"))
+                connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: engine\r\n\r\n")
+                return b" 200 " in connection.recv(64)
         return False
 
     def _signal(self, number: int) -> None:
@@ -185,7 +204,7 @@ class PrivateEngine:
 
 
 def _firewall_is_free() -> bool:
-    """Tell whether iptables is there and no dockerd but ours uses it (PRSMD_TEST_FIREWALL=1: so)."""
+    """Tell whether iptables is there and no other dockerd uses it (or PRSMD_TEST_FIREWALL=1)."""
     if shutil.which("iptables", path=_PATH) is None:
         return False
     if os.environ.get("PRSMD_TEST_FIREWALL") == "1":

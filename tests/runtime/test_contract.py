@@ -1,0 +1,247 @@
+"""What every runtime must do. One suite for Docker, bare processes and the fake."""
+
+import asyncio
+import contextlib
+import dataclasses
+
+import pytest
+
+from prsmd.domain.errors import EngineError, ImageUnavailableError
+from prsmd.runtime.base import ContainerState, LogQuery
+from tests.runtime.harness import GPUS, launch_of, until_exited
+
+
+async def read(runtime, container, **query):
+    return [line async for line in runtime.logs(container.id, LogQuery(**query))]
+
+
+async def texts(runtime, container, **query):
+    return [line.text for line in await read(runtime, container, **query)]
+
+
+async def test_launching_twice_gives_the_same_container(runtime, model):
+    first = await runtime.launch(launch_of(model))
+    second = await runtime.launch(launch_of(model))
+    assert first.id == second.id
+    assert [found.id for found in await runtime.list()] == [first.id]
+
+
+async def test_launching_at_once_makes_one_container(runtime, model):
+    launched = await asyncio.gather(
+        *(runtime.launch(launch_of(model)) for _ in range(4)), return_exceptions=True
+    )
+    ids = {found.id for found in launched if not isinstance(found, Exception)}
+    assert len(ids) == 1
+    assert len(await runtime.list()) == 1
+
+
+async def test_launch_refuses_to_take_over_a_container_with_other_labels(runtime, model):
+    launch = launch_of(model)
+    await runtime.launch(launch)
+    other = dataclasses.replace(launch, labels=dataclasses.replace(launch.labels, slot=7))
+    with pytest.raises(EngineError, match="not this replica's"):
+        await runtime.launch(other)
+
+
+async def test_list_shows_labels_state_and_endpoint(runtime, model):
+    launch = launch_of(model)
+    launched = await runtime.launch(launch)
+    (listed,) = await runtime.list()
+    assert listed == launched
+    assert listed.labels == launch.labels
+    assert listed.state is ContainerState.RUNNING
+    assert listed.endpoint is not None
+
+
+async def test_a_model_answers_on_its_endpoint(runtime, harness, model):
+    container = await runtime.launch(launch_of(model))
+    await harness.ready(runtime, container)
+    environment = await harness.environment(container)
+    assert environment["PORT"] == str(container.endpoint.port)
+
+
+async def test_gpus_and_port_cannot_be_chosen_by_the_client(runtime, harness, model):
+    asked = {"NVIDIA_VISIBLE_DEVICES": "all", "CUDA_DEVICE_ORDER": "FASTEST_FIRST", "PORT": "1"}
+    container = await runtime.launch(launch_of(model, A="b", **asked))
+    await harness.ready(runtime, container)
+    environment = await harness.environment(container)
+    assert environment["NVIDIA_VISIBLE_DEVICES"] == "void"
+    assert environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert environment["PORT"] == str(container.endpoint.port)
+    assert environment["A"] == "b"
+
+
+async def test_a_replica_sees_exactly_its_gpus(runtime, harness, model):
+    container = await runtime.launch(launch_of(model, gpus=GPUS))
+    await harness.ready(runtime, container)
+    environment = await harness.environment(container)
+    assert environment["NVIDIA_VISIBLE_DEVICES"] == ",".join(GPUS)
+
+
+async def test_an_exit_code_stays_visible_until_removed(runtime, harness, model):
+    container = await runtime.launch(launch_of(model))
+    await harness.ready(runtime, container)
+    with contextlib.suppress(ConnectionError):
+        await harness.end(container, 42)
+    ended = await until_exited(runtime)
+    assert (ended.exit_code, ended.out_of_memory, ended.endpoint) == (42, False, None)
+    assert ended.finished_at is not None
+    assert (await runtime.launch(launch_of(model))).state is ContainerState.EXITED
+    await runtime.stop(ended.id, 1)
+    assert await runtime.list() == []
+
+
+async def test_the_last_words_of_a_crashed_container_can_be_read(runtime, harness, model):
+    container = await runtime.launch(launch_of(model))
+    await harness.ready(runtime, container)
+    await harness.print_lines(container, "cannot go on", stream="stderr")
+    with contextlib.suppress(ConnectionError):
+        await harness.end(container, 1)
+    await until_exited(runtime)
+    (line,) = await read(runtime, container, tail=1)
+    assert (line.stream, line.text) == ("stderr", "cannot go on")
+
+
+async def test_stop_removes_and_is_content_with_what_is_gone(runtime, model):
+    container = await runtime.launch(launch_of(model))
+    await runtime.stop(container.id, 5)
+    assert await runtime.list() == []
+    await runtime.stop(container.id, 5)
+
+
+async def test_stop_leaves_containers_of_others_alone(runtime, harness, model):
+    theirs = harness.runtime("theirs")
+    try:
+        container = await theirs.launch(launch_of(model, instance="theirs"))
+        with pytest.raises(EngineError, match="not of this instance"):
+            await runtime.stop(container.id, 0)
+        (left,) = await theirs.list()
+        assert left.state is ContainerState.RUNNING
+        await theirs.stop(container.id, 0)
+    finally:
+        await theirs.close()
+
+
+async def test_containers_of_others_are_invisible(runtime, harness, model):
+    theirs = harness.runtime("theirs")
+    try:
+        container = await theirs.launch(launch_of(model, instance="theirs"))
+        assert await runtime.list() == []
+        with pytest.raises(EngineError, match="not of this instance"):
+            await texts(runtime, container)
+        with pytest.raises(EngineError, match="not this replica's"):
+            await runtime.launch(launch_of(model))
+        await theirs.stop(container.id, 0)
+    finally:
+        await theirs.close()
+
+
+async def test_a_new_driver_finds_what_an_old_one_left(runtime, harness, model):
+    old = harness.runtime()
+    launched = await old.launch(launch_of(model))
+    await harness.ready(old, launched)
+    await old.close()
+    assert await runtime.list() == [launched]
+    await harness.print_lines(launched, "still here")
+    assert (await texts(runtime, launched, tail=1)) == ["still here"]
+
+
+async def test_logs_give_the_last_lines_oldest_first(runtime, harness, model):
+    container = await runtime.launch(launch_of(model))
+    await harness.ready(runtime, container)
+    await harness.print_lines(container, *(f"line {number}" for number in range(20)))
+    async with contextlib.aclosing(runtime.logs(container.id, LogQuery(follow=True))) as lines:
+        async for line in lines:
+            if line.text == "line 19":
+                break
+    assert await texts(runtime, container, tail=3) == ["line 17", "line 18", "line 19"]
+    assert len(await texts(runtime, container)) == 21
+    assert await texts(runtime, container, tail=0) == []
+
+
+async def test_logs_since_a_moment_leave_out_what_was_before(runtime, harness, model):
+    container = await runtime.launch(launch_of(model))
+    await harness.ready(runtime, container)
+    await harness.print_lines(container, "before")
+    before = await anext(
+        line
+        async for line in runtime.logs(container.id, LogQuery(follow=True))
+        if line.text == "before"
+    )
+    await harness.print_lines(container, "after")
+    following = runtime.logs(container.id, LogQuery(since=before.at + 1e-6, follow=True))
+    async with contextlib.aclosing(following) as lines:
+        assert (await anext(lines)).text == "after"
+
+
+async def test_following_logs_ends_with_the_container(runtime, harness, model):
+    container = await runtime.launch(launch_of(model))
+    await harness.ready(runtime, container)
+    seen = []
+    async for line in runtime.logs(container.id, LogQuery(tail=1, follow=True)):
+        seen.append(line.text)
+        if line.text == "listening":
+            await harness.print_lines(container, "last")
+        if line.text == "last":
+            with contextlib.suppress(ConnectionError):
+                await harness.end(container, 0)
+    assert seen == ["listening", "last"]
+
+
+async def test_followers_that_are_cancelled_leave_the_driver_usable(runtime, harness, model):
+    container = await runtime.launch(launch_of(model))
+    await harness.ready(runtime, container)
+
+    async def follow(begun):
+        async for _ in runtime.logs(container.id, LogQuery(follow=True)):
+            begun.set()
+
+    for _ in range(20):
+        begun = asyncio.Event()
+        follower = asyncio.create_task(follow(begun), name="follower")
+        await begun.wait()
+        follower.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await follower
+    assert len(await runtime.list()) == 1
+
+
+async def test_logs_of_an_unknown_container_are_an_error(runtime):
+    with pytest.raises(EngineError):
+        await texts(runtime, dataclasses.make_dataclass("Gone", ["id"])("no-such-container"))
+
+
+async def test_events_hint_at_changes(runtime, model):
+    async with contextlib.aclosing(runtime.events()) as events:
+        await anext(events)
+        container = await runtime.launch(launch_of(model))
+        await anext(events)
+        await runtime.stop(container.id, 0)
+        await anext(events)
+
+
+async def test_an_image_that_is_here_resolves_to_its_content(runtime, harness):
+    image = await runtime.images.resolve(harness.image)
+    assert image.reference == harness.image
+    assert "sha256:" in image.digest
+    assert image.size_bytes > 0
+    assert harness.image in {found.reference for found in await runtime.images.list()}
+
+
+async def test_an_unknown_image_resolves_to_nothing_and_cannot_be_pulled(runtime):
+    unknown = "127.0.0.1:1/nobody/nothing:1"
+    assert await runtime.images.resolve(unknown) is None
+    with pytest.raises(ImageUnavailableError, match="nothing"):
+        await runtime.images.pull(unknown, lambda _: None)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc", "a/../../b", "", "x y", "A" * 600, "a%2e"])
+async def test_a_reference_leads_nowhere_else(runtime, name):
+    assert await runtime.images.resolve(name) is None
+    with pytest.raises(ImageUnavailableError):
+        await runtime.images.pull(name, lambda _: None)
+
+
+async def test_launching_an_image_that_is_gone_says_so(runtime):
+    with pytest.raises(ImageUnavailableError):
+        await runtime.launch(launch_of("sha256:" + "0" * 64))

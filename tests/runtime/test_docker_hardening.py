@@ -1,0 +1,220 @@
+"""What a container can and cannot do, seen from inside a real one and from the engine."""
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from prsmd.domain.errors import EngineError, EngineUnreachableError
+from prsmd.domain.quantity import MIB
+from prsmd.domain.spec import Security
+from prsmd.runtime.base import ContainerState, LogQuery
+from prsmd.runtime.docker import DockerRuntime, DockerSettings
+from prsmd.runtime.docker_config import container_name, network_name, written
+from tests.runtime.harness import GPUS, ask, launch_of, until_exited, until_line
+from tests.support.engine import MODEL_IMAGE
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+async def runtime(engine):
+    driver = DockerRuntime(
+        DockerSettings(instance="ours", base_url=engine.url, timeout_seconds=2, pids_limit=64)
+    )
+    yield driver
+    await driver.close()
+
+
+@pytest.fixture
+async def model(runtime):
+    return (await runtime.images.resolve(MODEL_IMAGE)).digest
+
+
+async def listening(runtime, launch):
+    container = await runtime.launch(launch)
+    await until_line(runtime, container, "listening")
+    return container
+
+
+def inspect(engine, container_id):
+    with engine.client() as client:
+        return client.api.inspect_container(container_id)
+
+
+async def test_a_model_has_no_privileges(runtime, model):
+    limits = await ask(await listening(runtime, launch_of(model)), "/limits")
+    assert set(limits["CapEff"]) == set(limits["CapBnd"]) == {"0"}
+    assert limits["NoNewPrivs"] == "1"
+    assert limits["Seccomp"] == "2"
+    assert set(limits["Uid"].split()) == set(limits["Gid"].split()) == {"65534"}
+    assert limits["init"] == "docker-init"
+
+
+async def test_a_model_writes_only_to_a_small_tmp(runtime, model):
+    limits = await ask(await listening(runtime, launch_of(model)), "/limits")
+    assert limits["writable"] == ["/tmp"]
+    (tmp,) = [line for line in limits["mounts"].splitlines() if " /tmp " in line]
+    assert {"noexec", "nosuid", "nodev", f"size={128 * MIB // 1024}k"} <= set(
+        tmp.split()[3].split(",")
+    )
+
+
+async def test_loosenings_that_were_asked_for_are_granted_and_no_more(runtime, model):
+    security = Security(run_as_user=0, writable_root=True)
+    limits = await ask(await listening(runtime, launch_of(model, security=security)), "/limits")
+    assert "/etc" in limits["writable"]
+    assert set(limits["CapEff"]) == {"0"}
+
+
+async def test_the_engine_enforces_what_was_reserved(runtime, engine, model):
+    container = await runtime.launch(launch_of(model, gpus=GPUS))
+    raw = inspect(engine, container.id)
+    host = raw["HostConfig"]
+    assert host["Memory"] == host["MemorySwap"] == 128 * MIB
+    assert host["NanoCpus"] == 500_000_000
+    assert host["PidsLimit"] == 64
+    assert host["RestartPolicy"]["Name"] == "no"
+    assert host["LogConfig"]["Config"] == {"max-size": str(5 * MIB), "max-file": "2"}
+    assert host["DeviceRequests"][0]["DeviceIDs"] == list(GPUS)
+    assert host["DeviceRequests"][0]["Capabilities"] == [["gpu"]]
+
+
+async def test_no_port_is_published_and_no_host_path_mounted(runtime, engine, model):
+    raw = inspect(engine, (await runtime.launch(launch_of(model))).id)
+    assert not raw["HostConfig"]["PortBindings"]
+    assert not raw["HostConfig"]["Binds"]
+    assert raw["Mounts"] == []
+    assert not raw["HostConfig"]["Privileged"]
+    assert list(raw["NetworkSettings"]["Networks"]) == [network_name("prsmd", "company")]
+
+
+async def test_each_organization_has_an_internal_network_of_its_own(runtime, engine, model):
+    launch = launch_of(model)
+    labels = dataclasses.replace(launch.labels, organization="Company!", replica="replica-2")
+    await runtime.launch(launch)
+    await runtime.launch(dataclasses.replace(launch, labels=labels))
+    with engine.client() as client:
+        networks = [n.attrs for n in client.networks.list() if n.name.startswith("prsmd-")]
+    assert len(networks) == 2
+    assert all(network["Internal"] for network in networks)
+
+
+async def test_a_network_that_is_not_internal_is_refused(runtime, engine, model):
+    with engine.client() as client:
+        client.networks.create(network_name("prsmd", "company"), driver="bridge")
+    with pytest.raises(EngineError, match="not internal"):
+        await runtime.launch(launch_of(model))
+    assert await runtime.list() == []
+
+
+async def test_a_network_removed_behind_our_back_is_made_again(runtime, engine, model):
+    await runtime.stop((await runtime.launch(launch_of(model))).id, 0)
+    with engine.client() as client:
+        client.networks.prune()
+    container = await runtime.launch(launch_of(model))
+    assert container.state is ContainerState.RUNNING
+
+
+async def test_eating_too_much_memory_is_told_apart_from_a_crash(runtime, model):
+    launch = launch_of(model, memory_bytes=32 * MIB, EAT_MEMORY=str(256 * MIB))
+    await runtime.launch(launch)
+    ended = await until_exited(runtime)
+    assert (ended.out_of_memory, ended.exit_code) == (True, 137)
+
+
+async def test_a_container_that_ignores_sigterm_is_killed_after_its_grace(runtime, model):
+    container = await listening(runtime, launch_of(model, IGNORE_TERM="1", CHILDREN="2"))
+    await runtime.stop(container.id, 1)
+    assert await runtime.list() == []
+
+
+async def test_labels_alone_do_not_make_a_container_ours(runtime, engine, model):
+    labels = written(launch_of(model).labels, 8080)
+    with engine.client() as client:
+        stranger = client.containers.run(
+            MODEL_IMAGE, labels=labels, name="stranger", network_mode="none", detach=True,
+            environment={"PORT": "1234"},
+        )  # fmt: skip
+        assert await runtime.list() == []
+        with pytest.raises(EngineError, match="not of this instance"):
+            await runtime.stop(stranger.id, 0)
+        stranger.reload()
+        assert stranger.status == "running"
+
+
+async def test_a_container_of_that_name_without_our_labels_is_not_taken_over(
+    runtime, engine, model
+):
+    with engine.client() as client:
+        client.containers.create(MODEL_IMAGE, name=container_name("replica-1"), network_mode="none")
+    with pytest.raises(EngineError, match="not this replica's"):
+        await runtime.launch(launch_of(model))
+
+
+async def test_a_container_that_was_created_and_not_started_is_started(runtime, engine, model):
+    launch = launch_of(model)
+    await runtime.stop((await runtime.launch(launch)).id, 0)  # makes the network
+    with engine.client() as client:
+        client.containers.create(
+            MODEL_IMAGE, name=container_name("replica-1"), labels=written(launch.labels, 8080),
+            network=network_name("prsmd", "company"), environment={"PORT": "8080"},
+        )  # fmt: skip
+    (half_made,) = await runtime.list()
+    assert half_made.state is ContainerState.CREATED
+    assert (await runtime.launch(launch)).state is ContainerState.RUNNING
+
+
+async def test_what_the_engine_refuses_comes_back_in_its_words(runtime, model):
+    with pytest.raises(EngineError, match=r"(?i)minimum memory limit"):
+        await runtime.launch(launch_of(model, memory_bytes=MIB))
+
+
+async def test_a_command_that_is_not_there_ends_with_its_name_in_the_log(runtime, model):
+    launch = dataclasses.replace(launch_of(model), command=("/no/such/program",))
+    container = await runtime.launch(launch)
+    assert (await until_exited(runtime)).exit_code == 127
+    lines = [line.text async for line in runtime.logs(container.id, LogQuery())]
+    assert any("/no/such/program" in line for line in lines)
+
+
+async def test_a_steady_state_costs_one_call_for_each_look(runtime, engine, model):
+    await runtime.launch(launch_of(model))
+    before = await runtime.list()
+    engine.forget_log()
+    assert await runtime.list() == before
+    calls = [line for line in engine.requests() if "/containers/" in line]
+    assert len(calls) == 1
+    assert "/containers/json" in calls[0]
+
+
+async def test_a_hung_engine_costs_bounded_time_and_says_so(runtime, engine):
+    await runtime.list()
+    engine.pause()
+    with pytest.raises(EngineUnreachableError, match=r"(does not answer|cannot reach)"):
+        await asyncio.wait_for(runtime.list(), 20)
+    engine.resume()
+    assert await runtime.list() == []
+
+
+async def test_streams_end_when_the_engine_goes_and_work_again_afterwards(runtime, engine, model):
+    container = await listening(runtime, launch_of(model))
+    events = runtime.events()
+    await anext(events)
+    engine.restart()
+    async for _ in events:  # hints that the containers died, then the end
+        pass
+    (ended,) = await runtime.list()
+    assert ended.state is ContainerState.EXITED
+    await anext(runtime.events())
+    lines = [line.text async for line in runtime.logs(container.id, LogQuery())]
+    assert lines == ["listening"]
+
+
+async def test_no_engine_is_an_error_of_its_own(tmp_path):
+    url = f"unix://{tmp_path}/nobody.sock"
+    runtime = DockerRuntime(DockerSettings(instance="ours", base_url=url))
+    for verb in (runtime.list, lambda: anext(runtime.events())):
+        with pytest.raises(EngineUnreachableError, match="cannot reach the engine"):
+            await verb()
+    await runtime.close()

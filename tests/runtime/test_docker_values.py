@@ -1,0 +1,176 @@
+"""What is written for an engine and read from it, without one."""
+
+import dataclasses
+import json
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prsmd.runtime.base import Labels
+from prsmd.runtime.docker_config import (
+    DockerSettings,
+    container_config,
+    network_name,
+    read,
+    written,
+)
+from prsmd.runtime.docker_reading import (
+    LogFrames,
+    PullMessages,
+    image,
+    is_reference,
+    split_reference,
+    timestamp,
+)
+from tests.runtime.harness import GPUS, launch_of
+
+SETTINGS = DockerSettings(instance="ours")
+AT = "2026-01-02T03:04:05.678901234Z"
+ID = "sha256:" + "a" * 64
+PINNED = "sha256:" + "b" * 64
+
+
+def frame(text, stream=1):
+    payload = f"{AT} {text}".encode()
+    return struct.pack(">BxxxL", stream, len(payload)) + payload
+
+
+def test_labels_come_back_as_they_were_written():
+    labels = launch_of(ID).labels
+    assert read(written(labels, 8080)) == labels
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Labels)])
+def test_a_container_lacking_any_label_is_not_ours(field):
+    texts = written(launch_of(ID).labels, 8080)
+    del texts[f"prsmd.{field.replace('_', '-')}"]
+    assert read(texts) is None
+
+
+@given(st.text(), st.text())
+def test_two_organizations_never_share_a_network(one, other):
+    names = network_name("prsmd", one), network_name("prsmd", other)
+    assert (names[0] == names[1]) == (one == other)
+    assert all(name.replace("-", "").isalnum() and len(name) <= 63 for name in names)
+
+
+def test_command_and_arguments_replace_those_of_the_image_only_where_given():
+    launch = launch_of(ID)
+    plain = container_config(launch, SETTINGS)
+    assert "Entrypoint" not in plain
+    assert "Cmd" not in plain
+    args = container_config(dataclasses.replace(launch, args=("x",)), SETTINGS)
+    assert ("Entrypoint" in args, args["Cmd"]) == (False, ["x"])
+    command = container_config(dataclasses.replace(launch, command=("run",)), SETTINGS)
+    assert (command["Entrypoint"], command["Cmd"]) == (["run"], [])
+
+
+def test_devices_are_requested_by_uuid_and_only_where_reserved():
+    assert container_config(launch_of(ID), SETTINGS)["HostConfig"]["DeviceRequests"] == []
+    requests = container_config(launch_of(ID, gpus=GPUS), SETTINGS)["HostConfig"]["DeviceRequests"]
+    assert requests == [{"DeviceIDs": list(GPUS), "Capabilities": [["gpu"]]}]
+
+
+@given(st.lists(st.integers(1, 40)), st.lists(st.text("ab é"), max_size=5))
+def test_log_lines_are_the_same_however_the_bytes_are_cut(cuts, texts):
+    data = b"".join(frame(f"{text}\n", 1 + index % 2) for index, text in enumerate(texts))
+    frames, lines, start = LogFrames(), [], 0
+    for size in [*cuts, len(data)]:
+        lines.extend(frames.feed(data[start : start + size]))
+        start += size
+    assert [(line.stream, line.text) for line in lines] == [
+        (("stdout", "stderr")[index % 2], text) for index, text in enumerate(texts)
+    ]
+    assert not list(frames.rest())
+
+
+def test_a_line_in_several_frames_is_one_line():
+    frames = LogFrames()
+    data = frame("one ") + frame("other\n", stream=2) + frame("line\n")
+    assert [line.text for line in frames.feed(data)] == ["other", "one line"]
+
+
+def test_a_line_that_never_ended_is_still_given():
+    frames = LogFrames()
+    assert list(frames.feed(frame("cut"))) == []
+    assert [line.text for line in frames.rest()] == ["cut"]
+
+
+def test_times_keep_their_decimals():
+    assert timestamp("1970-01-01T00:00:10.5Z") == 10.5
+    assert timestamp("1970-01-01T01:00:00+01:00") == 0.0
+    with pytest.raises(ValueError, match="not a time"):
+        timestamp("soon")
+
+
+@pytest.mark.parametrize(
+    ("reference", "parts"),
+    [
+        ("python", ("python", "latest")),
+        ("company/analyzer:v2.1", ("company/analyzer", "v2.1")),
+        ("registry:5000/a/b", ("registry:5000/a/b", "latest")),
+        ("registry:5000/a/b:1", ("registry:5000/a/b", "1")),
+        (f"a/b:1@{PINNED}", ("a/b", PINNED)),
+    ],
+)
+def test_references_are_split_as_docker_does(reference, parts):
+    assert is_reference(reference)
+    assert split_reference(reference) == parts
+
+
+@pytest.mark.parametrize(
+    "text", ["", "../a", "a//b", "a b", "A/b:", "a:..", "a?x=1", "a#b", "/a", "a/", "a@sha256:1"]
+)
+def test_what_is_no_reference_never_reaches_the_engine(text):
+    assert not is_reference(text)
+
+
+def test_an_image_is_pinned_by_the_digest_of_the_repository_asked_for():
+    raw = {"Id": ID, "Size": 7, "RepoDigests": [f"other@{ID}", f"python@{PINNED}"]}
+    assert image(raw, "docker.io/library/python:3.11").digest == f"python@{PINNED}"
+    assert image(raw, "elsewhere/python:3.11").digest == ID
+    assert image({"Id": ID, "Size": 7, "RepoDigests": None}, "x").digest == ID
+
+
+def test_an_image_tells_its_variables():
+    raw = {"Id": ID, "Size": 7, "Config": {"Env": ["A=b=c", "broken"]}}
+    assert image(raw, "x").environment == {"A": "b=c"}
+
+
+def pull(*messages):
+    return "".join(json.dumps(message) + "\r\n" for message in messages).encode()
+
+
+def downloading(layer, current, total):
+    detail = {"current": current, "total": total}
+    return {"status": "Downloading", "id": layer, "progressDetail": detail}
+
+
+def test_a_pull_adds_up_its_layers_and_never_goes_back():
+    messages = PullMessages()
+    steps = messages.feed(
+        pull(
+            {"status": "Pulling from a/b", "id": "1"},
+            downloading("x", 10, 100),
+            downloading("y", 5, 50),
+            {"status": "Download complete", "id": "x"},
+            {"status": "Extracting", "id": "x", "progressDetail": {"current": 1, "total": 100}},
+            {"status": "Pull complete", "id": "y"},
+        )
+    )
+    seen = [(step.done_bytes, step.total_bytes) for step in steps]
+    assert seen == [(0, None), (10, 100), (15, 150), (105, 150), (105, 150), (150, 150)]
+
+
+def test_a_message_cut_in_two_is_read_once():
+    messages, data = PullMessages(), pull(downloading("x", 1, 2))
+    assert list(messages.feed(data[:9])) == []
+    assert len(list(messages.feed(data[9:]))) == 1
+
+
+def test_a_pull_keeps_the_engines_reason():
+    messages = PullMessages()
+    list(messages.feed(pull({"error": "denied", "errorDetail": {"message": "denied"}})))
+    assert messages.error == "denied"
