@@ -73,7 +73,8 @@ async def _configure(tx: Tx, pragmas: tuple[str, ...]) -> None:
 
 
 async def _refuse_damage(tx: Tx, path: Path) -> None:
-    problems = [row[0] for row in await tx.execute_fetchall("PRAGMA quick_check(5)")]
+    rows = await tx.execute_fetchall("PRAGMA quick_check(5)")
+    problems = [line for row in rows for line in str(row[0]).splitlines()]
     if problems != ["ok"]:
         raise StoreDamagedError(
             f"{path} is damaged: {'; '.join(problems)}. Restore a backup, or move the file away.",

@@ -139,7 +139,7 @@ async def _copy_to(tx: Tx, path: Path) -> None:
         finally:
             target.close()
         _publish(partial, path)
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
         raise BackupError(f"The backup could not be written: {error}.") from error
     finally:
         partial.unlink(missing_ok=True)

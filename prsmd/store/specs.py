@@ -26,6 +26,6 @@ def spec_hash(spec: Spec) -> str:
     Equal specs have equal hashes, whatever the order of their fields or variables, and whether a
     number was written `300` or `300.0`.
     """
-    plain = _SPEC.dump_python(decode(encode(spec)), mode="json")
+    plain = _SPEC.dump_python(spec, mode="json")
     canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -12,7 +12,7 @@ import pytest
 from prsmd.domain.errors import StorageFullError
 from prsmd.store import meta
 from prsmd.store.db import Database, WriterLimits
-from prsmd.store.errors import StoreFailedError
+from prsmd.store.errors import BackupError, StoreFailedError
 
 KILLS = 10
 WRITER = """
@@ -213,3 +213,14 @@ async def test_an_io_error_while_writing_back_is_fatal_after_the_writes_were_kep
     async with reopened.read() as tx:
         assert {await meta.get(tx, f"fill-{n}") for n in range(90, 100)} == {"kept"}
     await reopened.close()
+
+
+async def test_a_backup_that_does_not_fit_leaves_nothing_and_the_store_as_it_was(
+    database, tmp_path
+):
+    await _fill(database, 40)
+    with no_file_larger_than(32 * 1024), pytest.raises(BackupError):
+        await database.backup(tmp_path / "copy")
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+    assert database.writable
+    await database.write(lambda tx: meta.set(tx, "still", "works"))
