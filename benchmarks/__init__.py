@@ -1,0 +1,1 @@
+"""Measurements that scripts/bench runs: each states what it measures and how."""
