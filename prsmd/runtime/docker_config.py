@@ -98,8 +98,9 @@ def _host_config(launch: Launch, settings: DockerSettings, network: str) -> dict
     return {
         "NetworkMode": network,
         # The engine's resolver forwards names to the host's even from an internal network; a name
-        # server that is not there closes that way out.
+        # server that is not there closes that way out, and fails soon for who tries it.
         "Dns": ["127.0.0.1"],
+        "DnsOptions": ["timeout:1", "attempts:1"],
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
         "ReadonlyRootfs": not launch.security.writable_root,

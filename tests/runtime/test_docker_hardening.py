@@ -7,6 +7,7 @@ import pytest
 
 from prsmd.domain.errors import EngineError, EngineUnreachableError
 from prsmd.domain.quantity import MIB
+from prsmd.domain.replica import Endpoint
 from prsmd.domain.spec import Security
 from prsmd.runtime.base import ContainerState, LogQuery
 from prsmd.runtime.docker import DockerRuntime, DockerSettings
@@ -218,3 +219,21 @@ async def test_no_engine_is_an_error_of_its_own(tmp_path):
         with pytest.raises(EngineUnreachableError, match="cannot reach the engine"):
             await verb()
     await runtime.close()
+
+
+async def test_a_container_cannot_leave_its_network(runtime, engine, model):
+    if not engine.has_firewall:
+        pytest.skip("another dockerd runs here: this engine writes no firewall rules")
+    container = await listening(runtime, launch_of(model))
+    theirs = launch_of(model, "replica-2")
+    theirs = dataclasses.replace(
+        theirs, labels=dataclasses.replace(theirs.labels, organization="other")
+    )
+    other = await listening(runtime, theirs)
+    addresses = [other.endpoint, Endpoint("192.0.2.1", 53)]  # another organization's; the world's
+    for address in addresses:
+        asked = {"host": address.host, "port": address.port}
+        assert (await ask(container, "/connect", asked))["error"] is not None
+    itself = {"host": container.endpoint.host, "port": container.endpoint.port}
+    assert (await ask(container, "/connect", itself))["error"] is None
+    assert (await ask(container, "/resolve", {"name": "example.org"}))["error"] is not None

@@ -5,6 +5,7 @@
     POST /log      {"lines": [...], "stream": "stdout" | "stderr"}: prints them
     POST /exit     {"code": n}: ends at once
     POST /eat      {"bytes": n}: takes that much memory and keeps it
+    POST /connect  {"host", "port"}, POST /resolve {"name"}: {"error": what came in the way}
     GET  /environment, /process, /limits: what a test wants to see from inside
 
 START_DELAY   seconds before it listens            NEVER_READY   /health says 503 for ever
@@ -21,6 +22,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -92,6 +94,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, {})
         elif self.path == "/exit":
             end(body.get("code"))
+        elif self.path in {"/connect", "/resolve"}:
+            self.answer(200, {"error": way_out(body)})
         elif self.path == "/eat":
             eat(body["bytes"])
             self.answer(200, {})
@@ -140,6 +144,18 @@ def limits():
         "writable": [path for path in ("/", "/etc", "/model", "/tmp", "/var") if writable(path)],
         "init": pathlib.Path("/proc/1/comm").read_text().strip(),
     }
+
+
+def way_out(body):
+    """Try to reach a host or resolve a name; return what came in the way."""
+    try:
+        if "name" in body:
+            socket.getaddrinfo(body["name"], 80)
+        else:
+            socket.create_connection((body["host"], body["port"]), timeout=2).close()
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def writable(folder):
