@@ -118,7 +118,7 @@ class AsyncTransport:
             ) as answer:
                 raw = await answer.read()
         except (aiohttp.ClientError, OSError) as error:
-            raise self._translated(error) from error
+            raise self._translated(error, call) from error
         return read_answer(call, answer.status, answer.headers, raw)
 
     async def _events(
@@ -142,13 +142,15 @@ class AsyncTransport:
                     for event in parser.feed(chunk):
                         yield event
         except (aiohttp.ClientError, OSError) as error:
-            raise self._translated(error) from error
+            raise self._translated(error, follow) from error
 
     def _url(self, request: Call[Any] | Follow[Any]) -> URL:
         """Return a request's URL, quoted once and then left as it is."""
         return URL(self.target.url + path_of(request, self.target), encoded=True)
 
-    def _translated(self, error: aiohttp.ClientError | OSError) -> PRSMError:
+    def _translated(
+        self, error: aiohttp.ClientError | OSError, request: Call[Any] | Follow[Any]
+    ) -> PRSMError:
         """Return our error for one of aiohttp's or the system's."""
         if isinstance(error, PRSMError):
             return error
@@ -160,7 +162,7 @@ class AsyncTransport:
             return unreachable(self.target, TimeoutError("connecting took too long"))
         if isinstance(error, aiohttp.ClientResponseError):
             return UnexpectedAnswerError(f"{self.target} does not speak this API: {error.message}")
-        return cut(self.target)
+        return cut(self.target, request)
 
     async def _open_session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()

@@ -102,9 +102,12 @@ def unreachable(target: Target, cause: BaseException) -> PRSMError:
     return DaemonUnreachableError(f"prsmd cannot be reached at {target}: {cause}")
 
 
-def cut(target: Target) -> ConnectionCutError:
+def cut(target: Target, request: Call[Any] | Follow[Any]) -> ConnectionCutError:
     """Return the error for a connection that ended too early."""
-    return ConnectionCutError(f"the connection to {target} was cut before the answer arrived")
+    message = f"the connection to {target} was cut before the answer arrived"
+    if isinstance(request, Call) and request.method != "GET":
+        message += "; the request may have been carried out"
+    return ConnectionCutError(message)
 
 
 def timed_out(target: Target, seconds: float) -> ClientTimeoutError:

@@ -105,7 +105,7 @@ class SyncClient:
             raw = answer.read()
             return read_answer(call, answer.status, dict(answer.headers), raw)
         except (http.client.HTTPException, OSError) as error:
-            raise self._translated(error) from error
+            raise self._translated(error, call) from error
         finally:
             connection.close()
 
@@ -123,7 +123,7 @@ class SyncClient:
             while chunk := self._chunk(answer):
                 yield from parser.feed(chunk)
         except (http.client.HTTPException, OSError) as error:
-            raise self._translated(error) from error
+            raise self._translated(error, follow) from error
         finally:
             connection.close()
 
@@ -159,7 +159,9 @@ class SyncClient:
         connection.sock.settimeout(timeout)
         return connection
 
-    def _translated(self, error: http.client.HTTPException | OSError) -> PRSMError:
+    def _translated(
+        self, error: http.client.HTTPException | OSError, request: Call[Any] | Follow[Any]
+    ) -> PRSMError:
         """Return our error for one of http.client's or the system's."""
         if isinstance(error, PRSMError):
             return error
@@ -170,7 +172,7 @@ class SyncClient:
         ):
             return UnexpectedAnswerError(f"{self.target} does not speak HTTP")
         if isinstance(error, http.client.IncompleteRead | OSError):
-            return cut(self.target)
+            return cut(self.target, request)
         return UnexpectedAnswerError(f"{self.target} does not speak this API: {error!r}")
 
 

@@ -87,7 +87,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
             "deployment": deployment.deployment_id,
             "model": deployment.model_id,
             "status": deployment.status,
-            "ready in": deployment.estimated_deployment_time,
+            "estimated time": deployment.estimated_deployment_time,
             "resources": ", ".join(f"{name} {amount}" for name, amount in given.items()),
             "endpoint": deployment.endpoint_url,
         }
@@ -120,7 +120,10 @@ def _wait(session: Session, deployment: Deployment) -> int:
     from .progress import wait_until_up
 
     expected = deployment.estimated_deployment_time
-    note(f"{deployment.deployment_id} accepted" + (f", ready in {expected}" if expected else ""))
+    note(
+        f"{deployment.deployment_id} accepted"
+        + (f"; estimated time: {expected}" if expected else "")
+    )
     status = wait_until_up(session, deployment.deployment_id)
     if session.as_json:
         show_json(status.raw)

@@ -16,7 +16,7 @@ _CODES = (  # the first that fits decides
     (
         errors.ConnectionCutError,
         NOT_RUNNING,
-        "It may have been carried out: look before you try again.",
+        "Look at what became of it (prsmctl status) before you try again.",
     ),
     (
         errors.DaemonUnreachableError,
@@ -43,7 +43,9 @@ def report(error: errors.PRSMError) -> int:
     code, hint = next(((c, h) for kind, c, h in _CODES if isinstance(error, kind)), (FAILED, ""))
     if isinstance(error, errors.PermissionDeniedError) and error.status is None:
         hint = _SOCKET_HINT
-    lines = [f"prsmctl: {error.message}", *_wrong_fields(error), *_last_lines(error)]
+    fields = _wrong_fields(error)
+    message = f"{len(fields)} fields are wrong:" if fields else error.message
+    lines = [f"prsmctl: {message}", *fields, *_last_lines(error)]
     if error.retry_after is not None:
         hint = hint or f"Try again in {error.retry_after:g} s."
     if hint:
@@ -55,7 +57,7 @@ def report(error: errors.PRSMError) -> int:
 
 
 def _wrong_fields(error: errors.PRSMError) -> list[str]:
-    """Return one line for each wrong field, unless the message says it all."""
+    """Return one line for each of several wrong fields; of one, the message says it all."""
     if not isinstance(error, errors.InvalidInputError) or len(error.validation_errors) < 2:
         return []
     return [f"  {item.get('field')}: {item.get('error')}" for item in error.validation_errors]
