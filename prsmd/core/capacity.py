@@ -21,7 +21,8 @@ def capacity_of(observed: Observed, replicas: Iterable[Replica]) -> Capacity:
         strangers=observed.strangers,
         gpus_unknown=_why_unknown(node.gpus),
     )
-    return reserve(empty, [replica for replica in replicas if replica.active])
+    active = [replica for replica in replicas if replica.active]
+    return reserve(empty, sorted(active, key=lambda replica: (replica.created_at, replica.id)))
 
 
 def reserve(capacity: Capacity, replicas: Iterable[Replica]) -> Capacity:

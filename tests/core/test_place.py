@@ -218,6 +218,14 @@ def test_capacity_counts_active_replicas_only_and_knows_who_holds_what():
     assert seen.gpus_unknown is None
 
 
+def test_a_reason_names_holders_in_the_same_order_however_the_rows_come():
+    rows = [holding(on("GPU-0", millis=500, memory=0), name) for name in ("b", "a")]
+    sees = observed(here=node(gpu()))
+    orders = [refusal(HALF_GPU, capacity_of(sees, order)) for order in (rows, rows[::-1])]
+    assert orders[0] == orders[1]
+    assert "1 of it reserved by a, b, 0.5 asked" in orders[0].reasons[0]
+
+
 @pytest.mark.parametrize(
     ("sample", "words"),
     [

@@ -16,23 +16,33 @@ from prsmd.domain.replica import ReplicaState
 from tests.core.cases import HALF_GPU, ONE_GPU, SMALL
 from tests.core.world import FOREIGN, POLICY, Fate, World, derive
 
+NUMBERS = st.integers(0, 3)
+DEPLOYS = st.tuples(
+    st.just("deploy"),
+    st.tuples(st.sampled_from([SMALL, ONE_GPU, HALF_GPU]), NUMBERS, st.sampled_from(Fate)),
+)
+TICKS = st.tuples(st.just("tick"), st.integers(1, 6))
 MISHAPS = st.one_of(
-    st.tuples(st.just("tick"), st.integers(1, 6)),
+    DEPLOYS,
+    TICKS,
     st.tuples(st.just("pause"), st.sampled_from([1.0, 40.0, 700.0])),
-    st.tuples(st.just("deploy"), st.tuples(st.sampled_from([SMALL, ONE_GPU, HALF_GPU]),
-                                           st.integers(0, 3), st.sampled_from(Fate))),
-    st.tuples(st.just("scale"), st.tuples(st.integers(0, 3), st.integers(0, 4))),
-    st.tuples(st.just("gradual"), st.integers(0, 3)),
-    st.tuples(st.just("update"), st.tuples(st.integers(0, 3), st.sampled_from(Fate))),
-    st.tuples(st.just("delete"), st.integers(0, 3)),
+    st.tuples(st.just("scale"), st.tuples(NUMBERS, st.integers(0, 4))),
+    st.tuples(st.just("gradual"), NUMBERS),
+    st.tuples(st.just("update"), st.tuples(NUMBERS, st.sampled_from(Fate))),
+    st.tuples(st.just("delete"), NUMBERS),
     st.tuples(st.just("crash"), st.integers(0, 9)),
     st.tuples(st.just("lose"), st.integers(0, 9)),
     st.tuples(st.just("kill"), st.integers(0, 4)),
     st.tuples(st.just("engine"), st.booleans()),
     st.tuples(st.just("busy"), st.integers(0, 9)),
     st.tuples(st.just("strangers"), st.integers(0, 16)),
-)  # fmt: skip
-HISTORIES = st.lists(MISHAPS, max_size=25)
+)
+# A mishap proves little in an empty world or one that stands still: deploy first, tick in between.
+HISTORIES = st.builds(
+    lambda deploys, steps: [*deploys, *(event for step in steps for event in step)],
+    st.lists(DEPLOYS, min_size=1, max_size=3),
+    st.lists(st.tuples(MISHAPS, TICKS), min_size=1, max_size=20),
+)
 
 
 def live(world, number):
