@@ -113,7 +113,7 @@ class RuntimeSection(_Section):
 
     name: Literal["auto", "docker", "process"] = "auto"
     docker_url: str = Field(default="unix:///var/run/docker.sock", pattern="^(unix|tcp)://.+")
-    timeout_seconds: Seconds = 30.0
+    timeout_seconds: Seconds = 10.0
     network_prefix: str = Field(default="prsmd", pattern="^[a-z0-9][a-z0-9-]{0,20}$")
     bundle_dirs: tuple[Path, ...] = (Path("/usr/share/prsmd/bundles"),)
     stop_grace_seconds: Seconds = 10.0
