@@ -4,7 +4,6 @@ import dataclasses
 import sqlite3
 
 import pytest
-from store_samples import DEPLOYMENT, EVENT, REPLICA, bare_schema, deployment, one_deployment
 
 from prsmd.domain.access import ApiKey
 from prsmd.domain.deployment import Recommendation, ScalingStrategy
@@ -13,6 +12,14 @@ from prsmd.domain.events import AuditRecord
 from prsmd.domain.replica import TRANSITIONS, ReplicaState
 from prsmd.store import audit, deployments, events, history, keys, replicas, revisions
 from prsmd.store.errors import IllegalTransitionError
+from tests.store.store_samples import (
+    DEPLOYMENT,
+    EVENT,
+    REPLICA,
+    bare_schema,
+    deployment,
+    one_deployment,
+)
 
 THOUGHT = Recommendation(replicas=3, reasons=("busy",), utilization=0.9, at=150.0)
 

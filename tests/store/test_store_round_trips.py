@@ -4,7 +4,10 @@ import dataclasses
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_samples import (
+
+from prsmd.store import audit, deployments, events, keys, meta, replicas, revisions
+from prsmd.store.specs import decode, encode, spec_hash
+from tests.store.store_samples import (
     DEPLOYMENT,
     REVISION,
     audit_values,
@@ -18,9 +21,6 @@ from store_samples import (
     times,
     words,
 )
-
-from prsmd.store import audit, deployments, events, keys, meta, replicas, revisions
-from prsmd.store.specs import decode, encode, spec_hash
 
 quick = settings(max_examples=25, deadline=None)
 
