@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from prsmd.core.plan import Capacity, Observed
 from prsmd.domain.node import Gpu, GpuSample
 from prsmd.domain.quantity import MILLI
-from prsmd.domain.replica import Placement, Replica
+from prsmd.domain.replica import Replica
 
 
 def capacity_of(observed: Observed, replicas: Iterable[Replica]) -> Capacity:
@@ -69,16 +69,12 @@ def _room(gpu: Gpu, capacity: Capacity, *, split: bool) -> GpuRoom:
     here = [placed for placed in capacity.reservations if gpu.uuid in placed.gpu_uuids]
     return GpuRoom(
         gpu=gpu,
-        reserved_millis=sum(_millis_on_one(placed) for placed in here),
+        reserved_millis=sum(placed.gpu_millis for placed in here),
         reserved_bytes=sum(placed.gpu_memory_bytes for placed in here),
         strangers_bytes=capacity.strangers.get(gpu.uuid, 0),
         holders=capacity.holders.get(gpu.uuid, ()),
         split=split,
     )
-
-
-def _millis_on_one(placed: Placement) -> int:
-    return min(placed.gpu_millis, MILLI)
 
 
 def _why_unknown(sample: GpuSample) -> str | None:

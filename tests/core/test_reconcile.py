@@ -279,6 +279,11 @@ def test_a_surplus_replica_that_ended_fails_rather_than_drains():
     assert isinstance(only(plan(deployment(replica(), asked=0))), Fail)
 
 
+def test_a_surplus_container_is_noted_before_it_drains_so_that_it_can_be_ended():
+    one = replica(state=PENDING)
+    assert isinstance(only(plan(deployment(one, asked=0), sees=observed(container(one)))), Adopt)
+
+
 def test_a_surplus_replica_that_still_launches_is_given_up():
     one = replica(state=PENDING)
     result = plan(deployment(one, asked=0), sees=observed(working=frozenset({one.id})))
@@ -325,11 +330,11 @@ def test_an_unplaceable_slot_is_held_with_the_reason_for_each_gpu():
 
 
 def test_the_reservations_of_all_deployments_count_and_the_oldest_comes_first():
-    young = deployment(id="deploy_young", created_at=2.0, resources=ONE_GPU)
-    old = deployment(id="deploy_old", created_at=1.0, resources=ONE_GPU)
+    young = deployment(id="deploy_1_young", created_at=2.0, resources=ONE_GPU)
+    old = deployment(id="deploy_2_old", created_at=1.0, resources=ONE_GPU)
     result = plan(young, old, sees=observed(here=node(gpu())))
-    assert [one.deployment_id for one in launches(result)] == ["deploy_old"]
-    assert [hold.deployment_id for hold in result.holds] == ["deploy_young"]
+    assert [one.deployment_id for one in launches(result)] == ["deploy_2_old"]
+    assert [hold.deployment_id for hold in result.holds] == ["deploy_1_young"]
 
 
 def test_what_drains_still_holds_its_place():

@@ -67,8 +67,9 @@ def test_a_replica_whose_probe_is_bad_gets_none():
 def test_a_replica_whose_container_ended_gets_none_although_its_last_probe_was_good():
     one = replica()
     good = {one.id: Probe(ready=True)}
-    assert served(deployment(one), observed(container(one, running=False), probes=good)) == []
-    assert served(deployment(one), observed(probes=good)) == []
+    ended = observed(container(one, running=False), probes=good)
+    assert served(deployment(one), ended, Plan()) == []
+    assert served(deployment(one), observed(probes=good), Plan()) == []
 
 
 @pytest.mark.parametrize(
