@@ -82,6 +82,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     timeout = IDLE_SECONDS
     server: "ModelServer"
 
+    def handle_one_request(self):
+        with contextlib.ExitStack() as self.running:  # until its answer is on its way
+            super().handle_one_request()
+
+    def parse_request(self):
+        self.running.enter_context(self.server.request_running())
+        return super().parse_request()
+
     def handle_expect_100(self):
         super().handle_expect_100()
         self.wfile.flush()
@@ -96,10 +104,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path != "/infer":
             self.close_connection = True  # its body is not read
             return self.answer(404, {"error": "there are GET /health and POST /infer"})
-        with self.server.request_running():
-            return self.infer()
-
-    def infer(self):
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
             self.close_connection = True
