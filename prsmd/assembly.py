@@ -260,6 +260,8 @@ def _door(settings: Settings, ring: KeyRing) -> Door:
         peers=Peers(access.organization, [_peer_rule(role) for role in access.unix_roles]),
         hosts=frozenset(host.lower() for host in settings.tcp.allowed_hosts),
         body_bytes=parse_memory(settings.limits.body),
+        body_seconds=settings.limits.body_timeout_seconds,
+        header_bytes=parse_memory(settings.limits.header),
     )
 
 

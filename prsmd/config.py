@@ -10,7 +10,7 @@ import socket
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -161,6 +161,8 @@ class LimitsSection(_Section):
     response: Memory = "64Mi"
     header: Memory = "16Ki"
     header_timeout_seconds: Seconds = 15.0
+    body_timeout_seconds: Seconds = 60.0
+    idle_timeout_seconds: Seconds = 75.0
 
 
 class Settings(_Section):
@@ -238,8 +240,10 @@ class _Sources:
             if not isinstance(values, dict):
                 self.merged[section] = values
                 continue
+            if not isinstance(self.merged.get(section), dict):
+                self.merged[section] = {}
             for key, value in values.items():
-                self.merged.setdefault(section, {})[key] = value
+                self.merged[section][key] = value
                 self._origin[section, key] = f"{path}:{_line_of(text, section, key)}"
 
     def add_value(self, dotted: str, value: str, origin: str) -> None:
@@ -251,8 +255,12 @@ class _Sources:
             parsed = value
         if not key:
             raise ConfigurationError([f"{origin}: write section.key=value"])
-        self.merged.setdefault(section, {})[key] = parsed
+        values = self.merged.setdefault(section, {})
+        if not isinstance(values, dict):
+            values = self.merged[section] = {}
+        values[key] = parsed
         self._origin[section, key] = origin
+        self._origin.setdefault((section,), origin)
 
     def describe(self, location: tuple[int | str, ...], error: Any) -> str:
         """Return `where: section.key: what is wrong (and the nearest known key)`."""
@@ -265,23 +273,37 @@ class _Sources:
 
 
 def _suggestion(path: tuple[str, ...]) -> str:
-    known: Sequence[str] = list(Settings.model_fields)
-    if len(path) > 1 and path[0] in Settings.model_fields:
-        section = Settings.model_fields[path[0]].annotation
-        known = list(getattr(section, "model_fields", {}))
+    known = list(_model_at(path[:-1]).model_fields)
     near = difflib.get_close_matches(path[-1], known, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
 
 
+def _model_at(path: tuple[str, ...]) -> type[BaseModel]:
+    """Return the model whose keys stand at `path`; positions in arrays of tables are no keys."""
+    model: type[BaseModel] = Settings
+    for part in path:
+        if part in model.model_fields:
+            kind = model.model_fields[part].annotation
+            inner = [kind, *get_args(kind)]
+            model = next(
+                (k for k in inner if isinstance(k, type) and issubclass(k, _Section)), model
+            )
+    return model
+
+
 def _line_of(text: str, section: str, key: str | None) -> int:
-    inside = False
+    """Return the line that names a section (`key` None) or a key of it; 1 if none plainly does."""
+    table = ""
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
         if stripped.startswith("["):
-            inside = stripped.strip("[] ").split(".")[0] == section
-            if inside and (key is None or stripped.strip("[] ") == f"{section}.{key}"):
-                return number
-        elif inside and key is not None and stripped.split("=")[0].strip() == key:
+            table = stripped.partition("#")[0].strip(" []")
+            named = table
+        else:
+            named = ".".join(filter(None, (table, stripped.partition("=")[0].strip())))
+        if named == (f"{section}.{key}" if key is not None else section):
+            return number
+        if key is None and named.startswith(f"{section}."):
             return number
     return 1
 

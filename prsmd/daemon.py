@@ -21,6 +21,7 @@ import uvloop
 from aiohttp import web
 
 from prsmd import __version__, journal, listeners, systemd
+from prsmd.api.connections import Patience, Runner
 from prsmd.assembly import Appliance, assemble
 from prsmd.config import ConfigurationError, Settings, load
 from prsmd.domain.errors import PrsmdError
@@ -84,15 +85,13 @@ async def _first_tick(appliance: Appliance) -> None:
 async def _serve(
     appliance: Appliance, settings: Settings, sockets: Sequence[socket.socket]
 ) -> web.AppRunner:
-    header = parse_memory(settings.limits.header)
-    runner = web.AppRunner(
-        appliance.application,
-        access_log=None,
-        handler_cancellation=True,
-        max_line_size=header,
-        max_field_size=header,
-        shutdown_timeout=1.0,
+    limits = settings.limits
+    patience = Patience(
+        header_seconds=limits.header_timeout_seconds,
+        idle_seconds=limits.idle_timeout_seconds,
+        header_bytes=parse_memory(limits.header),
     )
+    runner = Runner(appliance.application, patience)
     await runner.setup()
     context = listeners.tls_context(settings.tcp)
     for listener in sockets:

@@ -67,19 +67,30 @@ class JournalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one entry; what journald does not take goes to stderr."""
-        formatter = logging.Formatter()
-        fields = {
-            "MESSAGE": record.getMessage() + _traceback(formatter, record),
-            "PRIORITY": str(_PRIORITIES.get(record.levelname, 6)),
-            "SYSLOG_IDENTIFIER": "prsmd",
-            "LOGGER": record.name,
-            **{f"PRSMD_{name.upper()}": str(value) for name, value in _known(record).items()},
-        }
+        try:
+            fields = self._fields(record)
+        except Exception:  # noqa: BLE001 - logging's contract: a bad record never fails its writer
+            self.handleError(record)
+            return
         message = b"".join(_field(name, value) for name, value in fields.items())
         try:
             self._channel.sendto(message, self._address)
         except OSError:
             sys.stderr.write(fields["MESSAGE"] + "\n")
+
+    def close(self) -> None:
+        """Close the channel too."""
+        self._channel.close()
+        super().close()
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, str]:
+        return {
+            "MESSAGE": record.getMessage() + _traceback(logging.Formatter(), record),
+            "PRIORITY": str(_PRIORITIES.get(record.levelname, 6)),
+            "SYSLOG_IDENTIFIER": "prsmd",
+            "LOGGER": record.name,
+            **{f"PRSMD_{name.upper()}": str(value) for name, value in _known(record).items()},
+        }
 
 
 def _field(name: str, value: str) -> bytes:

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import ssl
+import stat
 from pathlib import Path
 
 from prsmd.config import ConfigurationError, TcpSection, UnixSection
@@ -17,18 +18,17 @@ _BACKLOG = 1024
 def open_unix(section: UnixSection) -> socket.socket:
     """Return the listening Unix socket, with its mode set before anyone can connect."""
     path = section.path
-    _refuse_busy(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o777 & ~int(section.mode, 8))
-    try:
-        listener.bind(str(path))
-    except OSError as error:
-        raise ConfigurationError([f"unix.path: {path}: {error.strerror}"]) from None
-    finally:
-        os.umask(before)
-    _give_to_group(path, section.group)
-    listener.listen(_BACKLOG)
+    with contextlib.ExitStack() as unless_ready:
+        listener = unless_ready.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        try:
+            _refuse_busy(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _bind(listener, path, int(section.mode, 8))
+        except OSError as error:
+            raise ConfigurationError([f"unix.path: {path}: {error.strerror or error}"]) from None
+        _give_to_group(path, section.group)
+        listener.listen(_BACKLOG)
+        unless_ready.pop_all()
     return listener
 
 
@@ -40,6 +40,7 @@ def open_tcp(section: TcpSection) -> socket.socket:
     try:
         listener.bind((section.host, section.port))
     except OSError as error:
+        listener.close()
         problem = f"tcp: {section.host}:{section.port}: {error.strerror}"
         raise ConfigurationError([problem]) from None
     listener.listen(_BACKLOG)
@@ -59,18 +60,28 @@ def tls_context(section: TcpSection) -> ssl.SSLContext | None:
     return context
 
 
+def _bind(listener: socket.socket, path: Path, mode: int) -> None:
+    before = os.umask(0o777 & ~mode)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+
+
 def _refuse_busy(path: Path) -> None:
-    """Remove a socket that a dead daemon left; refuse one on which somebody answers."""
-    if not path.exists():
+    """Remove a socket that a dead daemon left; refuse one that answers, and any other file."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
         return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise ConfigurationError([f"unix.path: {path}: is there and is not a socket"])
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return
-        except OSError as error:
-            raise ConfigurationError([f"unix.path: {path}: {error.strerror}"]) from None
     raise ConfigurationError([f"unix.path: {path}: another daemon answers on this socket"])
 
 

@@ -25,7 +25,7 @@ def watchdog_seconds() -> float | None:
     """Return how often systemd wants to hear `WATCHDOG=1` at the latest; None without watchdog."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
-    if not microseconds.isdigit() or pid != str(os.getpid()):
+    if not microseconds.isdecimal() or microseconds == "0" or pid != str(os.getpid()):
         return None
     return int(microseconds) / 1e6
 
@@ -35,7 +35,7 @@ def passed_sockets() -> list[socket.socket]:
     count = os.environ.pop("LISTEN_FDS", "0")
     pid = os.environ.pop("LISTEN_PID", "")
     os.environ.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()) or not count.isdigit():
+    if pid != str(os.getpid()) or not count.isdecimal():
         return []
     passed = []
     for fd in range(_FIRST_PASSED_FD, _FIRST_PASSED_FD + int(count)):

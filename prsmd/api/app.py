@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import logging
 import re
-import secrets
 import socket
 import struct
 import time
@@ -13,8 +12,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiohttp import web
 
 from prsmd.api import deployments, inference, keys, models, monitoring, node, openapi
-from prsmd.api.operations import REQUEST_ID, TABLE, Handler, OpenHandler, Operation, Services
-from prsmd.api.respond import error_response
+from prsmd.api.operations import (
+    OPEN_TABLE,
+    REQUEST_ID,
+    TABLE,
+    Handler,
+    OpenHandler,
+    Operation,
+    Services,
+)
+from prsmd.api.requests import BODY_SECONDS
+from prsmd.api.respond import error_response, mark, new_request_id
 from prsmd.domain.access import Principal
 from prsmd.domain.errors import (
     InvalidApiKeyError,
@@ -57,6 +65,8 @@ class Door:
     peers: Peers
     hosts: frozenset[str]
     body_bytes: int
+    body_seconds: float
+    header_bytes: int
 
 
 def build(services: Services, door: Door) -> web.Application:
@@ -64,10 +74,13 @@ def build(services: Services, door: Door) -> web.Application:
     app = web.Application(middlewares=[_envelope(door)], client_max_size=door.body_bytes)
     for operation in OPERATIONS:
         handler = _guarded(operation.handler, services, door)
-        app.router.add_route(operation.method, operation.path, handler)
+        app.router.add_route(operation.method, operation.path, handler, expect_handler=_expected)
     for opened in monitoring.OPEN_OPERATIONS:
-        app.router.add_get(opened.path, _opened(opened.handler, services))
+        handler = _opened(opened.handler, services)
+        app.router.add_get(opened.path, handler, expect_handler=_expected)
     app[TABLE] = OPERATIONS
+    app[OPEN_TABLE] = monitoring.OPEN_OPERATIONS
+    app[BODY_SECONDS] = door.body_seconds
     app.on_response_prepare.append(_mark)
     return app
 
@@ -99,7 +112,7 @@ def _envelope(door: Door) -> Callable[..., Awaitable[web.StreamResponse]]:
         began = time.perf_counter()
         request[REQUEST_ID] = _request_id(request)
         try:
-            _check_host(request, door)
+            _check_head(request, door)
             response = await handler(request)
         except PrsmdError as error:
             response = error_response(request, error)
@@ -157,8 +170,30 @@ def _unix_socket(request: web.Request) -> socket.socket | None:
     return found if found is not None and found.family == socket.AF_UNIX else None
 
 
+async def _expected(request: web.Request) -> web.StreamResponse | None:
+    """Answer `Expect`; aiohttp asks this before the middleware."""
+    if request.headers["Expect"].lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+        return None
+    request[REQUEST_ID] = _request_id(request)
+    return error_response(request, InvalidInputError.field("Expect", "must be 100-continue"))
+
+
+def _check_head(request: web.Request, door: Door) -> None:
+    """Refuse heads that are too large, proxy requests and, on TCP, names that are not ours."""
+    if sum(len(name) + len(value) for name, value in request.raw_headers) > door.header_bytes:
+        raise RequestTooLargeError(
+            f"The headers are larger than the {door.header_bytes} bytes that this server accepts.",
+            limit_bytes=door.header_bytes,
+        )
+    if not request.raw_path.startswith("/"):
+        raise InvalidInputError.field("request", "must name a path of this server, not a URL")
+    _check_host(request, door)
+
+
 def _check_host(request: web.Request, door: Door) -> None:
-    """Refuse names that are not ours on TCP, so that a browser cannot be rebound to this server."""
+    """Refuse foreign names, so that a browser cannot be rebound to this server."""
     if _unix_socket(request) is not None:
         return
     host = request.headers.get("Host", "")
@@ -171,13 +206,11 @@ def _check_host(request: web.Request, door: Door) -> None:
 
 def _request_id(request: web.Request) -> str:
     given = request.headers.get("X-Request-ID", "")
-    return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(8)}"
+    return given if _REQUEST_ID.fullmatch(given) else new_request_id()
 
 
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["X-Request-ID"] = request.get(REQUEST_ID, "")
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Server"] = "prsmd"
+    mark(response, request.get(REQUEST_ID, ""))
 
 
 def _note(request: web.Request, response: web.StreamResponse, seconds: float) -> None:

@@ -86,7 +86,7 @@ async def events(services: Services, request: web.Request, caller: Caller) -> we
         found = await services.events.latest(caller, reference, limit)
         return json_response({"events": [event_body(event) for event in found]})
     after = request.headers.get("Last-Event-ID") or request.query.get("after") or "0"
-    if not after.isdigit() or len(after) > 18:
+    if not (after.isascii() and after.isdecimal()) or len(after) > 18:
         raise InvalidInputError.field("after", "must be the id of an event", after[:50])
     await services.events.latest(caller, reference, 1)  # errors come before the stream begins
     response = await event_stream(request)

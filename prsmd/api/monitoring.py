@@ -143,6 +143,7 @@ OPERATIONS = (
         handler=metrics,
         summary="Measurements for Prometheus",
         permission=Permission.NODE_READ,
+        answers="text/plain",
     ),
 )
 OPEN_OPERATIONS = (

@@ -7,10 +7,10 @@ from typing import Any
 from aiohttp import web
 
 from prsmd import __version__
-from prsmd.api.operations import TABLE, Operation, Services
+from prsmd.api.operations import OPEN_TABLE, TABLE, OpenOperation, Operation, Services
 from prsmd.api.requests import refuse_unknown
 from prsmd.api.respond import json_response
-from prsmd.domain.access import Permission
+from prsmd.domain.access import ROLES, Permission
 from prsmd.domain.errors import PermissionDeniedError
 from prsmd.service.caller import Caller, require
 
@@ -22,19 +22,27 @@ async def document(_services: Services, request: web.Request, caller: Caller) ->
     refuse_unknown(request)
     own = caller.principal.organization
     require(caller, Permission.NODE_READ, own, PermissionDeniedError("not allowed"))
-    return json_response(describe(request.app[TABLE]))
+    return json_response(describe(request.app[TABLE], request.app[OPEN_TABLE]))
 
 
-def describe(table: Sequence[Operation]) -> dict[str, Any]:
+def describe(table: Sequence[Operation], opened: Sequence[OpenOperation]) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of a route table."""
     paths: dict[str, dict[str, Any]] = {}
     schemas: dict[str, Any] = {"Error": _ERROR}
     for operation in table:
         entry = _operation(operation, schemas)
         paths.setdefault(operation.path, {})[operation.method.lower()] = entry
+    for probe in opened:
+        paths[probe.path] = {"get": _open_operation(probe)}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "prsmd Custom Model Deployment API", "version": __version__},
+        "info": {
+            "title": "prsmd Custom Model Deployment API",
+            "version": __version__,
+            "description": "A role is a set of permissions; `x-permission` is what a call needs.",
+        },
+        "x-roles": {role: sorted(granted) for role, granted in ROLES.items()},
+        "x-permissions": [permission.value for permission in Permission],
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -76,8 +84,23 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
+def _open_operation(probe: OpenOperation) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"type": "object"}}}
+    return {
+        "operationId": f"monitoring_{probe.handler.__name__}",
+        "summary": probe.summary,
+        "description": (probe.handler.__doc__ or "").strip(),
+        "security": [],
+        "parameters": [],
+        "responses": {
+            "200": {"description": "Yes", "content": content},
+            "503": {"description": "No", "content": content},
+        },
+    }
+
+
 def _responses(operation: Operation) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+    content: dict[str, Any] = {operation.answers: {"schema": _ANSWERS[operation.answers]}}
     if operation.streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
@@ -88,6 +111,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     }
 
 
+_ANSWERS = {"application/json": {"type": "object"}, "text/plain": {"type": "string"}}
 _ERROR = {
     "type": "object",
     "required": ["error", "message"],

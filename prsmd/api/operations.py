@@ -51,6 +51,7 @@ class Operation:
     body: type[BaseModel] | None = None
     query: Mapping[str, str] = dataclasses.field(default_factory=dict)
     streams: bool = False
+    answers: str = "application/json"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,3 +64,4 @@ class OpenOperation:
 
 
 TABLE = web.AppKey("operations", Sequence[Operation])
+OPEN_TABLE = web.AppKey("open_operations", Sequence[OpenOperation])

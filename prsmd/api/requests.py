@@ -3,9 +3,11 @@
 import asyncio
 import json
 import math
+import re
 from typing import Any, NoReturn, TypeVar
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 
 from prsmd.api.schemas import parse
@@ -18,7 +20,8 @@ PAGE_QUERY = {
     "sort_by": "created_at, updated_at, model_name or model_id",
     "sort_order": "asc or desc",
 }
-_BODY_SECONDS = 60.0
+BODY_SECONDS = web.AppKey("body_seconds", float)
+_NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 _SORT_FIELDS = ("created_at", "updated_at", "model_name", "model_id")
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -31,16 +34,32 @@ async def body_as(request: web.Request, schema: type[Parsed]) -> Parsed:
             "Content-Type", "must be application/json", request.content_type[:100]
         )
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            text = await request.read()
+        content = await _content(request)
+        body = json.loads(
+            content.decode(),
+            object_pairs_hook=_object,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
+        if b"\\u" in content:
+            _refuse_half_characters(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError.field("body", f"is not valid JSON: {_why(error)}") from None
+    return parse(schema, body)
+
+
+async def _content(request: web.Request) -> bytes:
+    """Return the body. Refuse at once, without reading, what says that it is too large."""
+    limit = request.client_max_size
+    if request.content_length is not None and request.content_length > limit:
+        raise web.HTTPRequestEntityTooLarge(limit, request.content_length)
+    try:
+        async with asyncio.timeout(request.app[BODY_SECONDS]):
+            return await request.read()
     except TimeoutError:
         raise InvalidInputError.field("body", "did not arrive in time") from None
-    try:
-        body = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        detail = str(error) if isinstance(error, json.JSONDecodeError) else "is not usable JSON"
-        raise InvalidInputError.field("body", f"is not valid JSON: {detail}") from None
-    return parse(schema, body)
+    except (web.RequestPayloadError, HttpProcessingError):
+        raise InvalidInputError.field("body", "is not sent or encoded as its head says") from None
 
 
 def number(request: web.Request, name: str, default: float, *, low: float, high: float) -> float:
@@ -48,10 +67,7 @@ def number(request: web.Request, name: str, default: float, *, low: float, high:
     text = request.query.get(name)
     if text is None:
         return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not low <= value <= high:
         raise InvalidInputError.field(name, f"must be a number from {low:g} to {high:g}", text[:50])
     return value
@@ -100,7 +116,44 @@ def refuse_unknown(request: web.Request, *known: str) -> None:
             raise InvalidInputError.field(
                 name[:100], f"is not a parameter here; known are {', '.join(known) or 'none'}"
             )
+        if len(request.query.getall(name)) > 1:
+            raise InvalidInputError.field(name, "must be given once")
+
+
+class _NotJsonError(ValueError):
+    """JSON's grammar may allow it, but two readers would read it differently, or not at all."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _NotJsonError("a name stands twice in one object")
+    return found
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)
+    raise _NotJsonError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _NotJsonError("a number is out of range")
+    return value
+
+
+def _refuse_half_characters(body: Any) -> None:
+    """Refuse lone surrogates, which an escape can smuggle in and nothing can store."""
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise _NotJsonError("an escape is half a character") from None
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    known = isinstance(error, json.JSONDecodeError | _NotJsonError)
+    return str(error) if known else "a number has too many digits"

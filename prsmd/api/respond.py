@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import math
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,11 +30,25 @@ def rounded(value: float | None, digits: int = 2) -> float | None:
 
 def json_response(body: Any, status: int = 200) -> web.Response:
     """Return a JSON answer."""
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return web.Response(body=text.encode(), status=status, content_type="application/json")
+    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # Headers can bring bytes that are no text; an error that quotes them must still be sent.
+    content = text.encode(errors="replace")
+    return web.Response(body=content, status=status, content_type="application/json")
 
 
-def error_response(request: web.Request, error: PrsmdError) -> web.Response:
+def new_request_id() -> str:
+    """Return an id for a request whose client gave none."""
+    return f"req_{secrets.token_hex(8)}"
+
+
+def mark(response: web.StreamResponse, request_id: str) -> None:
+    """Set the headers that every answer has."""
+    response.headers["X-Request-ID"] = request_id
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Server"] = "prsmd"
+
+
+def error_response(request: web.BaseRequest, error: PrsmdError) -> web.Response:
     """Return an error in the documented envelope, with `Retry-After` where waiting helps."""
     body = error_body(error.code, error.message, error.details, request.get(REQUEST_ID, ""))
     response = json_response(body, error.status_hint)
@@ -79,4 +94,4 @@ async def send_event(
     """Write one server-sent event with JSON data."""
     head = f"event: {event}\n" if sequence is None else f"id: {sequence}\nevent: {event}\n"
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    await response.write(f"{head}data: {text}\n\n".encode())
+    await response.write(f"{head}data: {text}\n\n".encode(errors="replace"))

@@ -16,6 +16,7 @@ from prsmd.domain.ids import is_name
 from prsmd.domain.quantity import parse_cpu, parse_gpu, parse_memory
 
 _SHOWN = 200  # characters of an offending value that an error may quote
+_LARGEST_SHOWN = 2**63
 _IMAGE = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::\d{1,5})?/)?"  # registry
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
@@ -30,6 +31,8 @@ _REFUSED_VARIABLES = re.compile(
     r"|LD_LIBRARY_PATH|PORT|PRSMD_.*"
 )
 _PATH = re.compile(r"/[A-Za-z0-9._~/:@!$&'()*+,;=-]{0,255}")
+_MOST_PROBLEMS = 20  # of one request that are named
+_PRIVATE = {"environment", "secrets", "command", "args"}  # never quoted: they can hold secrets
 _PLANNED = {
     "secrets": "encrypted secrets are not part of this version",
     "volumes": "named volumes are not part of this version",
@@ -123,8 +126,8 @@ class ScalingBody(_Body):
 
     min_replicas: Count = 1
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 10
-    target_utilization: Annotated[float, Field(gt=0, le=1, strict=False)] = 0.7
-    scale_to_zero_after_seconds: Annotated[float, Field(ge=1, le=86400, strict=False)] = 300.0
+    target_utilization: Annotated[float, Field(gt=0, le=1)] = 0.7
+    scale_to_zero_after_seconds: Annotated[float, Field(ge=1, le=86400)] = 300.0
     max_concurrency: Annotated[int, Field(ge=1, le=10000)] | None = None
 
     @model_validator(mode="after")
@@ -143,8 +146,8 @@ class ServingBody(_Body):
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
     predict_path: UrlPath | None = None
     health_path: UrlPath | None = None
-    startup_timeout_seconds: Annotated[float, Field(ge=1, le=86400, strict=False)] = 600.0
-    request_timeout_seconds: Annotated[float, Field(ge=0.1, le=3600, strict=False)] = 60.0
+    startup_timeout_seconds: Annotated[float, Field(ge=1, le=86400)] = 600.0
+    request_timeout_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 60.0
     max_concurrency: Annotated[int, Field(ge=1, le=10000)] = 8
     queue_depth: Annotated[int, Field(ge=0, le=100000)] = 64
 
@@ -240,9 +243,7 @@ class KeyBody(_Body):
     role: Literal["admin", "owner", "deployer", "operator", "viewer", "invoker", "auditor"] = (
         "admin"
     )
-    expires_in_seconds: Annotated[float, Field(gt=0, le=10 * 366 * 86400, strict=False)] | None = (
-        None
-    )
+    expires_in_seconds: Annotated[float, Field(gt=0, le=10 * 366 * 86400)] | None = None
 
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -255,31 +256,37 @@ def parse(schema: type[Parsed], body: Any) -> Parsed:
     try:
         return schema.model_validate(body)
     except ValidationError as error:
-        problems = [_problem(schema, item) for item in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        problems = [_problem(schema, item) for item in found[:_MOST_PROBLEMS]]
         summary = "; ".join(f"{p['field']}: {p['error']}" for p in problems[:3])
         raise InvalidInputError(summary, problems) from None
 
 
 def _problem(schema: type[BaseModel], item: Any) -> dict[str, Any]:
-    path = [str(part) for part in item["loc"]]
+    path = [str(part)[:_SHOWN] for part in item["loc"]]
     message = item["msg"].removeprefix("Value error, ")
+    quoted = _shown(item["input"])
     if item["type"] == "extra_forbidden":
         message = _PLANNED.get(path[-1]) or "unknown field" + _nearest(schema, path)
+        quoted = None
     elif item["type"] == "missing":
-        message = "is required"
-    return {
-        "field": ".".join(path) or "body",
-        "error": message,
-        "provided_value": None if item["type"] == "missing" else _shown(item["input"]),
-    }
+        message, quoted = "is required", None
+    elif _PRIVATE.intersection(path):
+        quoted = None
+    return {"field": ".".join(path) or "body", "error": message, "provided_value": quoted}
 
 
 def _shown(value: Any) -> Any:
+    """Return what an error may quote of a value: no whole structure, nothing long, no key."""
     if isinstance(value, dict | list):
         return f"<{type(value).__name__} of {len(value)}>"
     if isinstance(value, str) and len(value) > _SHOWN:
         return f"<string of {len(value)} characters>"
-    return value if isinstance(value, str | int | float | bool | None) else str(type(value))
+    if isinstance(value, str) and "prsm_" in value:
+        return "<an API key>"
+    if isinstance(value, int) and abs(value) > _LARGEST_SHOWN:
+        return "<a very large number>"
+    return value
 
 
 def _nearest(schema: type[BaseModel], path: list[str]) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+ID_LENGTH = 10
 SECRET_LENGTH = 32  # of 5 bits each: 160 bits
 _CHECKSUM_LENGTH = 6  # 30 bits
 
@@ -25,6 +26,11 @@ def parse_key(text: str) -> tuple[str, str] | None:
     if not text.isascii() or not hmac.compare_digest(checksum, _checksum(parts[1], secret)):
         return None
     return parts[1], secret
+
+
+def is_key_id(text: str) -> bool:
+    """Tell whether this can be a key's id; a whole key, pasted by mistake, is none."""
+    return len(text) == ID_LENGTH and set(text) <= set(_ALPHABET)
 
 
 def key_digest(pepper: bytes, secret: str) -> bytes:

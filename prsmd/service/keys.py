@@ -3,7 +3,7 @@
 import dataclasses
 import time
 
-from prsmd.core.apikey import SECRET_LENGTH, format_key
+from prsmd.core.apikey import ID_LENGTH, SECRET_LENGTH, format_key, is_key_id
 from prsmd.domain.access import ROLES, ApiKey, Permission
 from prsmd.domain.errors import NotFoundError, PermissionDeniedError
 from prsmd.domain.ids import random_id
@@ -41,7 +41,7 @@ class Keys:
         secret = random_id("", SECRET_LENGTH).removeprefix("_")
         lifetime = request.expires_in_seconds
         key = ApiKey(
-            id=random_id("", 10).removeprefix("_"),
+            id=random_id("", ID_LENGTH).removeprefix("_"),
             organization=organization,
             role=request.role,
             name=request.name,
@@ -67,15 +67,16 @@ class Keys:
 
     async def revoke(self, caller: Caller, key_id: str) -> ApiKey:
         """Refuse a key from now on. NotFoundError for one outside the caller's scope."""
-        await require_recorded(self._database, caller, Permission.KEYS_MANAGE, f"key:{key_id}")
+        subject = f"key:{key_id}" if is_key_id(key_id) else "key:unknown"
+        await require_recorded(self._database, caller, Permission.KEYS_MANAGE, subject)
         async with self._database.read() as tx:
             key = await keys.get(tx, key_id)
         if key is None or caller.scope not in {None, key.organization}:
-            raise NotFoundError(f"There is no API key {key_id}.")
+            raise NotFoundError("There is no such API key; a key's id is its part after prsm_.")
         if key.revoked_at is not None:
             return key
         now = time.time()
-        record = caller.record("keys.revoke", f"key:{key_id}", "allowed")
+        record = caller.record("keys.revoke", subject, "allowed")
 
         async def write(tx: Tx) -> None:
             await keys.revoke(tx, key_id, now)
