@@ -10,6 +10,7 @@ from .errors import ConfigurationError
 
 DEFAULT_SOCKET = "/run/prsmd/prsmd.sock"
 DEFAULT_URL = "http://127.0.0.1:7443"
+PLACEHOLDER_KEY = "your-api-key"  # stands in the published document's program
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -51,12 +52,15 @@ class Target:
 
         An argument wins over its environment variable (`PRSMD_URL`, `PRSMD_API_KEY`,
         `PRSMD_CA_FILE`). Without an address it is the Unix socket of the local daemon where there
-        is one that the caller can use, else its TCP port on the loopback interface.
+        is one that the caller can use, else its TCP port on the loopback interface. The published
+        document's placeholder counts as no key, so that its program runs as it stands for a user
+        whom the local daemon knows.
 
         Raises:
             ConfigurationError: The address is no address, or the key no key.
         """
-        key = _checked_key(api_key or environ.get("PRSMD_API_KEY") or None)
+        given = None if api_key == PLACEHOLDER_KEY else api_key
+        key = _checked_key(given or environ.get("PRSMD_API_KEY") or None)
         url = base_url or environ.get("PRSMD_URL") or _local_url(key)
         trusted = ca_file or environ.get("PRSMD_CA_FILE") or None
         parts = urllib.parse.urlsplit(url)

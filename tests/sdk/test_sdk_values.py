@@ -172,3 +172,9 @@ def test_a_failed_deployment_says_why_with_its_last_lines():
 )
 def test_what_counts_as_up(status, up):
     assert is_up(DeploymentStatus.decode({**STATUS, "status": status})) is up
+
+
+def test_the_documents_placeholder_is_no_key_so_that_the_environments_one_or_the_peer_counts():
+    assert Target.resolve("unix:///s", "your-api-key", environ={}).api_key is None
+    given = {"PRSMD_API_KEY": "prsm_real"}
+    assert Target.resolve("unix:///s", "your-api-key", environ=given).api_key == "prsm_real"
