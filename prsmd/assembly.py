@@ -13,11 +13,13 @@ from prsmd.api.operations import Services
 from prsmd.config import ConfigurationError, Settings, UnixRole, credential
 from prsmd.core.autoscale import AutoscaleSettings
 from prsmd.core.policy import Policy
+from prsmd.devices.base import Gpus, Host
 from prsmd.devices.host import PsutilHost
 from prsmd.devices.nvml import NvmlGpus, NvmlSettings
 from prsmd.domain.errors import EngineError
 from prsmd.domain.quantity import parse_cpu, parse_memory
 from prsmd.engine.autoscaler import Autoscaler
+from prsmd.engine.capture import LogCapture
 from prsmd.engine.executor import Executor, Workshop
 from prsmd.engine.launcher import Launcher
 from prsmd.engine.observer import Feeds, NodeLimits, Observer
@@ -52,19 +54,30 @@ class Appliance:
 
     database: Database
     runtime: Runtime
-    gpus: NvmlGpus
+    gpus: Gpus
     gateway: Gateway
     reconciler: Reconciler
     parts: Parts
     autoscaler: Autoscaler
+    services: Services
     application: web.Application
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Drivers:
+    """What an appliance is built on. `instance` is the label of its containers."""
+
+    database: Database
+    runtime: Runtime
+    gpus: Gpus
+    host: Host
+    instance: str
+
+
 async def assemble(settings: Settings, database: Database, public_url: str) -> Appliance:
-    """Return the appliance. The runtime has been asked whether it answers; nothing runs yet."""
+    """Return the appliance on this machine. Its runtime has answered; nothing runs yet."""
     async with database.read() as tx:
         instance = await meta.instance_id(tx)
-        stored_keys = await keys.list_for(tx, None)
     runtime = await choose_runtime(settings, instance)
     gpus = NvmlGpus(
         NvmlSettings(
@@ -72,7 +85,22 @@ async def assemble(settings: Settings, database: Database, public_url: str) -> A
             deadline_seconds=settings.gpus.deadline_seconds,
         )
     )
-    engine = settings.engine
+    drivers = Drivers(
+        database=database, runtime=runtime, gpus=gpus, host=PsutilHost(), instance=instance
+    )
+    return await connect(settings, drivers, public_url)
+
+
+async def connect(
+    settings: Settings, drivers: Drivers, public_url: str, *, retry_seconds: float = 1.0
+) -> Appliance:
+    """Return an appliance on these drivers. Nothing runs yet.
+
+    `retry_seconds` is the first pause after a launch or stop that the engine did not carry out.
+    """
+    database, engine = drivers.database, settings.engine
+    async with database.read() as tx:
+        stored_keys = await keys.list_for(tx, None)
     gateway = Gateway(GatewaySettings(max_answer_bytes=parse_memory(settings.limits.response)))
     reconciler = Reconciler(
         Policy(
@@ -81,33 +109,19 @@ async def assemble(settings: Settings, database: Database, public_url: str) -> A
         ),
         engine.tick_seconds,
     )
-    drivers = _Drivers(
-        database=database, runtime=runtime, gpus=gpus, gateway=gateway, instance=instance
-    )
-    parts = _parts(settings, drivers, reconciler)
+    parts = _parts(settings, drivers, gateway, reconciler, retry_seconds)
     ring = KeyRing(_pepper(settings), stored_keys)
-    autoscaler = Autoscaler(
-        database=database,
-        recorder=parts.recorder,
-        observer=parts.observer,
-        gateway=gateway,
-        settings=AutoscaleSettings(
-            tolerance=settings.autoscale.tolerance,
-            down_window_seconds=settings.autoscale.down_window_seconds,
-        ),
-        wake=reconciler.wake,
-    )
+    services = _services(parts, reconciler, drivers.runtime, ring, public_url)
     return Appliance(
         database=database,
-        runtime=runtime,
-        gpus=gpus,
+        runtime=drivers.runtime,
+        gpus=drivers.gpus,
         gateway=gateway,
         reconciler=reconciler,
         parts=parts,
-        autoscaler=autoscaler,
-        application=build(
-            _services(parts, reconciler, runtime, ring, public_url), _door(settings, ring)
-        ),
+        autoscaler=_autoscaler(settings, parts, reconciler),
+        services=services,
+        application=build(services, _door(settings, ring)),
     )
 
 
@@ -155,31 +169,27 @@ def _process_settings(settings: Settings, instance: str) -> object:
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Drivers:
-    """What the engine is built on."""
-
-    database: Database
-    runtime: Runtime
-    gpus: NvmlGpus
-    gateway: Gateway
-    instance: str
-
-
-def _parts(settings: Settings, drivers: _Drivers, reconciler: Reconciler) -> Parts:
-    database, runtime, gateway = drivers.database, drivers.runtime, drivers.gateway
-    host = PsutilHost()
+def _parts(
+    settings: Settings,
+    drivers: Drivers,
+    gateway: Gateway,
+    reconciler: Reconciler,
+    retry_seconds: float,
+) -> Parts:
+    database, runtime, host = drivers.database, drivers.runtime, drivers.host
     recorder = Recorder(database)
     launcher = Launcher(runtime, database, drivers.instance)
     archive = LogArchive(settings.daemon.state_dir / "logs")
     executor = Executor(
         Workshop(
             runtime=runtime,
+            gpus=drivers.gpus,
             database=database,
             recorder=recorder,
             launcher=launcher,
-            archive=archive,
+            capture=LogCapture(runtime, archive),
             stop_grace_seconds=settings.runtime.stop_grace_seconds,
+            retry_seconds=retry_seconds,
         ),
         reconciler.wake,
     )
@@ -211,6 +221,20 @@ def _parts(settings: Settings, drivers: _Drivers, reconciler: Reconciler) -> Par
         usage=UsageMeter(host),
         launcher=launcher,
         archive=archive,
+    )
+
+
+def _autoscaler(settings: Settings, parts: Parts, reconciler: Reconciler) -> Autoscaler:
+    return Autoscaler(
+        database=parts.database,
+        recorder=parts.recorder,
+        observer=parts.observer,
+        gateway=parts.gateway,
+        settings=AutoscaleSettings(
+            tolerance=settings.autoscale.tolerance,
+            down_window_seconds=settings.autoscale.down_window_seconds,
+        ),
+        wake=reconciler.wake,
     )
 
 

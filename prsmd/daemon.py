@@ -68,6 +68,7 @@ async def run(settings: Settings) -> None:
         stack.push_async_callback(appliance.gpus.close)
         await appliance.gateway.start()
         stack.push_async_callback(appliance.gateway.close)
+        stack.push_async_callback(appliance.parts.executor.close)
         await _first_tick(appliance)
         runner = await _serve(appliance, settings, sockets)
         stack.push_async_callback(runner.cleanup)
@@ -114,7 +115,6 @@ async def _until_stopped(appliance: Appliance, settings: Settings, runner: web.A
         await _finish_requests(appliance, settings, runner)
         for task in tasks:
             task.cancel()
-        await appliance.parts.executor.close()
     if appliance.database.fatal.done():
         raise PrsmdError("the store failed; the daemon must not go on without it")
 

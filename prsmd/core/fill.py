@@ -86,7 +86,7 @@ def _placed(
             details=placement.reasons,
         )
     ended = ended_in(item.replicas, item.revision.number, slot)
-    reason = f"replaces {ended[-1].id}" if ended else "the slot is empty"
+    reason = f"replaces {ended[-1].id}" if ended else "needs a replica"
     return Launch(replica=_replica(item, slot, placement, moment.now), reason=reason)
 
 

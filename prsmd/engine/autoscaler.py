@@ -21,6 +21,7 @@ from prsmd.core.autoscale import (
 )
 from prsmd.core.plan import DesiredDeployment
 from prsmd.core.slots import target_replicas
+from prsmd.domain.deployment import Deployment, Recommendation
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.events import Event
 from prsmd.domain.node import GpuSample
@@ -33,6 +34,7 @@ from prsmd.store import deployments, events
 from prsmd.store.db import Database, Tx
 
 log = logging.getLogger(__name__)
+_GLANCE_SECONDS = 0.25  # how late a model that is scaled to zero learns that it is wanted
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,31 +66,39 @@ class Autoscaler:
         self._wake = wake
         self._memories: dict[str, _Memory] = {}
         self._verdicts: dict[str, Scale | Hold] = {}
+        self._at_zero: set[str] = set()
 
     def verdict(self, deployment_id: str) -> Scale | Hold | None:
         """Return what was last decided for a deployment; None before the first look at it."""
         return self._verdicts.get(deployment_id)
 
     async def run(self, interval_seconds: float) -> None:
-        """Look until cancelled."""
+        """Look at every interval until cancelled, and at once when a model at zero is wanted."""
+        due = time.monotonic() + interval_seconds
         while True:
-            await asyncio.sleep(interval_seconds)
+            await asyncio.sleep(min(interval_seconds, _GLANCE_SECONDS))
+            if time.monotonic() < due and not self._wanted_at_zero():
+                continue
+            due = time.monotonic() + interval_seconds
             try:
                 await self.look(time.time())
             except PrsmdError as error:
                 log.warning("autoscaling put off: %s", error.message)
 
     async def look(self, now: float) -> None:
-        """Decide once for every deployment."""
+        """Decide once for every deployment. A failure with one keeps none of the others waiting."""
         async with self._database.read() as tx:
             desired = await load_desired(tx)
-        present = {item.deployment.id for item in desired}
-        for gone in self._memories.keys() - present:
-            self._memories.pop(gone)
-            self._verdicts.pop(gone, None)
+        self._forget_all_but({item.deployment.id for item in desired})
         for item in desired:
-            if not item.deployment.deleting:
+            if item.deployment.deleting:
+                continue
+            try:
                 await self._decide(item, now)
+            except PrsmdError as error:
+                log.warning("autoscaling of %s put off: %s", item.deployment.id, error.message)
+            except Exception:
+                log.exception("autoscaling of %s failed unexpectedly", item.deployment.id)
 
     async def _decide(self, item: DesiredDeployment, now: float) -> None:
         deployment = item.deployment
@@ -96,32 +106,51 @@ class Autoscaler:
         inputs = self._inputs(item, memory.needs, now)
         verdict = recommend(inputs, self._settings, now)
         needs = remember(memory.needs, verdict, self._settings, now)
+        target = inputs.current
+        if isinstance(verdict, Scale):
+            target = verdict.recommendation.replicas
+            await self._store(deployment, verdict.recommendation, inputs.current)
         self._memories[deployment.id] = dataclasses.replace(memory, needs=needs)
         self._verdicts[deployment.id] = verdict
-        if isinstance(verdict, Scale):
-            await self._store(item, verdict, inputs.current)
+        (self._at_zero.discard if target else self._at_zero.add)(deployment.id)
 
-    async def _store(self, item: DesiredDeployment, verdict: Scale, current: int) -> None:
-        recommendation = verdict.recommendation
+    async def _store(
+        self, looked_at: Deployment, recommendation: Recommendation, current: int
+    ) -> None:
+        """Store the recommendation and say so, unless a person has set the count meanwhile."""
         event = Event(
-            deployment_id=item.deployment.id,
-            organization=item.deployment.organization,
+            deployment_id=looked_at.id,
+            organization=looked_at.organization,
             reason="Autoscaled",
-            message=f"{current} to {recommendation.replicas}: " + "; ".join(recommendation.reasons),
+            message=f"from {current} to {recommendation.replicas} replicas: "
+            + "; ".join(recommendation.reasons),
             at=recommendation.at,
         )
 
-        async def write(tx: Tx) -> None:
-            await deployments.set_recommendation(tx, item.deployment.id, recommendation)
+        async def write(tx: Tx) -> bool:
+            stored = await deployments.get(tx, looked_at.id)
+            if stored is None or stored.deleting or _asked(stored) != _asked(looked_at):
+                return False
+            await deployments.set_recommendation(tx, looked_at.id, recommendation)
             await events.append(tx, event)
+            return True
 
-        await self._database.write(write)
-        self._wake()
-        await self._recorder.announce(event)
+        if await self._database.write(write):
+            self._wake()
+            self._recorder.announce(event)
+
+    def _wanted_at_zero(self) -> bool:
+        return any(self._gateway.load(id_).queued for id_ in self._at_zero)
+
+    def _forget_all_but(self, present: set[str]) -> None:
+        for gone in self._memories.keys() - present:
+            del self._memories[gone]
+            self._verdicts.pop(gone, None)
+        self._at_zero &= present
 
     def _memory(self, item: DesiredDeployment) -> _Memory:
         """Return what is remembered; nothing, when a person has set the count since."""
-        asked = (item.deployment.asked_replicas, item.deployment.updated_at)
+        asked = _asked(item.deployment)
         known = self._memories.get(item.deployment.id)
         return known if known is not None and known.asked == asked else _Memory(asked)
 
@@ -143,6 +172,11 @@ class Autoscaler:
             idle_since=self._gateway.idle_since(item.deployment.id),
             history=history,
         )
+
+
+def _asked(deployment: Deployment) -> tuple[int, float]:
+    """Return what changes whenever a person sets the count."""
+    return deployment.asked_replicas, deployment.updated_at
 
 
 def _gpu_use(item: DesiredDeployment, sample: GpuSample) -> GpuUse:

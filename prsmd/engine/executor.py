@@ -4,58 +4,61 @@ Quick steps (a row) are done at once; slow ones (pull, start, stop) run as named
 as `working` in the next observation. Intent is written first: a row stands before its container.
 """
 
-import asyncio
-import contextlib
 import dataclasses
+import functools
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from prsmd.core import plan as plans
+from prsmd.devices.base import Gpus
+from prsmd.domain.deployment import Revision
 from prsmd.domain.errors import (
     EngineError,
     EngineUnreachableError,
     ImageUnavailableError,
+    NotFoundError,
     PrsmdError,
 )
 from prsmd.domain.events import Event, Severity
-from prsmd.domain.logs import LogLine
 from prsmd.domain.replica import ExitCause, ExitKind, Replica, ReplicaState
+from prsmd.engine.capture import LogCapture
 from prsmd.engine.launcher import Launcher
 from prsmd.engine.recorder import Recorder
-from prsmd.runtime.base import LogQuery, Runtime
+from prsmd.engine.slowsteps import SlowSteps
+from prsmd.engine.words import placed_words, started_words
+from prsmd.runtime.base import Runtime
 from prsmd.store import deployments, events, history, replicas, revisions
 from prsmd.store.db import Database, Tx
-from prsmd.store.logs import LogArchive
 
 log = logging.getLogger(__name__)
-_KEPT_LINES = 2000
 _TAIL_LINES = 20
-_CAPTURE_SECONDS = 5.0
 _QUICK = (plans.Adopt, plans.MarkRunning, plans.Drain, plans.FinishDelete)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """What the executor works with."""
+    """What the executor works with. `retry_seconds` is the pause after a slow step's failure."""
 
     runtime: Runtime
+    gpus: Gpus
     database: Database
     recorder: Recorder
     launcher: Launcher
-    archive: LogArchive
+    capture: LogCapture
     stop_grace_seconds: float = 10.0
+    retry_seconds: float = 1.0
 
 
 class Executor:
-    """Applies plans. `wake` runs whenever a slow step has ended."""
+    """Applies plans. `wake` runs whenever a slow step has ended or a row was moved on."""
 
     def __init__(self, workshop: Workshop, wake: Callable[[], None]) -> None:
         self._tools = workshop
         self._wake = wake
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._steps: dict[type, Callable[[Any], Coroutine[Any, Any, None]]] = {
+        self._slow = SlowSteps(wake, workshop.retry_seconds)
+        self._steps: Mapping[type, Callable[[Any], Coroutine[Any, Any, None]]] = {
             plans.Launch: self._launch,
             plans.Resume: self._resume,
             plans.Adopt: self._adopt,
@@ -69,7 +72,7 @@ class Executor:
 
     def working(self) -> frozenset[str]:
         """Return the ids of the replicas on which a slow step is in progress."""
-        return frozenset(self._tasks)
+        return self._slow.working()
 
     async def apply(self, plan: plans.Plan) -> None:
         """Do the plan's actions in order. One that fails is logged; the next tick sees the rest.
@@ -77,42 +80,42 @@ class Executor:
         A row that was moved on makes the next tick come at once: it may be routed, or stopped, now.
         """
         for action in plan.actions:
+            name = type(action).__name__
             try:
                 await self._steps[type(action)](action)
             except PrsmdError as error:
-                log.warning("%s not done: %s", type(action).__name__, error.message)
+                log.warning("%s not done: %s", name, error.message)
+            except Exception:  # one defect must not keep the other actions from being done
+                log.exception("%s failed unexpectedly", name)
             else:
                 if isinstance(action, _QUICK):
                     self._wake()
 
     async def close(self) -> None:
-        """Cancel slow steps. Rows and labels say what was half done; containers go on."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Give up slow steps. Rows and labels say what was half done; containers go on."""
+        await self._slow.close()
         await self._tools.launcher.close()
 
     # Quick steps: a row and an event in one transaction.
 
     async def _launch(self, action: plans.Launch) -> None:
         replica = action.replica
-        placed = ", ".join(replica.placement.gpu_uuids) or "no GPU"
-        event = _event(
-            replica, "Scheduled", f"slot {replica.slot}: {action.reason}; placed with {placed}"
-        )
+        where = placed_words(replica.placement, self._tools.gpus.sample().gpus)
+        event = _event(replica, "Scheduled", f"slot {replica.slot}: {action.reason}; gets {where}")
 
         async def write(tx: Tx) -> None:
             await replicas.add(tx, replica)
             await events.append(tx, event)
 
         await self._tools.database.write(write)
-        await self._tools.recorder.announce(event)
-        self._begin("launch", replica, self._bring_up(replica))
+        self._tools.recorder.announce(event)
+        self._slow.begin("launch", replica.id, functools.partial(self._bring_up, replica))
 
     async def _resume(self, action: plans.Resume) -> None:
-        await self._tools.recorder.record(_event(action.replica, "Resumed", action.reason))
-        self._begin("launch", action.replica, self._bring_up(action.replica))
+        replica = action.replica
+        if not self._slow.has_failed(replica.id):  # else it was us, and the log says so
+            await self._tools.recorder.record(_event(replica, "Resumed", action.reason))
+        self._slow.begin("launch", replica.id, functools.partial(self._bring_up, replica))
 
     async def _adopt(self, action: plans.Adopt) -> None:
         adopted = dataclasses.replace(
@@ -122,22 +125,25 @@ class Executor:
             endpoint=action.endpoint,
             started_at=time.time(),
         )
-        await self._save(adopted, "Adopted", "found its container running and took it over")
+        at = f" at {action.endpoint}" if action.endpoint is not None else ""
+        message = f"its container was found running{at} after a launch that was cut off"
+        await self._save(adopted, "Adopted", message)
 
     async def _mark_running(self, action: plans.MarkRunning) -> None:
         replica, now = action.replica, time.time()
         running = dataclasses.replace(replica, state=ReplicaState.RUNNING, ready_at=now)
-        took = now - (replica.started_at or replica.created_at)
-        await self._save(running, "Ready", f"answers its health check after {took:.1f} s")
-        revision = await self._revision(replica)
-        if revision is not None:
-            image = revision.spec.image
-            await self._tools.database.write(
-                lambda tx: history.record(tx, image, "start", took, now)
-            )
+        took = max(0.0, now - (replica.started_at or replica.created_at))
+
+        async def note_duration(tx: Tx) -> None:
+            revision = await revisions.get(tx, replica.deployment_id, replica.revision)
+            if revision is not None:
+                await history.record(tx, revision.spec.image, "start", took, now)
+
+        message = f"answered its health check {took:.1f} s after its start"
+        await self._save(running, "Ready", message, also=note_duration)
 
     async def _drain(self, action: plans.Drain) -> None:
-        await self._cancel(action.replica.id)
+        await self._slow.cancel(action.replica.id)  # at most a launch
         draining = dataclasses.replace(
             action.replica, state=ReplicaState.DRAINING, draining_since=time.time()
         )
@@ -146,38 +152,36 @@ class Executor:
     async def _finish_delete(self, action: plans.FinishDelete) -> None:
         await self._tools.database.write(lambda tx: deployments.remove(tx, action.deployment_id))
         log.info("deployment removed", extra={"deployment": action.deployment_id})
+        self._tools.recorder.announce()
 
     # Slow steps: each its own task.
 
     async def _stop(self, action: plans.Stop) -> None:
-        await self._cancel(action.replica.id)
         cause = ExitCause(kind=ExitKind.STOPPED, message=action.reason)
-        self._begin("stop", action.replica, self._take_down(action.replica, cause))
+        work = functools.partial(self._take_down, action.replica, cause)
+        self._slow.begin("stop", action.replica.id, work)
 
     async def _fail(self, action: plans.Fail) -> None:
-        self._begin("fail", action.replica, self._take_down(action.replica, action.cause))
+        work = functools.partial(self._take_down, action.replica, action.cause)
+        self._slow.begin("fail", action.replica.id, work)
 
     async def _remove_orphan(self, action: plans.RemoveOrphan) -> None:
-        log.warning("removing orphan %s: %s", action.container_id[:12], action.reason)
-        self._start_task(
-            f"orphan:{action.replica_id}",
-            action.replica_id,
-            self._tools.runtime.stop(action.container_id, self._tools.stop_grace_seconds),
-        )
+        if not self._slow.has_failed(action.replica_id):
+            log.warning("removing container %s: %s", action.container_id[:12], action.reason)
+        grace = self._tools.stop_grace_seconds
+        remove = functools.partial(self._tools.runtime.stop, action.container_id, grace)
+        self._slow.begin("orphan", action.replica_id, remove)
 
     async def _bring_up(self, replica: Replica) -> None:
         revision = await self._revision(replica)
-        if revision is None:
-            raise EngineError(f"revision {replica.revision} of {replica.deployment_id} is gone")
         try:
             container = await self._tools.launcher.launch(replica, revision)
-        except EngineUnreachableError as error:
-            log.warning("%s; launching again later", error.message, extra={"replica": replica.id})
-            await asyncio.sleep(1.0)  # stays `working`, so the loop does not spin on a dead engine
+        except EngineUnreachableError:
+            raise  # says nothing about the replica: launched again when the engine answers
         except ImageUnavailableError as error:
-            await self._end(replica, ExitKind.IMAGE_UNAVAILABLE, error.message)
+            await self._end(replica, ExitCause(kind=ExitKind.IMAGE_UNAVAILABLE, message=str(error)))
         except EngineError as error:
-            await self._end(replica, ExitKind.LAUNCH_FAILED, error.message)
+            await self._end(replica, ExitCause(kind=ExitKind.LAUNCH_FAILED, message=str(error)))
         else:
             started = dataclasses.replace(
                 replica,
@@ -186,94 +190,57 @@ class Executor:
                 endpoint=container.endpoint,
                 started_at=time.time(),
             )
-            await self._save(started, "Started", f"container {container.id[:12]} started")
+            await self._save(started, "Started", started_words(replica, container))
 
     async def _take_down(self, replica: Replica, cause: ExitCause) -> None:
-        lines: list[LogLine] = []
+        """Keep the logs, remove the container, end the row. Every part may be done again."""
+        lines = await self._tools.capture.take(replica)
         if replica.container_id is not None:
-            lines = await self._capture(replica)
             await self._tools.runtime.stop(replica.container_id, self._tools.stop_grace_seconds)
-        tail = tuple(line.text for line in lines[-_TAIL_LINES:])
+        if cause.kind is not ExitKind.STOPPED:
+            tail = tuple(line.text for line in lines[-_TAIL_LINES:])
+            cause = dataclasses.replace(cause, log_tail=tail)
+        await self._end(replica, cause)
+
+    async def _end(self, replica: Replica, cause: ExitCause) -> None:
         stopped = cause.kind is ExitKind.STOPPED
         ended = dataclasses.replace(
             replica,
             state=ReplicaState.STOPPED if stopped else ReplicaState.FAILED,
             finished_at=time.time(),
-            exit=dataclasses.replace(cause, log_tail=() if stopped else tail),
+            exit=cause,
         )
-        reason = "Stopped" if stopped else _camel(cause.kind)
         severity = Severity.NORMAL if stopped else Severity.WARNING
-        await self._save(ended, reason, cause.message, severity)
-
-    async def _capture(self, replica: Replica) -> list[LogLine]:
-        """Keep what the container wrote; losing it must not keep the container from ending."""
-        lines: list[LogLine] = []
-        assert replica.container_id is not None  # noqa: S101 - the caller checked
-        try:
-            async with asyncio.timeout(_CAPTURE_SECONDS):
-                query = LogQuery(tail=_KEPT_LINES)
-                async for line in self._tools.runtime.logs(replica.container_id, query):
-                    lines.append(line)  # noqa: PERF401 - what came before a timeout is kept
-        except (PrsmdError, TimeoutError) as error:
-            log.warning("logs not kept whole: %s", error, extra={"replica": replica.id})
-        try:
-            await self._tools.archive.save(replica.id, lines)
-        except OSError as error:
-            log.warning("logs not kept: %s", error, extra={"replica": replica.id})
-        return lines
-
-    async def _end(self, replica: Replica, kind: ExitKind, message: str) -> None:
-        ended = dataclasses.replace(
-            replica,
-            state=ReplicaState.FAILED,
-            finished_at=time.time(),
-            exit=ExitCause(kind=kind, message=message),
-        )
-        await self._save(ended, _camel(kind), message, Severity.WARNING)
+        await self._save(ended, _camel(cause.kind), cause.message, severity)
 
     async def _save(
-        self, replica: Replica, reason: str, message: str, severity: Severity = Severity.NORMAL
+        self,
+        replica: Replica,
+        reason: str,
+        message: str,
+        severity: Severity = Severity.NORMAL,
+        *,
+        also: Callable[[Tx], Awaitable[None]] | None = None,
     ) -> None:
+        """Write the row and its event, and what belongs to them, in one transaction."""
         event = _event(replica, reason, message, severity)
 
         async def write(tx: Tx) -> None:
             await replicas.save(tx, replica)
             await events.append(tx, event)
+            if also is not None:
+                await also(tx)
 
         await self._tools.database.write(write)
-        await self._tools.recorder.announce(event)
+        self._slow.forgive(replica.id)
+        self._tools.recorder.announce(event)
 
-    async def _revision(self, replica: Replica) -> Any:
+    async def _revision(self, replica: Replica) -> Revision:
         async with self._tools.database.read() as tx:
-            return await revisions.get(tx, replica.deployment_id, replica.revision)
-
-    def _begin(self, step: str, replica: Replica, work: Coroutine[Any, Any, None]) -> None:
-        self._start_task(f"{step}:{replica.id}", replica.id, work)
-
-    def _start_task(self, name: str, key: str, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(self._guarded(name, work), name=name)
-        self._tasks[key] = task
-        task.add_done_callback(lambda done: self._finished(key, done))
-
-    async def _guarded(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except PrsmdError as error:
-            log.warning("%s not done: %s", name, error.message)
-        except Exception:
-            log.exception("%s failed unexpectedly", name)
-
-    def _finished(self, key: str, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(key) is task:
-            del self._tasks[key]
-        self._wake()
-
-    async def _cancel(self, key: str) -> None:
-        task = self._tasks.pop(key, None)
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            revision = await revisions.get(tx, replica.deployment_id, replica.revision)
+        if revision is None:
+            raise NotFoundError(f"revision {replica.revision} of {replica.deployment_id} is gone")
+        return revision
 
 
 def _event(

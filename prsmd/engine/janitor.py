@@ -27,6 +27,8 @@ async def hear_hints(runtime: Runtime, wake: Callable[[], None]) -> None:
                 wake()
         except PrsmdError as error:
             log.debug("the engine's events ended: %s", error.message)
+        except Exception:  # the loop looks by itself too: hints are worth no daemon
+            log.exception("the engine's events failed unexpectedly")
         wake()
         await asyncio.sleep(_RESUBSCRIBE_SECONDS)
 

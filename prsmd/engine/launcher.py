@@ -1,15 +1,27 @@
 """Brings a replica's image here and its container up. Slow, cancellable; owns pull progress."""
 
 import asyncio
+import dataclasses
+import logging
 import time
 from collections.abc import Mapping
 
 from prsmd.domain.deployment import Revision
-from prsmd.domain.errors import ImageUnavailableError
+from prsmd.domain.errors import ImageUnavailableError, PrsmdError
 from prsmd.domain.replica import Replica
 from prsmd.runtime import base
 from prsmd.store import history, revisions
 from prsmd.store.db import Database, Tx
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Pull:
+    """A pull in progress and how many launches wait for it."""
+
+    progress: base.PullProgress
+    waiting: int = 0
 
 
 class Launcher:
@@ -19,12 +31,13 @@ class Launcher:
         self._runtime = runtime
         self._database = database
         self._instance = instance
-        self._pulls: dict[str, asyncio.Task[base.Image]] = {}
-        self._progress: dict[str, base.PullProgress] = {}
+        self._pulls: dict[str, tuple[_Pull, asyncio.Task[base.Image]]] = {}
+        self._tasks: set[asyncio.Task[base.Image]] = set()
 
     def progress(self, image: str) -> base.PullProgress | None:
         """Return how far the pull of an image reference is; None when none is in progress."""
-        return self._progress.get(image)
+        known = self._pulls.get(image)
+        return None if known is None else known[0].progress
 
     async def launch(self, replica: Replica, revision: Revision) -> base.Container:
         """Return the started container. EngineError or ImageUnavailableError say why not."""
@@ -44,62 +57,88 @@ class Launcher:
         )
 
     async def close(self) -> None:
-        """Cancel the pulls in progress."""
-        for task in self._pulls.values():
+        """Give up the pulls in progress."""
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._pulls.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _image(self, revision: Revision) -> base.Image:
-        pinned = revision.image_digest
-        found = await self._runtime.images.resolve(pinned or revision.spec.image)
-        if found is None:
-            found = await self._pull(revision.spec.image)
+        """Return the one image that every replica of a revision runs, whatever its tag says now."""
+        pinned, reference = revision.image_digest, revision.spec.image
+        found = await self._here(pinned, reference)
+        if found is None or (pinned is not None and found.digest != pinned):
+            found = await self._pull(reference)
         if pinned is None:
-            await self._pin(revision, found.digest)
-        elif found.digest != pinned:
-            raise ImageUnavailableError(
-                f"{revision.spec.image} is now {found.digest}, but revision {revision.number} was"
-                f" deployed as {pinned}, which is no longer here; deploy the new image as an update"
-            )
-        return found
-
-    async def _pull(self, reference: str) -> base.Image:
-        task = self._pulls.get(reference)
-        if task is None:
-            task = asyncio.create_task(self._pull_once(reference), name=f"pull:{reference}")
-            self._pulls[reference] = task
-            task.add_done_callback(lambda done: self._pulled(reference, done))
-        return await asyncio.shield(task)  # one waiter's cancellation is not the others'
-
-    def _pulled(self, reference: str, task: asyncio.Task[base.Image]) -> None:
-        self._pulls.pop(reference, None)
-        if not task.cancelled():
-            task.exception()  # every waiter may have left; they were told if they had not
-
-    async def _pull_once(self, reference: str) -> base.Image:
-        def note(progress: base.PullProgress) -> None:
-            self._progress[reference] = progress
-
-        note(base.PullProgress(status="pulling"))
-        began = time.time()
-        try:
-            image = await self._runtime.images.pull(reference, note)
-        finally:
-            self._progress.pop(reference, None)
-        await self._note_duration(reference, began)
-        return image
-
-    async def _note_duration(self, reference: str, began: float) -> None:
-        now = time.time()
-        await self._database.write(
-            lambda tx: history.record(tx, reference, "pull", now - began, now)
+            pinned = await self._pin(revision, found.digest)
+        if found.digest == pinned:
+            return found
+        deployed = await self._runtime.images.resolve(pinned)
+        if deployed is not None:
+            return deployed
+        raise ImageUnavailableError(
+            f"{reference} is now {found.digest}, but revision {revision.number} was"
+            f" deployed as {pinned}, which is no longer here; deploy the new image as an update"
         )
 
-    async def _pin(self, revision: Revision, digest: str) -> None:
-        async def write(tx: Tx) -> None:
-            await revisions.set_digest(tx, revision.deployment_id, revision.number, digest)
+    async def _here(self, pinned: str | None, reference: str) -> base.Image | None:
+        by_digest = await self._runtime.images.resolve(pinned) if pinned is not None else None
+        return by_digest or await self._runtime.images.resolve(reference)
 
-        await self._database.write(write)
+    async def _pull(self, reference: str) -> base.Image:
+        """Wait for the image's pull, started if need be; it ends when nobody waits any more."""
+        pull, task = self._pulls.get(reference) or self._begin_pull(reference)
+        pull.waiting += 1
+        try:
+            return await asyncio.shield(task)  # one waiter's cancellation is not the others'
+        finally:
+            pull.waiting -= 1
+            if not pull.waiting:
+                self._pulls.pop(reference, None)
+                task.cancel()
+
+    def _begin_pull(self, reference: str) -> tuple[_Pull, asyncio.Task[base.Image]]:
+        pull = _Pull(base.PullProgress(status="pulling"))
+        task = asyncio.create_task(self._pull_once(reference, pull), name=f"pull:{reference}")
+        self._pulls[reference] = pull, task
+        self._tasks.add(task)
+        task.add_done_callback(self._note_end)
+        return pull, task
+
+    def _note_end(self, task: asyncio.Task[base.Image]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # every waiter may have left before it could be told
+
+    async def _pull_once(self, reference: str, pull: _Pull) -> base.Image:
+        def note(progress: base.PullProgress) -> None:
+            pull.progress = progress
+
+        began = time.monotonic()
+        image = await self._runtime.images.pull(reference, note)
+        await self._note_duration(reference, time.monotonic() - began)
+        return image
+
+    async def _note_duration(self, reference: str, seconds: float) -> None:
+        now = time.time()
+        try:
+            await self._database.write(
+                lambda tx: history.record(tx, reference, "pull", seconds, now)
+            )
+        except PrsmdError as error:  # the image is here: a forecast that is less good is no harm
+            log.warning("duration of the pull of %s not kept: %s", reference, error.message)
+
+    async def _pin(self, revision: Revision, digest: str) -> str:
+        """Note what the revision's image is, unless another replica did; return what is noted."""
+
+        async def write(tx: Tx) -> str:
+            stored = await revisions.get(tx, revision.deployment_id, revision.number)
+            if stored is not None and stored.image_digest is not None:
+                return stored.image_digest
+            await revisions.set_digest(tx, revision.deployment_id, revision.number, digest)
+            return digest
+
+        return await self._database.write(write)
 
     def _labels(self, replica: Replica, revision: Revision) -> base.Labels:
         return base.Labels(

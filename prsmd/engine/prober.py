@@ -7,7 +7,6 @@ answer at all (refused, reset, timeout) counts as a liveness failure.
 import asyncio
 import dataclasses
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import aiohttp
@@ -35,18 +34,19 @@ class ProberSettings:
     interval_seconds: float = 5.0
     eager_seconds: float = 0.25
     timeout_seconds: float = 2.0
-    at_once: int = 16
 
 
 class Prober:
-    """One loop over all targets. `on_change` runs when readiness or liveness of one changed."""
+    """A task for each target, so that one that hangs holds up nobody else.
+
+    `on_change` runs when a replica became ready or stopped being so, and when a running one failed.
+    """
 
     def __init__(self, settings: ProberSettings, on_change: Callable[[], None]) -> None:
         self._settings = settings
         self._on_change = on_change
         self._targets: Mapping[str, ProbeTarget] = {}
         self._probes: dict[str, Probe] = {}
-        self._due: dict[str, float] = {}
         self._changed = asyncio.Event()
 
     def probes(self) -> Mapping[str, Probe]:
@@ -60,33 +60,36 @@ class Prober:
             return
         for gone in self._targets.keys() - fresh.keys():
             self._probes.pop(gone, None)
-            self._due.pop(gone, None)
-        for added in fresh.keys() - self._targets.keys():
-            self._due[added] = 0.0
         self._targets = fresh
         self._changed.set()
 
     async def run(self) -> None:
         """Probe until cancelled."""
         timeout = aiohttp.ClientTimeout(total=self._settings.timeout_seconds)
-        connector = aiohttp.TCPConnector(force_close=True, limit=self._settings.at_once)
-        async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
-        ) as session:
+        # No limit: each target has one connection at most, and who waited for a free one would
+        # look as if it had not answered in time.
+        connector = aiohttp.TCPConnector(force_close=True, limit=0)
+        tasks: dict[str, asyncio.Task[None]] = {}
+        async with (
+            aiohttp.ClientSession(
+                connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
+            ) as session,
+            asyncio.TaskGroup() as group,
+        ):
             while True:
                 self._changed.clear()
-                now = time.monotonic()
-                due = [t for t in self._targets.values() if self._due[t.replica_id] <= now]
-                await asyncio.gather(*(self._probe(session, target) for target in due))
-                await self._wait()
+                for gone in tasks.keys() - self._targets.keys():
+                    tasks.pop(gone).cancel()
+                for added in self._targets.keys() - tasks.keys():
+                    work = self._probe_repeatedly(session, added)
+                    tasks[added] = group.create_task(work, name=f"probe:{added}")
+                await self._changed.wait()
 
-    async def _wait(self) -> None:
-        soonest = min(self._due.values(), default=None)
-        pause = None if soonest is None else max(0.0, soonest - time.monotonic())
-        try:
-            await asyncio.wait_for(self._changed.wait(), pause)
-        except TimeoutError:
-            return
+    async def _probe_repeatedly(self, session: aiohttp.ClientSession, replica_id: str) -> None:
+        while (target := self._targets.get(replica_id)) is not None:
+            await self._probe(session, target)
+            eager = self._settings.eager_seconds
+            await asyncio.sleep(eager if target.eager else self._settings.interval_seconds)
 
     async def _probe(self, session: aiohttp.ClientSession, target: ProbeTarget) -> None:
         before = self._probes.get(target.replica_id)
@@ -94,8 +97,6 @@ class Prober:
         if target.replica_id not in self._targets:
             return
         self._probes[target.replica_id] = found
-        pause = self._settings.eager_seconds if target.eager else self._settings.interval_seconds
-        self._due[target.replica_id] = time.monotonic() + pause
         was_ready = before is not None and before.ready
         if found.ready != was_ready or (found.failures and not target.eager):
             self._on_change()
@@ -112,6 +113,9 @@ class Prober:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failures = (before.failures if before else 0) + 1
             return Probe(ready=False, failures=failures, last_error=_words(error, target))
+        except Exception as error:  # ours, so it says nothing about the replica's life
+            log.exception("probe of %s failed unexpectedly", target.replica_id)
+            return Probe(ready=False, last_error=f"cannot be probed: {error!r}")
 
 
 def _words(error: Exception, target: ProbeTarget) -> str:

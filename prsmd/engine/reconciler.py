@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from prsmd.core.plan import DesiredDeployment, Hold, Plan
 from prsmd.core.reconcile import Policy, reconcile
 from prsmd.core.routes import routes
+from prsmd.core.sight import Sight
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.events import Event, Severity
 from prsmd.domain.replica import ReplicaState
@@ -88,10 +89,10 @@ class Reconciler:
         plan = reconcile(desired, observed, now, self._policy)
         self.holds = plan.holds
         parts.gateway.publish(routes(desired, observed, plan))
-        parts.prober.watch(_probe_targets(desired))
+        parts.prober.watch(_probe_targets(desired, Sight.of(observed)))
         parts.usage.sample(desired, parts.observer.containers)
-        await self._tell_holds(parts.recorder, desired, plan)
         await parts.executor.apply(plan)
+        await self._tell_holds(parts.recorder, desired, plan)
         return bool(plan.actions or observed.working or _in_progress(desired))
 
     async def _tell_holds(
@@ -106,18 +107,22 @@ class Reconciler:
             if self._held.get((hold.deployment_id, hold.slot)) != hold.reason
             and hold.deployment_id in organizations
         ]
-        self._held = held
         if news:
             await recorder.record(*news)
+        self._held = held
 
 
-def _probe_targets(desired: Sequence[DesiredDeployment]) -> list[ProbeTarget]:
+def _probe_targets(desired: Sequence[DesiredDeployment], sight: Sight) -> list[ProbeTarget]:
+    """Return whom to probe, where the routes would send traffic: as the engine says, else the row.
+
+    A replica that was adopted before it had its address is found that way too.
+    """
     probed = {ReplicaState.STARTING: True, ReplicaState.RUNNING: False}
     return [
-        ProbeTarget(replica.id, replica.endpoint, _health_path(item), probed[replica.state])
+        ProbeTarget(replica.id, endpoint, _health_path(item), probed[replica.state])
         for item in desired
         for replica in item.replicas
-        if replica.state in probed and replica.endpoint is not None
+        if replica.state in probed and (endpoint := sight.endpoint(replica)) is not None
     ]
 
 

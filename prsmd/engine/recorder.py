@@ -8,18 +8,20 @@ import logging
 from collections.abc import AsyncGenerator
 
 from prsmd.domain.events import Event, Severity
+from prsmd.store import deployments
 from prsmd.store import events as event_rows
 from prsmd.store.db import Database, Tx
 
 log = logging.getLogger("prsmd.events")
+_AT_ONCE = 200
 
 
 class Recorder:
-    """Records events and lets followers wait for new ones."""
+    """Records events and lets followers wait for new ones. No follower holds a recorder back."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._arrived = asyncio.Condition()
+        self._arrival = asyncio.Event()
 
     async def record(self, *events: Event) -> None:
         """Store the events in one transaction, log them and wake the followers."""
@@ -29,32 +31,34 @@ class Recorder:
                 await event_rows.append(tx, event)
 
         await self._database.write(write)
-        await self.announce(*events)
+        self.announce(*events)
 
-    async def announce(self, *events: Event) -> None:
-        """Log events that another transaction has stored, and wake the followers."""
+    def announce(self, *events: Event) -> None:
+        """Log events that another transaction has stored (none: it ended some), wake followers."""
         for event in events:
             level = logging.WARNING if event.severity is Severity.WARNING else logging.INFO
             log.log(level, event.message, extra=_fields(event))
-        async with self._arrived:
-            self._arrived.notify_all()
+        arrived, self._arrival = self._arrival, asyncio.Event()
+        arrived.set()
+
+    def arrival(self) -> asyncio.Event:
+        """Return what is set as soon as anything is recorded. Take it first, then look."""
+        return self._arrival
 
     async def follow(self, deployment_id: str, after: int) -> AsyncGenerator[Event, None]:
-        """Yield the deployment's events with a sequence above `after`, for ever, as they come."""
+        """Yield the deployment's events with a sequence above `after`, until it is gone."""
         while True:
-            async with self._arrived:
-                async with self._database.read() as tx:
-                    found = await event_rows.list_for(tx, deployment_id, after, 200)
-                if not found:
-                    await self._arrived.wait()
+            arrival = self.arrival()
+            async with self._database.read() as tx:
+                found = await event_rows.list_for(tx, deployment_id, after, _AT_ONCE)
+                gone = not found and await deployments.get(tx, deployment_id) is None
             for event in found:
                 after = event.sequence
                 yield event
-
-    async def changed(self) -> None:
-        """Return when the next event of any deployment has been recorded."""
-        async with self._arrived:
-            await self._arrived.wait()
+            if gone:
+                return
+            if not found:
+                await arrival.wait()
 
 
 def _fields(event: Event) -> dict[str, object]:

@@ -6,7 +6,6 @@ No engine call is made inside a request; what the engine does is seen in status 
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
 
 from prsmd.core.plan import Unplaceable
 from prsmd.domain.access import Permission
@@ -19,6 +18,7 @@ from prsmd.domain.errors import (
 )
 from prsmd.domain.events import Event
 from prsmd.domain.ids import model_id_for, random_id
+from prsmd.domain.replica import Replica
 from prsmd.domain.spec import Spec
 from prsmd.engine.recorder import Recorder
 from prsmd.protocols.registry import PROTOCOLS
@@ -83,7 +83,7 @@ class Deployments:
         )
         event = _event(deployment, "Deployed", f"{model_name} {spec.metadata.version} accepted")
 
-        async def write(tx: Tx) -> tuple[float | None, list[Any]]:
+        async def write(tx: Tx) -> tuple[float | None, list[Replica]]:
             await self._refuse_taken(tx, deployment)
             await deployments.add(tx, deployment)
             await revisions.add(tx, revision)
@@ -96,7 +96,7 @@ class Deployments:
 
         seconds, active = await self._database.write(write)
         self._wake()
-        await self._recorder.announce(event)
+        self._recorder.announce(event)
         wanted = max(1, spec.scaling.min_replicas)
         forecast = self._forecaster.replicas(spec.resources, wanted, active)
         return Deployed(
@@ -112,23 +112,20 @@ class Deployments:
     ) -> Scaled:
         """Set the replica count; the autoscaler goes on from there within the spec's bounds."""
         deployment = await self._mine(caller, model, Permission.MODELS_SCALE)
-        async with self._database.read() as tx:
-            revision = await revisions.get(tx, deployment.id, deployment.revision)
-            rows = await replicas.list_current(tx, 0)
-        assert revision is not None  # noqa: S101 - a deployment always has its revision
-        spec = revision.spec
-        _refuse_out_of_bounds(spec, target)
         event = _event(deployment, "ScaleRequested", f"{target} replicas asked ({strategy})")
         details = {"target_replicas": target, "strategy": strategy.value}
 
-        async def write(tx: Tx) -> None:
+        async def write(tx: Tx) -> tuple[Spec, list[Replica]]:
+            spec = await _scalable(tx, deployment)
+            _refuse_out_of_bounds(spec, target)
             await deployments.set_asked(tx, deployment.id, target, strategy, time.time())
             await events.append(tx, event)
             await audit.append(tx, caller.record("models.scale", deployment.id, "allowed", details))
+            return spec, await replicas.list_current(tx, 0)
 
-        await self._database.write(write)
+        spec, rows = await self._database.write(write)
         self._wake()
-        await self._recorder.announce(event)
+        self._recorder.announce(event)
         active = [row for row in rows if row.deployment_id == deployment.id and row.active]
         missing = max(0, target - len(active))
         forecast = self._forecaster.replicas(spec.resources, missing, rows)
@@ -145,19 +142,24 @@ class Deployments:
         event = _event(deployment, "DeleteRequested", "draining and removing all replicas")
 
         async def write(tx: Tx) -> None:
-            await deployments.mark_deleting(tx, deployment.id, time.time())
-            await events.append(tx, event)
+            if await deployments.mark_deleting(tx, deployment.id, time.time()):
+                await events.append(tx, event)
             await audit.append(tx, caller.record("models.delete", deployment.id, "allowed"))
 
         await self._database.write(write)
         self._wake()
-        await self._recorder.announce(event)
+        self._recorder.announce(event)
         return dataclasses.replace(deployment, deleting=True)
 
     async def _mine(self, caller: Caller, model: str, permission: Permission) -> Deployment:
         await require_recorded(self._database, caller, permission, model)
-        async with self._database.read() as tx:
-            return await find_model(tx, caller, model, permission)
+        try:
+            async with self._database.read() as tx:
+                return await find_model(tx, caller, model, permission)
+        except ModelNotFoundError as error:  # it may be another organization's: that is a denial
+            denied = caller.record(permission.value, model[:100], "denied", {"code": error.code})
+            await self._database.write(lambda tx: audit.append(tx, denied))
+            raise
 
     async def _refuse_taken(self, tx: Tx, deployment: Deployment) -> None:
         for name in (deployment.model_name, deployment.model_id):
@@ -213,6 +215,20 @@ def _new_deployment(caller: Caller, model_name: str, spec: Spec, now: float) -> 
         created_at=now,
         updated_at=now,
     )
+
+
+async def _scalable(tx: Tx, deployment: Deployment) -> Spec:
+    """Return the spec of a deployment that can be scaled now."""
+    stored = await deployments.get(tx, deployment.id)
+    if stored is None or stored.deleting:
+        raise ConflictError(
+            f"Model {deployment.model_id} is being deleted and cannot be scaled.",
+            model_id=deployment.model_id,
+            deployment_id=deployment.id,
+        )
+    revision = await revisions.get(tx, stored.id, stored.revision)
+    assert revision is not None  # noqa: S101 - a deployment always has its revision
+    return revision.spec
 
 
 def _refuse_unservable(spec: Spec) -> None:

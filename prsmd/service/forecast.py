@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from prsmd.core.capacity import capacity_of
 from prsmd.core.place import place
-from prsmd.core.plan import Unplaceable
+from prsmd.core.plan import Capacity, Observed, Unplaceable
 from prsmd.domain.errors import ResourceUnavailableError
 from prsmd.domain.quantity import format_gpu
 from prsmd.domain.replica import Placement, Replica
@@ -32,17 +32,20 @@ class Forecaster:
         self._observer = observer
 
     def refuse_impossible(self, resources: Resources) -> None:
-        """Raise ResourceUnavailableError for what would not fit even on the empty appliance."""
-        empty = dataclasses.replace(self._observer.latest(), strangers={})
-        capacity = capacity_of(empty, [])
+        """Raise ResourceUnavailableError for what would not fit even on the empty appliance.
+
+        Nothing is concluded from GPUs that do not answer now or are unfit only now.
+        """
+        capacity = _empty_appliance(self._observer.latest())
+        if capacity.gpus_unknown is not None:
+            resources = dataclasses.replace(resources, gpu_millis=0)
         verdict = place(resources, capacity)
-        if not isinstance(verdict, Unplaceable) or capacity.gpus_unknown is not None:
-            return
-        raise ResourceUnavailableError(
-            f"This appliance can never place it: {verdict.summary}",
-            resource_type="gpu" if resources.gpu_millis else "node",
-            reasons=list(verdict.reasons),
-        )
+        if isinstance(verdict, Unplaceable):
+            raise ResourceUnavailableError(
+                f"This appliance can never place it: {verdict.summary}",
+                resource_type="gpu" if resources.gpu_millis else "node",
+                reasons=list(verdict.reasons),
+            )
 
     def replicas(self, resources: Resources, count: int, active: Sequence[Replica]) -> Forecast:
         """Return how `count` further replicas would be placed beside the active ones."""
@@ -66,6 +69,16 @@ class Forecaster:
         candidates = placed or sorted(set(names.values()))
         count = format_gpu(resources.gpu_millis)
         return f"{count} x {' or '.join(dict.fromkeys(candidates)) or 'GPU'}"
+
+
+def _empty_appliance(observed: Observed) -> Capacity:
+    capacity = capacity_of(dataclasses.replace(observed, strangers={}), [])
+    sample = observed.node.gpus
+    return dataclasses.replace(
+        capacity,
+        gpus=tuple(dataclasses.replace(gpu, unhealthy=None) for gpu in capacity.gpus),
+        gpus_unknown=capacity.gpus_unknown if sample.supported else None,
+    )
 
 
 async def expected_seconds(tx: Tx, image: str) -> float | None:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import AsyncGenerator
 
 from prsmd.domain.access import Permission
-from prsmd.domain.errors import EngineError, NotFoundError
+from prsmd.domain.errors import EngineError, EngineUnreachableError, NotFoundError
 from prsmd.domain.logs import LogLine
 from prsmd.domain.replica import Replica
 from prsmd.runtime.base import LogQuery, Runtime
@@ -96,7 +96,15 @@ class Logs:
     async def _lines(self, replica: Replica, request: LogRequest) -> list[LogLine]:
         if replica.active and replica.container_id is not None:
             query = LogQuery(tail=request.tail, since=request.since)
-            return [line async for line in self._runtime.logs(replica.container_id, query)]
+            try:
+                async with contextlib.aclosing(
+                    self._runtime.logs(replica.container_id, query)
+                ) as found:
+                    return [line async for line in found]
+            except EngineUnreachableError:
+                raise
+            except EngineError:  # it ended since its row was read: what was kept of it, then
+                pass
         kept = await self._archive.read(replica.id)
         return [line for line in kept if request.since is None or line.at >= request.since]
 
@@ -106,12 +114,15 @@ class Logs:
         async with self._database.read() as tx:
             found = await find_deployment(tx, caller, reference, Permission.LOGS_READ)
             rows = await replicas.list_for(tx, found.id, _LOOK_BACK)
+            known = {row.id for row in rows}
+            current = await replicas.list_current(tx, 0)  # the active ones, however old
+        rows += [row for row in current if row.deployment_id == found.id and row.id not in known]
         if replica_id is None:
             return rows
         chosen = [row for row in rows if row.id == replica_id]
         if not chosen:
-            known = ", ".join(row.id for row in rows) or "none"
+            names = ", ".join(row.id for row in rows) or "none"
             raise NotFoundError(
-                f"There is no replica {replica_id[:100]} of {found.id}; known are {known}."
+                f"There is no replica {replica_id[:100]} of {found.id}; known are {names}."
             )
         return chosen

@@ -24,7 +24,7 @@ from prsmd.store import deployments, replicas, revisions
 from prsmd.store.db import Database, Tx
 
 _SETTLED = frozenset({"running", "idle", "failed", "degraded"})
-_SHOWN_REPLICAS = 50
+_Rows = Mapping[str, Sequence[Replica]]  # by deployment id, oldest first
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +86,13 @@ class Status:
         """Return one deployment, after it settles or `wait_seconds` are over."""
         deadline = time.monotonic() + wait_seconds
         while True:
+            arrival = self._sources.recorder.arrival()
             report = await self._get(caller, reference)
             left = deadline - time.monotonic()
             if report.view.status.value in _SETTLED or left <= 0:
                 return report
             try:
-                await asyncio.wait_for(self._sources.recorder.changed(), min(left, 1.0))
+                await asyncio.wait_for(arrival.wait(), min(left, 1.0))
             except TimeoutError:
                 continue
 
@@ -99,7 +100,7 @@ class Status:
         """Return the deployment of one model."""
         async with self._sources.database.read() as tx:
             found = await find_model(tx, caller, model, Permission.MODELS_READ)
-            return await self._report(tx, found)
+            return await self._report(tx, found, await _rows(tx))
 
     async def page(
         self, caller: Caller, page: Page, permission: Permission = Permission.MODELS_READ
@@ -111,15 +112,17 @@ class Status:
             found, total = await deployments.page(
                 tx, caller.scope, page.limit, page.offset, page.sort_by, page.sort_order
             )
-            reports = [await self._report(tx, deployment) for deployment in found]
+            rows = await _rows(tx)
+            reports = [await self._report(tx, deployment, rows) for deployment in found]
         return reports, total
 
     async def all(self, organization: str | None = None) -> list[Report]:
         """Return every deployment, for metrics."""
         async with self._sources.database.read() as tx:
             found = await deployments.list_all(tx)
+            rows = await _rows(tx)
             return [
-                await self._report(tx, item)
+                await self._report(tx, item, rows)
                 for item in found
                 if organization in {None, item.organization}
             ]
@@ -127,13 +130,12 @@ class Status:
     async def _get(self, caller: Caller, reference: str) -> Report:
         async with self._sources.database.read() as tx:
             found = await find_deployment(tx, caller, reference, Permission.MODELS_READ)
-            return await self._report(tx, found)
+            return await self._report(tx, found, await _rows(tx))
 
-    async def _report(self, tx: Tx, deployment: Deployment) -> Report:
+    async def _report(self, tx: Tx, deployment: Deployment, rows: _Rows) -> Report:
         revision = await revisions.get(tx, deployment.id, deployment.revision)
         assert revision is not None  # noqa: S101 - a deployment always has its revision
-        rows = await replicas.list_for(tx, deployment.id, _SHOWN_REPLICAS)
-        return self._assemble(deployment, revision, sorted(rows, key=lambda r: r.created_at))
+        return self._assemble(deployment, revision, rows.get(deployment.id, ()))
 
     def _assemble(
         self, deployment: Deployment, revision: Revision, rows: Sequence[Replica]
@@ -173,6 +175,17 @@ class Status:
             progress = self._sources.launcher.progress(revision.spec.image)
             return f"pulling {revision.spec.image}: {_pulled(progress)}" if progress else "queued"
         return probe_error or ""
+
+
+async def _rows(tx: Tx) -> _Rows:
+    """Return the replicas that decisions are made from, however many have failed since they began.
+
+    Active ones are never left out: a page of the newest rows would be all failures one day.
+    """
+    rows: dict[str, list[Replica]] = {}
+    for replica in await replicas.list_current(tx):
+        rows.setdefault(replica.deployment_id, []).append(replica)
+    return rows
 
 
 def _shown(rows: Sequence[Replica]) -> list[Replica]:
