@@ -4,6 +4,8 @@ import dataclasses
 import logging
 import os
 import secrets
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -65,13 +67,17 @@ class Appliance:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Drivers:
-    """What an appliance is built on. `instance` is the label of its containers."""
+    """What an appliance is built on.
+
+    `instance` labels its containers; `clock` gives seconds since the epoch.
+    """
 
     database: Database
     runtime: Runtime
     gpus: Gpus
     host: Host
     instance: str
+    clock: Callable[[], float] = time.time
 
 
 async def assemble(settings: Settings, database: Database, public_url: str) -> Appliance:
@@ -101,13 +107,15 @@ async def connect(
     database, engine = drivers.database, settings.engine
     async with database.read() as tx:
         stored_keys = await keys.list_for(tx, None)
-    gateway = Gateway(GatewaySettings(max_answer_bytes=parse_memory(settings.limits.response)))
+    limits = GatewaySettings(max_answer_bytes=parse_memory(settings.limits.response))
+    gateway = Gateway(limits, drivers.clock)
     reconciler = Reconciler(
         Policy(
             drain_timeout_seconds=engine.drain_timeout_seconds,
             liveness_failures=engine.liveness_failures,
         ),
         engine.tick_seconds,
+        drivers.clock,
     )
     parts = _parts(settings, drivers, gateway, reconciler, retry_seconds)
     ring = KeyRing(_pepper(settings), stored_keys)
@@ -176,20 +184,21 @@ def _parts(
     reconciler: Reconciler,
     retry_seconds: float,
 ) -> Parts:
-    database, runtime, host = drivers.database, drivers.runtime, drivers.host
+    database, host = drivers.database, drivers.host
     recorder = Recorder(database)
-    launcher = Launcher(runtime, database, drivers.instance)
+    launcher = Launcher(drivers.runtime, database, drivers.instance)
     archive = LogArchive(settings.daemon.state_dir / "logs")
     executor = Executor(
         Workshop(
-            runtime=runtime,
+            runtime=drivers.runtime,
             gpus=drivers.gpus,
             database=database,
             recorder=recorder,
             launcher=launcher,
-            capture=LogCapture(runtime, archive),
+            capture=LogCapture(drivers.runtime, archive),
             stop_grace_seconds=settings.runtime.stop_grace_seconds,
             retry_seconds=retry_seconds,
+            clock=drivers.clock,
         ),
         reconciler.wake,
     )
@@ -200,20 +209,10 @@ def _parts(
         ),
         reconciler.wake,
     )
-    observer = Observer(
-        runtime=runtime,
-        gpus=drivers.gpus,
-        host=host,
-        limits=NodeLimits(
-            name=settings.node.name,
-            cpu_reserved_millis=_cpu(settings.node.cpu_reserved),
-            memory_reserved_bytes=parse_memory(settings.node.memory_reserved),
-        ),
-        feeds=Feeds(probes=prober.probes, in_flight=gateway.in_flight, working=executor.working),
-    )
+    feeds = Feeds(probes=prober.probes, in_flight=gateway.in_flight, working=executor.working)
     return Parts(
         database=database,
-        observer=observer,
+        observer=_observer(settings, drivers, feeds),
         executor=executor,
         prober=prober,
         gateway=gateway,
@@ -221,6 +220,20 @@ def _parts(
         usage=UsageMeter(host),
         launcher=launcher,
         archive=archive,
+    )
+
+
+def _observer(settings: Settings, drivers: Drivers, feeds: Feeds) -> Observer:
+    return Observer(
+        runtime=drivers.runtime,
+        gpus=drivers.gpus,
+        host=drivers.host,
+        limits=NodeLimits(
+            name=settings.node.name,
+            cpu_reserved_millis=_cpu(settings.node.cpu_reserved),
+            memory_reserved_bytes=parse_memory(settings.node.memory_reserved),
+        ),
+        feeds=feeds,
     )
 
 

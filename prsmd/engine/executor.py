@@ -39,7 +39,11 @@ _QUICK = (plans.Adopt, plans.MarkRunning, plans.Drain, plans.FinishDelete)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """What the executor works with. `retry_seconds` is the pause after a slow step's failure."""
+    """What the executor works with.
+
+    `retry_seconds` is the first pause after a slow step's failure; `clock` gives seconds since the
+    epoch.
+    """
 
     runtime: Runtime
     gpus: Gpus
@@ -49,6 +53,7 @@ class Workshop:
     capture: LogCapture
     stop_grace_seconds: float = 10.0
     retry_seconds: float = 1.0
+    clock: Callable[[], float] = time.time
 
 
 class Executor:
@@ -57,6 +62,7 @@ class Executor:
     def __init__(self, workshop: Workshop, wake: Callable[[], None]) -> None:
         self._tools = workshop
         self._wake = wake
+        self._now = workshop.clock
         self._slow = SlowSteps(wake, workshop.retry_seconds)
         self._steps: Mapping[type, Callable[[Any], Coroutine[Any, Any, None]]] = {
             plans.Launch: self._launch,
@@ -101,7 +107,9 @@ class Executor:
     async def _launch(self, action: plans.Launch) -> None:
         replica = action.replica
         where = placed_words(replica.placement, self._tools.gpus.sample().gpus)
-        event = _event(replica, "Scheduled", f"slot {replica.slot}: {action.reason}; gets {where}")
+        event = self._event(
+            replica, "Scheduled", f"slot {replica.slot}: {action.reason}; gets {where}"
+        )
 
         async def write(tx: Tx) -> None:
             await replicas.add(tx, replica)
@@ -114,7 +122,7 @@ class Executor:
     async def _resume(self, action: plans.Resume) -> None:
         replica = action.replica
         if not self._slow.has_failed(replica.id):  # else it was us, and the log says so
-            await self._tools.recorder.record(_event(replica, "Resumed", action.reason))
+            await self._tools.recorder.record(self._event(replica, "Resumed", action.reason))
         self._slow.begin("launch", replica.id, functools.partial(self._bring_up, replica))
 
     async def _adopt(self, action: plans.Adopt) -> None:
@@ -123,14 +131,14 @@ class Executor:
             state=ReplicaState.STARTING,
             container_id=action.container_id,
             endpoint=action.endpoint,
-            started_at=time.time(),
+            started_at=self._now(),
         )
         at = f" at {action.endpoint}" if action.endpoint is not None else ""
         message = f"its container was found running{at} after a launch that was cut off"
         await self._save(adopted, "Adopted", message)
 
     async def _mark_running(self, action: plans.MarkRunning) -> None:
-        replica, now = action.replica, time.time()
+        replica, now = action.replica, self._now()
         running = dataclasses.replace(replica, state=ReplicaState.RUNNING, ready_at=now)
         took = max(0.0, now - (replica.started_at or replica.created_at))
 
@@ -145,7 +153,7 @@ class Executor:
     async def _drain(self, action: plans.Drain) -> None:
         await self._slow.cancel(action.replica.id)  # at most a launch
         draining = dataclasses.replace(
-            action.replica, state=ReplicaState.DRAINING, draining_since=time.time()
+            action.replica, state=ReplicaState.DRAINING, draining_since=self._now()
         )
         await self._save(draining, "Draining", action.reason)
 
@@ -188,7 +196,7 @@ class Executor:
                 state=ReplicaState.STARTING,
                 container_id=container.id,
                 endpoint=container.endpoint,
-                started_at=time.time(),
+                started_at=self._now(),
             )
             await self._save(started, "Started", started_words(replica, container))
 
@@ -207,7 +215,7 @@ class Executor:
         ended = dataclasses.replace(
             replica,
             state=ReplicaState.STOPPED if stopped else ReplicaState.FAILED,
-            finished_at=time.time(),
+            finished_at=self._now(),
             exit=cause,
         )
         severity = Severity.NORMAL if stopped else Severity.WARNING
@@ -223,7 +231,7 @@ class Executor:
         also: Callable[[Tx], Awaitable[None]] | None = None,
     ) -> None:
         """Write the row and its event, and what belongs to them, in one transaction."""
-        event = _event(replica, reason, message, severity)
+        event = self._event(replica, reason, message, severity)
 
         async def write(tx: Tx) -> None:
             await replicas.save(tx, replica)
@@ -242,19 +250,18 @@ class Executor:
             raise NotFoundError(f"revision {replica.revision} of {replica.deployment_id} is gone")
         return revision
 
-
-def _event(
-    replica: Replica, reason: str, message: str, severity: Severity = Severity.NORMAL
-) -> Event:
-    return Event(
-        deployment_id=replica.deployment_id,
-        organization=replica.organization,
-        replica_id=replica.id,
-        reason=reason,
-        message=message,
-        severity=severity,
-        at=time.time(),
-    )
+    def _event(
+        self, replica: Replica, reason: str, message: str, severity: Severity = Severity.NORMAL
+    ) -> Event:
+        return Event(
+            deployment_id=replica.deployment_id,
+            organization=replica.organization,
+            replica_id=replica.id,
+            reason=reason,
+            message=message,
+            severity=severity,
+            at=self._now(),
+        )
 
 
 def _camel(kind: ExitKind) -> str:

@@ -7,7 +7,7 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prsmd.core.plan import DesiredDeployment, Hold, Plan
 from prsmd.core.reconcile import Policy, reconcile
@@ -48,13 +48,19 @@ class Parts:
 
 
 class Reconciler:
-    """Runs the loop. `holds` is what the last tick held back; `last_tick` is monotonic seconds."""
+    """Runs the loop. `holds` is what the last tick held back; `last_tick` is monotonic seconds.
 
-    def __init__(self, policy: Policy, tick_seconds: float) -> None:
+    `clock` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self, policy: Policy, tick_seconds: float, clock: Callable[[], float] = time.time
+    ) -> None:
         self.holds: tuple[Hold, ...] = ()
         self.last_tick = time.monotonic()
         self._policy = policy
         self._tick_seconds = tick_seconds
+        self._clock = clock
         self._woken = asyncio.Event()
         self._held: dict[tuple[str, int], str] = {}
 
@@ -85,24 +91,24 @@ class Reconciler:
         observed = await parts.observer.snapshot()
         async with parts.database.read() as tx:  # after the snapshot: rows are never older than it
             desired = await load_desired(tx)
-        now = time.time()
+        now = self._clock()
         plan = reconcile(desired, observed, now, self._policy)
         self.holds = plan.holds
         parts.gateway.publish(routes(desired, observed, plan))
         parts.prober.watch(_probe_targets(desired, Sight.of(observed)))
         parts.usage.sample(desired, parts.observer.containers)
         await parts.executor.apply(plan)
-        await self._tell_holds(parts.recorder, desired, plan)
+        await self._tell_holds(parts.recorder, desired, plan, now)
         return bool(plan.actions or observed.working or _in_progress(desired))
 
     async def _tell_holds(
-        self, recorder: Recorder, desired: Sequence[DesiredDeployment], plan: Plan
+        self, recorder: Recorder, desired: Sequence[DesiredDeployment], plan: Plan, now: float
     ) -> None:
         """Record each new reason for a slot to stay empty, once."""
         held = {(hold.deployment_id, hold.slot): hold.reason for hold in plan.holds}
         organizations = {d.deployment.id: d.deployment.organization for d in desired}
         news = [
-            _hold_event(hold, organizations[hold.deployment_id])
+            _hold_event(hold, organizations[hold.deployment_id], now)
             for hold in plan.holds
             if self._held.get((hold.deployment_id, hold.slot)) != hold.reason
             and hold.deployment_id in organizations
@@ -136,7 +142,7 @@ def _in_progress(desired: Sequence[DesiredDeployment]) -> bool:
     return any(replica.state in moving for item in desired for replica in item.replicas)
 
 
-def _hold_event(hold: Hold, organization: str) -> Event:
+def _hold_event(hold: Hold, organization: str, now: float) -> Event:
     message = f"slot {hold.slot}: {hold.reason}"
     if hold.details:
         message += " (" + "; ".join(hold.details) + ")"
@@ -146,5 +152,5 @@ def _hold_event(hold: Hold, organization: str) -> Event:
         reason={"unplaceable": "Unplaceable", "backoff": "BackOff"}.get(hold.kind, "Held"),
         message=message,
         severity=Severity.WARNING if hold.kind in {"unplaceable", "engine"} else Severity.NORMAL,
-        at=time.time(),
+        at=now,
     )
