@@ -31,6 +31,10 @@ class Sight:
         """Return what the prober last found; a replica never probed is not ready."""
         return self.observed.probes.get(replica.id, _NEVER_PROBED)
 
+    def probed(self, replica: Replica) -> bool:
+        """Tell whether the prober has asked the replica at least once since the daemon started."""
+        return replica.id in self.observed.probes
+
     def may_run(self, replica: Replica) -> bool:
         """Tell whether nothing speaks against the container running: a silent engine does not."""
         if self.containers is None:

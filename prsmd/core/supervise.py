@@ -60,10 +60,16 @@ def _starting(
         return _gone(replica, container)
     began = replica.created_at if replica.started_at is None else replica.started_at
     ready = _ready_at_last(replica, moment.sight)
-    if ready is None and moment.now - began >= timeout:
+    overdue = moment.now - began >= timeout
+    if ready is None and overdue and _was_asked(replica, moment.sight):
         cause = exits.startup_timeout(timeout, moment.sight.probe(replica))
         return Fail(replica=replica, cause=cause)
     return ready
+
+
+def _was_asked(replica: Replica, sight: Sight) -> bool:
+    """Tell whether silence means something: after a restart nobody has asked the replica yet."""
+    return sight.probed(replica) or sight.endpoint(replica) is None
 
 
 def _running(replica: Replica, container: ObservedContainer | None, moment: Moment) -> Care | None:
