@@ -96,7 +96,8 @@ async def _serve(
     await runner.setup()
     context = listeners.tls_context(settings.tcp)
     for listener in sockets:
-        await web.SockSite(runner, listener, ssl_context=_tls_for(listener, context)).start()
+        tls = _tls_for(listener, context)
+        await web.SockSite(runner, listener, ssl_context=tls, backlog=listeners.BACKLOG).start()
     return runner
 
 

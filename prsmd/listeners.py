@@ -12,7 +12,7 @@ from pathlib import Path
 from prsmd.config import ConfigurationError, TcpSection, UnixSection
 
 log = logging.getLogger(__name__)
-_BACKLOG = 1024
+BACKLOG = 1024  # connections that may wait to be accepted; more are refused at once
 
 
 def open_unix(section: UnixSection) -> socket.socket:
@@ -27,7 +27,7 @@ def open_unix(section: UnixSection) -> socket.socket:
         except OSError as error:
             raise ConfigurationError([f"unix.path: {path}: {error.strerror or error}"]) from None
         _give_to_group(path, section.group)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
         unless_ready.pop_all()
     return listener
 
@@ -43,7 +43,7 @@ def open_tcp(section: TcpSection) -> socket.socket:
         listener.close()
         problem = f"tcp: {section.host}:{section.port}: {error.strerror}"
         raise ConfigurationError([problem]) from None
-    listener.listen(_BACKLOG)
+    listener.listen(BACKLOG)
     return listener
 
 

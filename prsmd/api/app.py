@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
+from aiohttp.http import HttpVersion10
 
 from prsmd.api import deployments, inference, keys, models, monitoring, node, openapi
 from prsmd.api.operations import (
@@ -118,6 +119,8 @@ def _envelope(door: Door) -> Callable[..., Awaitable[web.StreamResponse]]:
             response = error_response(request, error)
         except web.HTTPException as error:
             response = error_response(request, _translated(request, error, door))
+            if "Allow" in error.headers:
+                response.headers["Allow"] = error.headers["Allow"]
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:
@@ -181,12 +184,14 @@ async def _expected(request: web.Request) -> web.StreamResponse | None:
 
 
 def _check_head(request: web.Request, door: Door) -> None:
-    """Refuse heads that are too large, proxy requests and, on TCP, names that are not ours."""
+    """Refuse what is too large or too old, proxy requests and, on TCP, names that are not ours."""
     if sum(len(name) + len(value) for name, value in request.raw_headers) > door.header_bytes:
         raise RequestTooLargeError(
             f"The headers are larger than the {door.header_bytes} bytes that this server accepts.",
             limit_bytes=door.header_bytes,
         )
+    if request.version < HttpVersion10:
+        raise InvalidInputError.field("request", "must be HTTP/1.0 or HTTP/1.1")
     if not request.raw_path.startswith("/"):
         raise InvalidInputError.field("request", "must name a path of this server, not a URL")
     _check_host(request, door)

@@ -16,6 +16,7 @@ from prsmd.api.respond import error_response, mark, new_request_id
 from prsmd.domain.errors import InvalidInputError, PrsmdError, RequestTooLargeError
 
 log = logging.getLogger(__name__)
+_LINGER_SECONDS = 5.0  # an unread body is thrown away for so long that its sender reads the answer
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,7 @@ class Connection(web.RequestHandler):
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type]  # its own default is the annotated type
             keepalive_timeout=patience.idle_seconds,
+            lingering_time=min(_LINGER_SECONDS, patience.header_seconds),
             max_line_size=patience.header_bytes,
             max_field_size=patience.header_bytes,
         )
@@ -109,6 +111,11 @@ class Connection(web.RequestHandler):
         mark(response, request[REQUEST_ID])
         response.force_close()
         return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Log what failed here; a body that cannot be decoded was the client's and is answered."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
 
     def _head_is_due(self) -> bool:
         # aiohttp has no public word for it: nothing is queued, handled or just handed over.
