@@ -9,6 +9,7 @@ from prsmd.api.operations import Operation, Services
 from prsmd.api.requests import (
     PAGE_QUERY,
     body_as,
+    moment,
     number,
     page_body,
     page_of,
@@ -16,7 +17,7 @@ from prsmd.api.requests import (
     whole,
 )
 from prsmd.api.respond import (
-    event_stream,
+    followed_stream,
     json_response,
     rfc3339,
     rounded,
@@ -89,8 +90,10 @@ async def events(services: Services, request: web.Request, caller: Caller) -> we
     if not (after.isascii() and after.isdecimal()) or len(after) > 18:
         raise InvalidInputError.field("after", "must be the id of an event", after[:50])
     await services.events.latest(caller, reference, 1)  # errors come before the stream begins
-    response = await event_stream(request)
-    async with contextlib.aclosing(services.events.follow(caller, reference, int(after))) as stream:
+    async with (
+        followed_stream(request) as response,
+        contextlib.aclosing(services.events.follow(caller, reference, int(after))) as stream,
+    ):
         async for event in stream:
             await send_event(response, "deployment", event_body(event), event.sequence)
     return response
@@ -100,11 +103,10 @@ async def logs(services: Services, request: web.Request, caller: Caller) -> web.
     """Answer the containers' last lines; `follow=true` or an event stream follows."""
     refuse_unknown(request, "tail", "since", "replica", "follow")
     reference = request.match_info["deployment_id"]
-    since = number(request, "since", 0.0, low=0, high=1e12)
     wanted = LogRequest(
         replica_id=request.query.get("replica"),
         tail=whole(request, "tail", 100, low=0, high=10000),
-        since=since or None,
+        since=moment(request, "since"),
     )
     follow = request.query.get("follow", "false")
     if follow not in {"true", "false"}:
@@ -113,8 +115,10 @@ async def logs(services: Services, request: web.Request, caller: Caller) -> web.
         lines = await services.logs.read(caller, reference, wanted)
         return json_response({"lines": [_line_body(line) for line in lines]})
     await services.logs.read(caller, reference, LogRequest(replica_id=wanted.replica_id, tail=0))
-    response = await event_stream(request)
-    async with contextlib.aclosing(services.logs.follow(caller, reference, wanted)) as stream:
+    async with (
+        followed_stream(request) as response,
+        contextlib.aclosing(services.logs.follow(caller, reference, wanted)) as stream,
+    ):
         async for item in stream:
             await send_event(response, "log", _line_body(item))
     return response
@@ -278,7 +282,7 @@ OPERATIONS = (
         permission=Permission.LOGS_READ,
         query={
             "tail": "how many of the last lines",
-            "since": "epoch seconds",
+            "since": "RFC 3339 time, or epoch seconds",
             "replica": "of this replica only",
             "follow": "true: go on as an event stream",
         },

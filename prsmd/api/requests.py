@@ -1,6 +1,8 @@
 """How requests are read: JSON bodies and query parameters, each error naming its field."""
 
 import asyncio
+import contextlib
+import datetime as dt
 import json
 import math
 import re
@@ -79,6 +81,22 @@ def whole(request: web.Request, name: str, default: int, *, low: int, high: int)
     if value != int(value):
         raise InvalidInputError.field(name, "must be a whole number", request.query[name][:50])
     return int(value)
+
+
+def moment(request: web.Request, name: str) -> float | None:
+    """Return a query parameter that names a moment, as epoch seconds; None where it is absent."""
+    text = request.query.get(name)
+    if text is None:
+        return None
+    with contextlib.suppress(ValueError):
+        at = dt.datetime.fromisoformat(text)
+        if at.tzinfo is not None and at.year >= 1970:
+            return at.timestamp()
+    try:
+        return number(request, name, 0.0, low=0, high=1e12)
+    except InvalidInputError:
+        problem = "must be a time such as 2026-01-01T00:00:00Z, or epoch seconds"
+        raise InvalidInputError.field(name, problem, text[:50]) from None
 
 
 def page_of(request: web.Request) -> Page:

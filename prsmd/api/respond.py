@@ -1,10 +1,12 @@
 """How answers are written: JSON, errors in the documented envelope, event streams."""
 
+import asyncio
+import contextlib
 import datetime as dt
 import json
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -13,6 +15,7 @@ from prsmd.api.operations import REQUEST_ID
 from prsmd.domain.errors import PrsmdError
 
 _RETRY_SECONDS = 5
+_KEEP_ALIVE_SECONDS = 30.0  # half of what proxies and the SDK take for a dead connection
 
 
 def rfc3339(at: float | None) -> str | None:
@@ -88,6 +91,20 @@ async def event_stream(request: web.Request) -> web.StreamResponse:
     return response
 
 
+@contextlib.asynccontextmanager
+async def followed_stream(request: web.Request) -> AsyncIterator[web.StreamResponse]:
+    """Give a stream that may be silent for long: comments in between show that it is alive.
+
+    They also make a client that has gone noticed, so that nothing is followed for nobody.
+    """
+    response = await event_stream(request)
+    beat = asyncio.create_task(_keep_alive(response), name="event-stream:keep-alive")
+    try:
+        yield response
+    finally:
+        beat.cancel()
+
+
 async def send_event(
     response: web.StreamResponse, event: str, data: Any, sequence: int | None = None
 ) -> None:
@@ -95,3 +112,10 @@ async def send_event(
     head = f"event: {event}\n" if sequence is None else f"id: {sequence}\nevent: {event}\n"
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     await response.write(f"{head}data: {text}\n\n".encode(errors="replace"))
+
+
+async def _keep_alive(response: web.StreamResponse) -> None:
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await asyncio.sleep(_KEEP_ALIVE_SECONDS)
+            await response.write(b": keep-alive\n\n")
