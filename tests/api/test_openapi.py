@@ -1,0 +1,123 @@
+"""The OpenAPI document says what is served: no more, no less, and nothing that dangles."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from prsmd.api.app import OPERATIONS
+from prsmd.api.monitoring import OPEN_OPERATIONS
+from prsmd.api.openapi import describe
+from prsmd.domain.access import ROLES, Permission
+from tests.api.conftest import Site
+
+METHODS = {"get", "put", "post", "delete", "patch"}
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return describe(OPERATIONS, OPEN_OPERATIONS)
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method, path, operation
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "$ref" in node:
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def test_what_is_served_is_described_and_what_is_described_is_served(site: Site, document):
+    assert site.daemon.call("GET", "/openapi.json").json == document
+    for method, path, _ in operations(document):
+        concrete = re.sub(r"{\w+}", "nothing", path)
+        answer = site.daemon.call(method.upper(), concrete, key="")
+        opened = path in {"/healthz", "/readyz"}
+        assert answer.status == (200 if opened else 401), (method, path)
+        allowed = site.daemon.call("PATCH", concrete).headers["Allow"]
+        described = {name.upper() for name in document["paths"][path]}
+        assert set(allowed.split(",")) - {"HEAD"} >= described
+
+
+def test_every_row_of_the_route_table_is_in_the_document(document):
+    rows = {(row.method.lower(), row.path) for row in OPERATIONS}
+    rows |= {("get", row.path) for row in OPEN_OPERATIONS}
+
+    assert {(method, path) for method, path, _ in operations(document)} == rows
+    assert len(rows) == len(OPERATIONS) + len(OPEN_OPERATIONS)
+
+
+def test_the_document_has_the_form_that_openapi_3_1_asks_for(document):
+    assert document["openapi"] == "3.1.0"
+    assert set(document["info"]) >= {"title", "version"}
+    for method, path, operation in operations(document):
+        assert path.startswith("/")
+        assert method in METHODS
+        assert operation["summary"]
+        assert operation["description"]
+        assert operation["responses"]
+        assert all(re.fullmatch(r"[1-5](\d\d|XX)", status) for status in operation["responses"])
+        for answer in operation["responses"].values():
+            assert answer["description"]
+        for parameter in operation["parameters"]:
+            assert set(parameter) >= {"name", "in", "schema"}
+            assert parameter["in"] in {"path", "query", "header"}
+
+
+def test_every_operation_has_a_name_of_its_own(document):
+    names = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(set(names)) == len(names)
+
+
+def test_path_parameters_are_those_of_the_path(document):
+    for _, path, operation in operations(document):
+        named = [p["name"] for p in operation["parameters"] if p["in"] == "path"]
+        assert named == re.findall(r"{(\w+)}", path)
+        assert all(p["required"] for p in operation["parameters"] if p["in"] == "path")
+
+
+def test_every_reference_leads_somewhere(document):
+    found = set(references(document))
+
+    assert found
+    for reference in found:
+        node = document
+        for part in reference.removeprefix("#/").split("/"):
+            node = node[part]
+
+
+def test_bodies_are_described_and_closed_to_unknown_fields(document):
+    for row in OPERATIONS:
+        operation = document["paths"][row.path][row.method.lower()]
+        assert ("requestBody" in operation) == (row.body is not None)
+    for name, schema in document["components"]["schemas"].items():
+        assert name == "Error" or schema["additionalProperties"] is False
+    deploy = document["components"]["schemas"]["DeployBody"]
+    assert deploy["required"] == ["model_name", "deployment_config"]
+
+
+def test_every_permission_and_role_is_named(document):
+    assert document["x-permissions"] == [permission.value for permission in Permission]
+    assert set(document["x-roles"]) == set(ROLES)
+    needed = {operation.get("x-permission") for _, _, operation in operations(document)}
+    assert needed - {None} <= set(document["x-permissions"])
+    for _, path, operation in operations(document):
+        if "x-permission" not in operation:
+            assert path in {"/healthz", "/readyz", "/v1/auth/me"}
+
+
+def test_only_the_probes_are_described_as_open(document):
+    opened = {
+        path for _, path, operation in operations(document) if operation.get("security") == []
+    }
+    assert opened == {"/healthz", "/readyz"}
