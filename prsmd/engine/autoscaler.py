@@ -84,6 +84,8 @@ class Autoscaler:
                 await self.look(time.time())
             except PrsmdError as error:
                 log.warning("autoscaling put off: %s", error.message)
+            except Exception:  # what scales is not worth what serves
+                log.exception("autoscaling failed unexpectedly")
 
     async def look(self, now: float) -> None:
         """Decide once for every deployment. A failure with one keeps none of the others waiting."""

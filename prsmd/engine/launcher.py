@@ -31,13 +31,14 @@ class Launcher:
         self._runtime = runtime
         self._database = database
         self._instance = instance
-        self._pulls: dict[str, tuple[_Pull, asyncio.Task[base.Image]]] = {}
+        # By (reference, what is asked of the registry): one tag can mean two contents at a time.
+        self._pulls: dict[tuple[str, str], tuple[_Pull, asyncio.Task[base.Image]]] = {}
         self._tasks: set[asyncio.Task[base.Image]] = set()
 
     def progress(self, image: str) -> base.PullProgress | None:
         """Return how far the pull of an image reference is; None when none is in progress."""
-        known = self._pulls.get(image)
-        return None if known is None else known[0].progress
+        found = (pull for (reference, _), (pull, _) in self._pulls.items() if reference == image)
+        return next((pull.progress for pull in found), None)
 
     async def launch(self, replica: Replica, revision: Revision) -> base.Container:
         """Return the started container. EngineError or ImageUnavailableError say why not."""
@@ -66,41 +67,51 @@ class Launcher:
     async def _image(self, revision: Revision) -> base.Image:
         """Return the one image that every replica of a revision runs, whatever its tag says now."""
         pinned, reference = revision.image_digest, revision.spec.image
-        found = await self._here(pinned, reference)
-        if found is None or (pinned is not None and found.digest != pinned):
-            found = await self._pull(reference)
         if pinned is None:
+            here = await self._runtime.images.resolve(reference)
+            found = here or await self._pull(reference)
             pinned = await self._pin(revision, found.digest)
-        if found.digest == pinned:
-            return found
+            if found.digest == pinned:
+                return found
+        return await self._pinned(pinned, revision)
+
+    async def _pinned(self, pinned: str, revision: Revision) -> base.Image:
+        """Return the image with the pinned content, brought here again if it is gone."""
         deployed = await self._runtime.images.resolve(pinned)
         if deployed is not None:
             return deployed
+        reference = revision.spec.image
+        # What a registry's digest names, any engine can pull; an engine's own image id, none can.
+        wanted = pinned if "@" in pinned else reference
+        found = await self._runtime.images.resolve(wanted) or await self._pull(reference, wanted)
+        if found.digest == pinned:
+            return found
         raise ImageUnavailableError(
             f"{reference} is now {found.digest}, but revision {revision.number} was"
             f" deployed as {pinned}, which is no longer here; deploy the new image as an update"
         )
 
-    async def _here(self, pinned: str | None, reference: str) -> base.Image | None:
-        by_digest = await self._runtime.images.resolve(pinned) if pinned is not None else None
-        return by_digest or await self._runtime.images.resolve(reference)
+    async def _pull(self, reference: str, pinned: str | None = None) -> base.Image:
+        """Wait for the image's pull, started if need be; it ends when nobody waits any more.
 
-    async def _pull(self, reference: str) -> base.Image:
-        """Wait for the image's pull, started if need be; it ends when nobody waits any more."""
-        pull, task = self._pulls.get(reference) or self._begin_pull(reference)
+        The registry is asked for the reference, or for the digest it was `pinned` to.
+        """
+        wanted = pinned or reference
+        pull, task = self._pulls.get((reference, wanted)) or self._begin_pull(reference, wanted)
         pull.waiting += 1
         try:
             return await asyncio.shield(task)  # one waiter's cancellation is not the others'
         finally:
             pull.waiting -= 1
             if not pull.waiting:
-                self._pulls.pop(reference, None)
+                self._pulls.pop((reference, wanted), None)
                 task.cancel()
 
-    def _begin_pull(self, reference: str) -> tuple[_Pull, asyncio.Task[base.Image]]:
+    def _begin_pull(self, reference: str, wanted: str) -> tuple[_Pull, asyncio.Task[base.Image]]:
         pull = _Pull(base.PullProgress(status="pulling"))
-        task = asyncio.create_task(self._pull_once(reference, pull), name=f"pull:{reference}")
-        self._pulls[reference] = pull, task
+        work = self._pull_once(reference, wanted, pull)
+        task = asyncio.create_task(work, name=f"pull:{wanted}")
+        self._pulls[reference, wanted] = pull, task
         self._tasks.add(task)
         task.add_done_callback(self._note_end)
         return pull, task
@@ -110,12 +121,12 @@ class Launcher:
         if not task.cancelled():
             task.exception()  # every waiter may have left before it could be told
 
-    async def _pull_once(self, reference: str, pull: _Pull) -> base.Image:
+    async def _pull_once(self, reference: str, wanted: str, pull: _Pull) -> base.Image:
         def note(progress: base.PullProgress) -> None:
             pull.progress = progress
 
         began = time.monotonic()
-        image = await self._runtime.images.pull(reference, note)
+        image = await self._runtime.images.pull(wanted, note)
         await self._note_duration(reference, time.monotonic() - began)
         return image
 

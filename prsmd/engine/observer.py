@@ -3,6 +3,7 @@
 An engine that does not answer is observed as such; telemetry says itself how old it is.
 """
 
+import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping
 
@@ -12,6 +13,11 @@ from prsmd.devices.base import Gpus, Host
 from prsmd.domain.errors import EngineError
 from prsmd.domain.node import GpuSample, Node
 from prsmd.runtime.base import Container, ContainerState, Runtime
+
+# A look at the engine takes milliseconds. What is published must not wait for one that hangs as
+# long as its driver would; one that is merely slow is given more time after each look in vain.
+_PATIENCE_SECONDS = 2.0
+_LONGEST_PATIENCE_SECONDS = 8.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +54,11 @@ class Observer:
         self._host = host
         self._limits = limits
         self._feeds = feeds
+        self._patience_seconds = _PATIENCE_SECONDS
         self._latest: Observed | None = None
 
     async def snapshot(self) -> Observed:
-        """Return the world now. Takes as long as the engine's deadline at most."""
+        """Return the world now, at the latest when an engine that hangs has had its time."""
         working = (
             self._feeds.working()
         )  # before the list, so that what ends meanwhile is left alone
@@ -84,12 +91,19 @@ class Observer:
         )
 
     async def _list(self) -> tuple[ObservedContainer, ...] | None:
+        patience = self._patience_seconds
         try:
-            found = await self._runtime.list()
+            async with asyncio.timeout(patience):
+                found = await self._runtime.list()
+        except TimeoutError:
+            self.engine_error = f"the container engine did not answer within {patience:g} s"
+            self._patience_seconds = min(2 * patience, _LONGEST_PATIENCE_SECONDS)
+            return None
         except EngineError as error:
             self.engine_error = error.message
             return None
         self.engine_error = None
+        self._patience_seconds = _PATIENCE_SECONDS
         self.containers = {container.labels.replica: container for container in found}
         return tuple(_observed(container) for container in found)
 

@@ -1,0 +1,74 @@
+"""Inference: who may, what is found, and what a model that cannot answer yet says."""
+
+import pytest
+
+from prsmd.domain.errors import (
+    ModelNotFoundError,
+    PermissionDeniedError,
+    ResourceUnavailableError,
+)
+from prsmd.gateway.infer import Inference
+from tests.engine.harness import Life, caller, spec
+
+QUESTION = Inference(inputs={"text": "hello"}, request_id="q1")
+
+
+@pytest.mark.parametrize("model", ["legal", "custom_legal"])
+async def test_a_running_model_answers_by_name_and_by_id(life: Life, model: str) -> None:
+    await life.deploy()
+    await life.settle()
+    await life.tick()
+    route, result = await life.services.inferences.infer(caller("invoker"), model, QUESTION)
+
+    assert result.outputs == {"echo": {"text": "hello"}}
+    assert route.model_id == "custom_legal"
+
+
+async def test_a_model_that_was_just_accepted_says_so_and_can_be_tried_again(life: Life) -> None:
+    await life.deploy()
+    with pytest.raises(ResourceUnavailableError, match="was accepted and is not routed") as told:
+        await life.services.inferences.infer(caller(), "legal", QUESTION)
+
+    assert told.value.retryable
+    assert told.value.details["resource_type"] == "replica"
+
+
+async def test_who_may_not_infer_is_denied(life: Life) -> None:
+    await life.deploy()
+    await life.settle()
+    with pytest.raises(PermissionDeniedError):
+        await life.services.inferences.infer(caller("viewer"), "legal", QUESTION)
+
+
+@pytest.mark.parametrize("routed", [True, False])
+async def test_another_organizations_model_does_not_exist(life: Life, *, routed: bool) -> None:
+    await life.deploy()
+    if routed:
+        await life.settle()
+    with pytest.raises(ModelNotFoundError):
+        await life.services.inferences.infer(caller("owner", "rival"), "legal", QUESTION)
+
+
+async def test_each_organization_reaches_its_own_model_of_a_name(life: Life) -> None:
+    await life.deploy()
+    await life.services.deployments.deploy(caller("owner", "rival"), "legal", spec())
+    await life.settle()
+    await life.tick()
+    route, _ = await life.services.inferences.infer(caller("owner", "rival"), "legal", QUESTION)
+
+    assert route.organization == "rival"
+
+
+async def test_answering_touches_no_store(life: Life) -> None:
+    await life.deploy()
+    await life.settle()
+    await life.tick()
+    writes = len(life.fuse.passed)
+    await life.services.inferences.infer(caller(), "legal", QUESTION)
+
+    assert len(life.fuse.passed) == writes
+
+
+async def test_an_unknown_model_is_not_found(life: Life) -> None:
+    with pytest.raises(ModelNotFoundError, match="There is no model nobody"):
+        await life.services.inferences.infer(caller(), "nobody", QUESTION)

@@ -1,0 +1,154 @@
+"""Logs of running and ended replicas, and events, for whoever may see them."""
+
+import asyncio
+
+import pytest
+
+from prsmd.domain.errors import (
+    DeploymentNotFoundError,
+    EngineUnreachableError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+from prsmd.domain.replica import ReplicaState
+from prsmd.service.logs import LogRequest
+from tests.engine.harness import Life, World, caller
+
+ALL = LogRequest()
+
+
+async def test_lines_of_running_and_ended_replicas_are_put_together_in_time(
+    life: Life, world: World
+) -> None:
+    deployment = await life.deploy()
+    await life.settle()
+    [first] = await life.active()
+    world.engine.write_log(first.id, "from the first")
+    world.engine.crash(first.id)
+    await life.settle()
+    world.ahead += 10
+    await life.settle()
+    [second] = await life.active()
+    world.engine.write_log(second.id, "from the second")
+
+    lines = await life.services.logs.read(caller("operator"), deployment, ALL)
+
+    assert [(one.replica_id, one.line.text) for one in lines] == [
+        (first.id, "from the first"),
+        (second.id, "from the second"),
+    ]
+
+
+async def test_a_replica_that_ends_while_its_log_is_asked_for_does_not_fail_the_request(
+    life: Life, world: World
+) -> None:
+    deployment = await life.deploy(min_replicas=2)
+    await life.settle()
+    gone, left = await life.active()
+    world.engine.write_log(left.id, "still here")
+    world.engine.lose(gone.id)
+
+    lines = await life.services.logs.read(caller(), deployment, ALL)
+
+    assert [one.line.text for one in lines] == ["still here"]
+
+
+async def test_an_engine_that_does_not_answer_is_said_not_hidden(life: Life, world: World) -> None:
+    deployment = await life.deploy()
+    await life.settle()
+    world.engine.become_unreachable()
+    with pytest.raises(EngineUnreachableError):
+        await life.services.logs.read(caller(), deployment, ALL)
+
+
+@pytest.mark.parametrize(("tail", "shown"), [(0, []), (1, ["c"]), (2, ["b", "c"])])
+async def test_the_last_lines_of_one_replica(
+    life: Life, world: World, tail: int, shown: list[str]
+) -> None:
+    deployment = await life.deploy()
+    await life.settle()
+    [replica] = await life.active()
+    for text in ("a", "b", "c"):
+        world.engine.write_log(replica.id, text)
+
+    request = LogRequest(replica_id=replica.id, tail=tail)
+    lines = await life.services.logs.read(caller(), deployment, request)
+
+    assert [one.line.text for one in lines] == shown
+
+
+async def test_an_unknown_replica_is_refused_with_those_known(life: Life) -> None:
+    deployment = await life.deploy()
+    await life.settle()
+    [replica] = await life.active()
+    with pytest.raises(NotFoundError, match=f"known are {replica.id}"):
+        await life.services.logs.read(caller(), deployment, LogRequest(replica_id="nobody"))
+
+
+async def test_following_ends_with_the_container(life: Life, world: World) -> None:
+    deployment = await life.deploy()
+    await life.settle()
+    [replica] = await life.active()
+    world.engine.write_log(replica.id, "before")
+
+    async def collect() -> list[str]:
+        followed = life.services.logs.follow(caller(), deployment, ALL)
+        return [one.line.text async for one in followed]
+
+    following = asyncio.create_task(collect(), name="follower")
+    await life.until(lambda: _followed(world))
+    world.engine.write_log(replica.id, "after")
+    world.engine.crash(replica.id)
+
+    assert await following == ["before", "after"]
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("logs:")]
+
+
+async def test_a_follower_that_leaves_leaves_no_reader_behind(life: Life, world: World) -> None:
+    deployment = await life.deploy(min_replicas=2)
+    await life.settle()
+    for replica in await life.active():
+        world.engine.write_log(replica.id, "line")
+    followed = life.services.logs.follow(caller(), deployment, ALL)
+    await anext(followed)
+    await followed.aclose()
+
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("logs:")]
+
+
+async def test_who_may_not_read_logs_is_denied_and_strangers_find_nothing(life: Life) -> None:
+    deployment = await life.deploy()
+    with pytest.raises(PermissionDeniedError):
+        await life.services.logs.read(caller("viewer"), deployment, ALL)
+    with pytest.raises(DeploymentNotFoundError):
+        await life.services.logs.read(caller("owner", "rival"), deployment, ALL)
+    with pytest.raises(DeploymentNotFoundError):
+        await life.services.events.latest(caller("owner", "rival"), deployment, 10)
+
+
+async def test_the_latest_events_come_oldest_first(life: Life) -> None:
+    deployment = await life.deploy()
+    await life.settle()
+    latest = await life.services.events.latest(caller("viewer"), "legal", 2)
+
+    assert [event.reason for event in latest] == ["Started", "Ready"]
+    assert latest[0].deployment_id == deployment
+
+
+async def test_following_events_ends_when_the_model_is_gone(life: Life) -> None:
+    deployment = await life.deploy()
+
+    async def collect() -> list[str]:
+        return [one.reason async for one in life.services.events.follow(caller(), deployment, 0)]
+
+    following = asyncio.create_task(collect(), name="follower")
+    await life.settle()
+    await life.delete()
+    await life.settle()
+
+    assert "DeleteRequested" in await following
+    assert await life.replicas(ReplicaState.RUNNING) == []
+
+
+async def _followed(world: World) -> bool:
+    return "logs" in world.engine.calls and bool(world.engine._hints)
