@@ -1,3 +1,7 @@
-"""What every suite shares: the private Docker engine and whole daemons."""
+"""What every suite shares: the private Docker engine, registries and whole daemons."""
 
-pytest_plugins = ["tests.support.engine_fixtures", "tests.support.daemon_fixtures"]
+pytest_plugins = [
+    "tests.support.engine_fixtures",
+    "tests.support.registry_fixtures",
+    "tests.support.daemon_fixtures",
+]

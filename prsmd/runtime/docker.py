@@ -33,6 +33,7 @@ from .docker_config import (
 from .docker_connection import Client, Connections, refusal_status, refusal_words, unless_gone
 
 _FRESH_SECONDS = 60.0  # how long a running container's pid and address are believed
+_OLDEST_API = "1.40"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -202,25 +203,22 @@ class DockerImages:
         if not reading.is_reference(reference):
             raise ImageUnavailableError(f"not an image reference: {reference[:200]!r}")
         repository, tag = reading.split_reference(reference)
-        messages = reading.PullMessages()
-        options = {"fromImage": repository, "tag": tag}
         what = f"pull {reference}"
         headers = await self._engine.looking.call(
             what, lambda client: _credentials(client, repository)
         )
+        options = {"fromImage": repository, "tag": tag}
         try:
             stream = self._engine.follow(what, "/images/create", options, headers)
-            async with stream as chunks:
-                async for chunk in chunks:
-                    for progress in messages.feed(chunk):
-                        on_progress(progress)
+            error = await _follow(stream, on_progress)
         except EngineUnreachableError:
             raise
-        except EngineError as error:
-            raise ImageUnavailableError(error.message) from error
-        image = None if messages.error else await self.resolve(reference)
+        except EngineError as refused:
+            error = refused.message.removeprefix(f"{what}: ")
+        image = None if error else await self.resolve(reference)
         if image is None:
-            raise ImageUnavailableError(f"{what}: {messages.error or 'it is not here'}")
+            words = reading.pull_refusal(error or "it is not here", repository)
+            raise ImageUnavailableError(f"{what}: {words}")
         return image
 
     async def list(self) -> list[Image]:
@@ -237,21 +235,34 @@ class DockerImages:
         return await self._engine.looking.call("list images", read)
 
 
+async def _follow(
+    stream: contextlib.AbstractAsyncContextManager[AsyncGenerator[bytes, None]],
+    on_progress: Callable[[PullProgress], None],
+) -> str | None:
+    """Read a pull to its end; return why it failed, in the engine's words."""
+    messages = reading.PullMessages()
+    async with stream as chunks:
+        async for chunk in chunks:
+            for progress in messages.feed(chunk):
+                on_progress(progress)
+    return messages.error
+
+
 def _connect(base_url: str, timeout_seconds: float, threads: int) -> Client:
     from docker import APIClient  # noqa: PLC0415 - 20 MB that the other runtimes do without
 
-    return APIClient(
-        base_url=base_url,
-        version="auto",
-        timeout=timeout_seconds,  # type: ignore[arg-type]  # requests takes fractions too
-        max_pool_size=threads,
-    )
+    # With version="auto" the constructor asks, and forgets its open connection when that fails.
+    seconds: Any = timeout_seconds  # requests takes fractions too
+    with contextlib.closing(APIClient(base_url, _OLDEST_API, timeout=seconds)) as asking:
+        version = asking.version(api_version=False)["ApiVersion"]
+    return APIClient(base_url, version, timeout=seconds, max_pool_size=threads)
 
 
 def _credentials(client: Client, repository: str) -> Mapping[str, str | bytes]:
     """Return the header that logs in to the repository's registry, from Docker's own settings."""
     from docker import auth  # noqa: PLC0415 - as above
 
+    client.reload_config()  # someone may have logged in since
     registry, _ = auth.resolve_repository_name(repository)
     header = auth.get_config_header(client, registry)
     return {"X-Registry-Auth": header} if header else {}

@@ -1,15 +1,18 @@
 """Owns the threads and connections to one Docker engine, and translates what goes wrong on them.
 
 The SDK is synchronous, so looking (short) and changing (long) each have a lane: a few threads and
-one client. A stop that waits for its grace never holds up a look. Each stream has a client and a
-thread of its own. Knows nothing of containers; the client is made by `docker.py`.
+one client. A stop that waits for its grace never holds up a look. Each stream has a connection and
+a thread of its own. Knows nothing of containers; the client is made by `docker.py`.
 """
 
 import asyncio
 import contextlib
 import functools
+import http.client
+import json
 import socket
 import threading
+import urllib.parse
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -22,6 +25,7 @@ T = TypeVar("T")
 Client = Any  # docker.APIClient: only docker.py knows the SDK
 Connect = Callable[[float, int], Client]  # (timeout in seconds, connections) -> client
 _LOOKERS, _CHANGERS = 4, 16
+_CHUNK = 64 * 1024
 
 
 class Connections:
@@ -29,9 +33,8 @@ class Connections:
 
     def __init__(self, settings: DockerSettings, connect: Connect) -> None:
         self._settings = settings
-        self._connect = connect
         self._streams: set[_Stream] = set()
-        knock = functools.partial(_knock, settings.base_url, settings.timeout_seconds)
+        knock = functools.partial(_knock, settings)
         self.looking = Lane(connect, knock, _LOOKERS, settings.timeout_seconds)
         self.changing = Lane(connect, knock, _CHANGERS, settings.launch_timeout_seconds)
 
@@ -43,7 +46,7 @@ class Connections:
 
         Leaving the block frees its thread and connection.
         """
-        stream = _Stream(self._connect_late, what, self._settings.timeout_seconds, None)
+        stream = _Stream(self._settings, what, self._settings.timeout_seconds, None)
         async with self._opened(stream, "GET", path, options, {}) as chunks:
             yield chunks
 
@@ -53,13 +56,9 @@ class Connections:
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         """POST a long work and read its progress; being silent for too long fails it."""
         silence = self._settings.pull_silence_seconds
-        stream = _Stream(self._connect_late, what, silence, silence)
+        stream = _Stream(self._settings, what, silence, silence)
         async with self._opened(stream, "POST", path, options, headers) as chunks:
             yield chunks
-
-    def _connect_late(self, timeout_seconds: float, threads: int) -> Client:
-        _knock(self._settings.base_url, self._settings.timeout_seconds)
-        return self._connect(timeout_seconds, threads)
 
     @contextlib.asynccontextmanager
     async def _opened(
@@ -123,44 +122,50 @@ class Lane:
             return self._client
 
 
-def _knock(base_url: str, timeout_seconds: float) -> None:
+def _knock(settings: DockerSettings) -> None:
     """Raise OSError where nobody accepts connections.
 
     The SDK forgets to close a Unix socket that it could not connect, and wraps the reason thrice.
     """
-    if base_url.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX) as door:
-            door.settimeout(timeout_seconds)
-            door.connect(base_url.removeprefix("unix://"))
+    if settings.base_url.startswith("unix://"):
+        _dial(settings).close()
 
 
 class _Stream:
-    """One streaming answer: read by one thread, closed from outside by shutting its socket."""
+    """One streaming answer: read by one thread, ended from outside by shutting its socket.
+
+    Not the SDK's: it shows the socket only once an answer has begun, and a registry can keep the
+    engine from beginning one for as long as it likes.
+    """
 
     def __init__(
-        self, connect: Connect, what: str, open_seconds: float, silence_seconds: float | None
+        self,
+        settings: DockerSettings,
+        what: str,
+        open_seconds: float,
+        silence_seconds: float | None,
     ) -> None:
-        self._connect: Callable[[], Client] = lambda: connect(open_seconds, 1)
+        self._settings = settings
         self._what = what
+        self._open_seconds = open_seconds
         self._silence_seconds = silence_seconds
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="docker-stream")
-        self._client: Client | None = None
-        self._response: Any = None
-        self._bytes: Iterator[bytes] = iter(())
+        self._socket: socket.socket | None = None
+        self._response: http.client.HTTPResponse | None = None
         self._closed = False
 
     async def open(
         self, method: str, path: str, options: Mapping[str, Any], headers: Mapping[str, str | bytes]
     ) -> None:
         loop = asyncio.get_running_loop()
-        with translated(self._what):
+        with self._translated():
             await loop.run_in_executor(self._pool, self._open, method, path, options, headers)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         loop = asyncio.get_running_loop()
         while True:
-            with translated(self._what):
-                chunk = await loop.run_in_executor(self._pool, next, self._bytes, b"")
+            with self._translated():
+                chunk = await loop.run_in_executor(self._pool, self._read)
             if not chunk:
                 return
             yield chunk
@@ -176,34 +181,60 @@ class _Stream:
     def _open(
         self, method: str, path: str, options: Mapping[str, Any], headers: Mapping[str, str | bytes]
     ) -> None:
-        self._client = client = self._connect()
-        url = f"{client.base_url}/v{client.api_version}{path}"
-        self._response = response = client.request(
-            method, url, params=options, headers=headers, stream=True, timeout=client.timeout
-        )
-        if response.status_code >= 400:
-            raise EngineError(f"{self._what}: {response.json().get('message', response.reason)}")
-        if (sock := self._socket()) is not None:
-            sock.settimeout(self._silence_seconds)
-        self._bytes = response.iter_content(chunk_size=None)
-        if self._closed:  # while the answer was on its way
+        connection = http.client.HTTPConnection("engine")
+        connection.sock = self._socket = _dial(self._settings)
+        if self._closed:  # while it was dialled
             self._shut()
+        self._socket.settimeout(self._open_seconds)
+        url = f"{path}?{urllib.parse.urlencode(options)}"
+        connection.request(method, url, headers={**headers, "Connection": "close"})
+        self._response = connection.getresponse()
+        if self._response.status >= 400:
+            words = json.loads(self._response.read()).get("message", self._response.reason)
+            raise EngineError(f"{self._what}: {words}")
+        self._socket.settimeout(self._silence_seconds)
 
-    def _socket(self) -> socket.socket | None:
-        connection = None if self._response is None else self._response.raw.connection
-        sock: socket.socket | None = None if connection is None else connection.sock
-        return sock
+    def _read(self) -> bytes:
+        return b"" if self._response is None else self._response.read1(_CHUNK)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Translate; an engine that reports nothing for too long is not one that is gone."""
+        with translated(self._what):
+            try:
+                yield
+            except TimeoutError as error:
+                if self._silence_seconds is None:
+                    raise
+                silence = f"nothing was heard for {self._silence_seconds:g} s"
+                raise EngineError(f"{self._what}: {silence}") from error
 
     def _shut(self) -> None:
-        if (sock := self._socket()) is not None:
+        if self._socket is not None:
             with contextlib.suppress(OSError):  # the engine may have closed it already
-                sock.shutdown(socket.SHUT_RDWR)
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def _release(self) -> None:
         if self._response is not None:
             self._response.close()
-        if self._client is not None:
-            self._client.close()
+        if self._socket is not None:
+            self._socket.close()
+
+
+def _dial(settings: DockerSettings) -> socket.socket:
+    """Return a connection to the engine. OSError where nobody accepts any."""
+    scheme, _, address = settings.base_url.partition("://")
+    if scheme != "unix":
+        host, _, port = address.rstrip("/").rpartition(":")
+        return socket.create_connection((host, int(port)), settings.timeout_seconds)
+    dialled = socket.socket(socket.AF_UNIX)
+    try:
+        dialled.settimeout(settings.timeout_seconds)
+        dialled.connect(address)
+    except BaseException:
+        dialled.close()
+        raise
+    return dialled
 
 
 @contextlib.contextmanager
@@ -219,6 +250,8 @@ def translated(what: str) -> Iterator[None]:
         if refusal_status(error) is not None:
             raise EngineError(f"{what}: {refusal_words(error)}") from error
         raise EngineUnreachableError(f"{what}: cannot reach the engine: {error}") from error
+    except http.client.HTTPException as error:
+        raise EngineUnreachableError(f"{what}: the engine broke off: {error!r}") from error
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise EngineError(f"{what}: unexpected answer from the engine: {error!r}") from error
     except Exception as error:

@@ -28,6 +28,10 @@ _REFERENCE = re.compile(
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?|sha256:[0-9a-f]{64}"
 )
 
+_LOGIN_WANTED = re.compile(
+    r"(?i)no basic auth credentials|unauthorized|authentication required|access denied|forbidden"
+)
+
 
 def is_reference(text: str) -> bool:
     """Tell whether `text` can name an image; anything else must not reach the engine's URLs."""
@@ -46,10 +50,14 @@ def split_reference(reference: str) -> tuple[str, str]:
 
 
 def image(raw: Mapping[str, Any], reference: str) -> Image:
-    """Return an inspected or listed image, pinned by repository digest, else by its id."""
-    repository = _familiar(split_reference(reference)[0])
+    """Return an inspected or listed image, pinned by repository digest, else by its id.
+
+    One content can have several digests in one repository: a reference by digest keeps its own.
+    """
+    repository, tag = split_reference(reference)
     digests: list[str] = raw.get("RepoDigests") or []
-    pinned = [text for text in digests if _familiar(text.partition("@")[0]) == repository]
+    there = (text for text in digests if _same_repository(text.partition("@")[0], repository))
+    pinned = sorted(there, key=lambda text: not text.endswith(f"@{tag}"))
     variables = (raw.get("Config") or {}).get("Env") or []
     return Image(
         reference=reference,
@@ -59,8 +67,22 @@ def image(raw: Mapping[str, Any], reference: str) -> Image:
     )
 
 
-def _familiar(repository: str) -> str:
-    return repository.removeprefix("docker.io/").removeprefix("library/")
+def _same_repository(one: str, other: str) -> bool:
+    short = (name.removeprefix("docker.io/").removeprefix("library/") for name in (one, other))
+    return len(set(short)) == 1
+
+
+def pull_refusal(words: str, repository: str) -> str:
+    """Return the engine's words for a pull that failed, and what to do where that is known."""
+    if _LOGIN_WANTED.search(words) is None:
+        return words
+    registry = repository.partition("/")[0]
+    host = registry if re.search(r"[.:]|^localhost$", registry) and "/" in repository else ""
+    login = f"docker login {host}".rstrip()
+    return (
+        f"{words} (the registry does not let prsmd read this image: check the name, or run"
+        f" `{login}` as the user that prsmd runs as, with an account that may read it)"
+    )
 
 
 def owner(name: str, texts: Mapping[str, str] | None, instance: str) -> Labels | None:
@@ -171,9 +193,11 @@ class PullMessages:
         self.error = message.get("error") or self.error
         status, layer = str(message.get("status", "")), message.get("id", "")
         detail = message.get("progressDetail") or {}
-        done, total = self._layers.get(layer, (0, 0))
+        _, total = self._layers.get(layer, (0, 0))
         if status == "Downloading":
-            self._layers[layer] = max(done, detail.get("current", 0)), detail.get("total", total)
+            left = max(detail.get("total", 0), 0)  # of a layer that is taken up again, the rest
+            total = max(total, left)
+            self._layers[layer] = total - left + max(detail.get("current", 0), 0), total
         elif status in {"Download complete", "Pull complete", "Extracting"} and layer:
             self._layers[layer] = total, total
         known = [pair for pair in self._layers.values() if pair[1] > 0]

@@ -21,6 +21,7 @@ from prsmd.runtime.docker_reading import (
     PullMessages,
     image,
     is_reference,
+    pull_refusal,
     split_reference,
     timestamp,
 )
@@ -164,6 +165,21 @@ def test_a_pull_adds_up_its_layers_and_never_goes_back():
     assert seen == [(0, None), (10, 100), (15, 150), (105, 150), (105, 150), (150, 150)]
 
 
+def test_a_layer_that_is_taken_up_again_counts_what_it_had():
+    messages = PullMessages()
+    steps = messages.feed(
+        pull(
+            downloading("x", 60, 100),
+            downloading("x", 100, 100),  # what the engine says when it was cut off
+            {"status": "Retrying in 5 seconds", "id": "x"},
+            downloading("x", 10, 40),
+            downloading("x", 40, 40),
+        )
+    )
+    seen = [(step.done_bytes, step.total_bytes) for step in steps]
+    assert seen == [(60, 100), (100, 100), (100, 100), (70, 100), (100, 100)]
+
+
 def test_a_message_cut_in_two_is_read_once():
     messages, data = PullMessages(), pull(downloading("x", 1, 2))
     assert list(messages.feed(data[:9])) == []
@@ -174,3 +190,33 @@ def test_a_pull_keeps_the_engines_reason():
     messages = PullMessages()
     list(messages.feed(pull({"error": "denied", "errorDetail": {"message": "denied"}})))
     assert messages.error == "denied"
+
+
+REFUSED = "Head http://127.0.0.1:5000/v2/x/manifests/1: no basic auth credentials"
+
+
+@pytest.mark.parametrize(
+    ("repository", "advice"),
+    [
+        ("127.0.0.1:5000/x", "`docker login 127.0.0.1:5000`"),
+        ("registry.example.com/team/x", "`docker login registry.example.com`"),
+        ("localhost/x", "`docker login localhost`"),
+        ("team/x", "`docker login`"),
+        ("x", "`docker login`"),
+    ],
+)
+def test_a_refused_pull_names_the_registry_to_log_in_to(repository, advice):
+    words = pull_refusal(REFUSED, repository)
+    assert words.startswith(REFUSED)
+    assert advice in words
+
+
+def test_other_reasons_of_a_failed_pull_are_left_as_they_are():
+    assert pull_refusal("manifest unknown", "x") == "manifest unknown"
+
+
+def test_one_content_with_two_digests_in_a_repository_keeps_the_one_it_is_asked_by():
+    one, two = f"here/x@{PINNED}", f"here/x@{ID}"
+    raw = {"Id": ID, "Size": 1, "RepoDigests": [one, two]}
+    assert image(raw, one).digest == image(raw, f"here/x:3@{PINNED}").digest == one
+    assert image(raw, two).digest == two

@@ -169,6 +169,7 @@ class PrivateEngine:
             *(f"--iptables={str(self.has_firewall).lower()}", "--shutdown-timeout=1"),
             f"--default-address-pool=base={self._pool},size=24",
             f"--live-restore={str(self._live_restore).lower()}",
+            "--max-download-attempts=1",  # more only cost time: it waits ever longer
         ]
 
     def _answers(self) -> bool:

@@ -9,8 +9,8 @@ import pytest
 from tests.support.engine import PrivateEngine, obstacle
 
 
-def _cannot(reason: str) -> None:
-    message = f"no Docker engine for tests: {reason}"
+def cannot(message: str) -> None:
+    """Skip the test, or fail it under CI=true, where nothing may be left out."""
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)
@@ -21,14 +21,14 @@ def shared_engine() -> Iterator[PrivateEngine]:
     """Give the session's engine; `engine` is the same one, cleared after each test."""
     reason = obstacle()
     if reason is not None:
-        _cannot(reason)
+        cannot(f"no Docker engine for tests: {reason}")
     private = PrivateEngine()
     try:
         try:
             private.start()
             private.build_images()
         except (RuntimeError, OSError, docker.errors.DockerException) as error:
-            _cannot(str(error))
+            cannot(f"no Docker engine for tests: {error}")
         yield private
     finally:
         private.close()
