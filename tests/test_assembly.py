@@ -1,0 +1,87 @@
+"""The composition root: everything is connected, nothing runs, secrets are kept privately."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from prsmd.assembly import Appliance, assemble, choose_runtime
+from prsmd.config import AccessSection, ConfigurationError, DaemonSection, RuntimeSection, Settings
+from prsmd.domain.errors import EngineError
+from prsmd.store.db import Database
+
+
+def settings(folder: Path, **sections: object) -> Settings:
+    return Settings(
+        daemon=DaemonSection(state_dir=folder),
+        **{"runtime": RuntimeSection(name="process"), **sections},
+    )
+
+
+@contextlib.asynccontextmanager
+async def assembled(given: Settings) -> AsyncIterator[Appliance]:
+    database = await Database.open(given.daemon.state_dir)
+    try:
+        appliance = await assemble(given, database, "http://localhost")
+        yield appliance
+        await appliance.runtime.close()
+    finally:
+        await database.close()
+
+
+async def test_an_assembled_appliance_runs_nothing_yet(tmp_path: Path) -> None:
+    async with assembled(settings(tmp_path)) as appliance:
+        names = {task.get_name().partition(":")[0] for task in asyncio.all_tasks()}
+
+        assert not names & {"prober", "reconciler", "autoscaler", "nvml-sampler", "launch"}
+        assert appliance.runtime.name == "process"
+        assert not appliance.services.health.ready()
+
+
+async def test_the_pepper_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    async with assembled(settings(tmp_path)):
+        first = (tmp_path / "pepper").read_bytes()
+    async with assembled(settings(tmp_path)):
+        second = (tmp_path / "pepper").read_bytes()
+
+    assert first == second
+    assert len(first) >= 32
+    assert (tmp_path / "pepper").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("content", [None, b"short"])
+async def test_a_configured_pepper_that_cannot_be_used_is_a_configuration_error(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    pepper = tmp_path / "given"
+    if content is not None:
+        pepper.write_bytes(content)
+    given = settings(tmp_path, access=AccessSection(pepper_file=pepper))
+    with pytest.raises(ConfigurationError) as refused:
+        async with assembled(given):
+            pass
+
+    assert "access.pepper_file" in refused.value.problems[0]
+
+
+async def test_without_an_engine_auto_falls_back_to_processes_and_warns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    section = RuntimeSection(name="auto", docker_url=f"unix://{tmp_path}/no.sock")
+    runtime = await choose_runtime(settings(tmp_path, runtime=section), "instance_x")
+
+    assert runtime.name == "process"
+    assert "the embedded runtime isolates nothing" in caplog.text
+    await runtime.close()
+
+
+async def test_docker_that_was_asked_for_is_never_replaced_by_processes(tmp_path: Path) -> None:
+    section = RuntimeSection(name="docker", docker_url=f"unix://{tmp_path}/no.sock")
+    runtime = await choose_runtime(settings(tmp_path, runtime=section), "instance_x")
+
+    assert runtime.name == "docker"
+    with pytest.raises(EngineError):
+        await runtime.list()
+    await runtime.close()
