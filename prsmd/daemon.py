@@ -32,6 +32,7 @@ from prsmd.store.db import Database
 log = logging.getLogger("prsmd")
 EXIT_FAILURE = 1
 EXIT_CONFIGURATION = 78
+_FIRST_SAMPLE_SECONDS = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,11 +77,22 @@ async def run(settings: Settings) -> None:
 
 
 async def _first_tick(appliance: Appliance) -> None:
-    """Adopt what runs before the first request, so that a restart is not seen as an outage."""
+    """Adopt what runs before the first request, so that a restart is not seen as an outage.
+
+    The GPUs are waited for, but not long: a driver that hangs must not keep the models from serving.
+    """
+    waited_until = time.monotonic() + _FIRST_SAMPLE_SECONDS
+    while _not_sampled(appliance) and time.monotonic() < waited_until:
+        await asyncio.sleep(0.02)
     try:
         await appliance.reconciler.tick(appliance.parts)
     except PrsmdError as error:
         log.warning("first look not finished: %s", error.message)
+
+
+def _not_sampled(appliance: Appliance) -> bool:
+    sample = appliance.gpus.sample()
+    return sample.supported and sample.stale_since is not None
 
 
 async def _serve(

@@ -213,3 +213,15 @@ def test_without_a_journal_a_terminal_gets_text(logging_restored, monkeypatch):
     journal.configure("info", "auto")
 
     assert isinstance(logging_restored.handlers[0].formatter, journal.TextFormatter)
+
+
+def test_a_journald_that_does_not_read_costs_entries_and_never_blocks(tmp_path):
+    address = str(tmp_path / "journal")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(address)
+        handler = journal.JournalHandler(address)
+        for _ in range(5000):
+            record = logging.LogRecord("prsmd", logging.INFO, "f.py", 1, "x" * 1000, None, None)
+            handler.emit(record)
+        assert handler.dropped > 0
+        handler.close()

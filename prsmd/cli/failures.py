@@ -46,7 +46,7 @@ def report(error: errors.PRSMError) -> int:
     fields = _wrong_fields(error)
     message = f"{len(fields)} fields are wrong:" if fields else error.message
     lines = [f"prsmctl: {message}", *fields, *_last_lines(error)]
-    if error.retry_after is not None:
+    if error.retry_after is not None and not error.details.get("permanent"):
         hint = hint or f"Try again in {error.retry_after:g} s."
     if hint:
         lines.append(hint)

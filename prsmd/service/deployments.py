@@ -167,8 +167,9 @@ class Deployments:
             if taken is not None:
                 state = "is being deleted; try again shortly" if taken.deleting else "exists"
                 raise ConflictError(
-                    f"Model {taken.model_id} {state}. Update it with PUT"
-                    f" /v1/custom-models/{taken.model_id}, or deploy under another name.",
+                    f"Model {taken.model_id} {state}. Delete it first, or deploy under another"
+                    f" name; updating in place (PUT /v1/custom-models/{taken.model_id}) comes with"
+                    " a later version.",
                     model_id=taken.model_id,
                     deployment_id=taken.id,
                 )

@@ -42,9 +42,11 @@ class Forecaster:
         verdict = place(resources, capacity)
         if isinstance(verdict, Unplaceable):
             raise ResourceUnavailableError(
-                f"This appliance can never place it: {verdict.summary}",
+                f"This appliance can never place it: {'; '.join(verdict.reasons)}."
+                " Ask for less, or for other hardware.",
                 resource_type="gpu" if resources.gpu_millis else "node",
                 reasons=list(verdict.reasons),
+                permanent=True,
             )
 
     def replicas(self, resources: Resources, count: int, active: Sequence[Replica]) -> Forecast:

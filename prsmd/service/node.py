@@ -16,7 +16,10 @@ from prsmd.store.db import Database
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GpuReport:
-    """One GPU with the replicas that reserved it, as far as the caller may see them."""
+    """One GPU with the replicas that reserved it, as far as the caller may see them.
+
+    Processes are named to administrators only: they may be another organization's.
+    """
 
     gpu: Gpu
     reserved_by: tuple[str, ...]
@@ -68,8 +71,9 @@ class Nodes:
 
 def _gpu_report(gpu: Gpu, active: list[Replica], observed: Observed, caller: Caller) -> GpuReport:
     holders = [row for row in active if gpu.uuid in row.placement.gpu_uuids]
+    wide = caller.principal.appliance_wide
     return GpuReport(
-        gpu=gpu,
+        gpu=gpu if wide else dataclasses.replace(gpu, processes=()),
         reserved_by=tuple(
             row.id if caller.scope in {None, row.organization} else "another organization"
             for row in holders

@@ -251,6 +251,13 @@ def test_each_refusal_has_its_exit_code_and_says_why(ctl, server, status, code, 
     assert len(server.seen) == 1  # a person is told at once
 
 
+def test_what_waiting_cannot_help_is_not_to_be_tried_again(ctl, server):
+    details = {"permanent": True}
+    refusal = refuses(503, "RESOURCE_UNAVAILABLE", "no GPU", details, **{"Retry-After": "5"})
+    server.on("POST", INFER, refusal)
+    assert "again" not in ctl("infer", "m", "--text", "x")[2]
+
+
 def test_each_wrong_field_is_named(ctl, server):
     wrong = [{"field": "a", "error": "is no number"}, {"field": "b", "error": "is required"}]
     server.on("POST", INFER, refuses(400, "INVALID_INPUT", "two", {"validation_errors": wrong}))

@@ -85,7 +85,7 @@ async def test_two_organizations_may_use_the_same_name(life: Life) -> None:
 @pytest.mark.parametrize("name", ["legal", "LEGAL", "custom_legal", "default-legal"])
 async def test_a_name_that_is_taken_is_refused_with_what_to_do(life: Life, name: str) -> None:
     await life.deploy()
-    with pytest.raises(ConflictError, match=r"exists\. Update it with PUT"):
+    with pytest.raises(ConflictError, match=r"exists\. Delete it first.*PUT /v1/custom-models/"):
         await life.services.deployments.deploy(caller(), name, spec())
 
     assert len(await life.deployments()) == 1
@@ -114,6 +114,7 @@ async def test_what_can_never_fit_is_refused_with_a_reason_for_each_limit(
     assert refused.value.message.startswith("This appliance can never place it")
     assert len(refused.value.details["reasons"]) == 2
     assert refused.value.details["resource_type"] == "node"
+    assert refused.value.details["permanent"] is True
     assert await life.deployments() == []
 
 

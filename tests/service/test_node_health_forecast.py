@@ -15,12 +15,16 @@ async def test_the_node_shows_who_holds_a_gpu_to_those_who_may_know(
     life: Life, world: World
 ) -> None:
     world.gpus.add("GPU-aaaa")
+    world.gpus.run("GPU-aaaa", 4242, GIB // 4)
     await life.deploy(given=spec(gpu_millis=1000))
     await life.settle()
     [replica] = await life.active()
+    everything = await life.services.nodes.get(caller("admin"))
     mine = await life.services.nodes.get(caller("operator"))
     theirs = await life.services.nodes.get(caller("operator", "rival"))
 
+    assert [process.pid for process in everything.gpus[0].gpu.processes] == [4242]
+    assert mine.gpus[0].gpu.processes == ()
     assert mine.gpus[0].reserved_by == (replica.id,)
     assert theirs.gpus[0].reserved_by == ("another organization",)
     assert mine.gpus[0].reserved_millis == 1000
