@@ -79,10 +79,10 @@ async def run(settings: Settings) -> None:
 async def _first_tick(appliance: Appliance) -> None:
     """Adopt what runs before the first request, so that a restart is not seen as an outage.
 
-    The GPUs are waited for, but not long: a driver that hangs must not keep the models from serving.
+    The GPUs are waited for, but not long: a hung driver must not keep the models from serving.
     """
     waited_until = time.monotonic() + _FIRST_SAMPLE_SECONDS
-    while _not_sampled(appliance) and time.monotonic() < waited_until:
+    while _not_sampled(appliance) and time.monotonic() < waited_until:  # noqa: ASYNC110 - once
         await asyncio.sleep(0.02)
     try:
         await appliance.reconciler.tick(appliance.parts)
