@@ -208,6 +208,7 @@ def _parts(
             timeout_seconds=settings.engine.probe_timeout_seconds,
         ),
         reconciler.wake,
+        gateway.in_flight,
     )
     feeds = Feeds(probes=prober.probes, in_flight=gateway.in_flight, working=executor.working)
     return Parts(

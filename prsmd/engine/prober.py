@@ -1,7 +1,9 @@
 """Asks each replica how it is, and remembers the last answer. Decides nothing: `reconcile` does.
 
 Ready is a 200 on the protocol's health path. Any other HTTP answer means alive but not ready; no
-answer at all (refused, reset, timeout) counts as a liveness failure.
+answer at all (refused, reset, timeout) counts as a liveness failure. One exception: a replica that
+was ready and works on requests is taken to be busy while it is silent, for as long as one request
+may take; many model servers do one thing at a time.
 """
 
 import asyncio
@@ -19,12 +21,17 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ProbeTarget:
-    """Where and how to probe one replica. `eager` ones (starting) are asked more often."""
+    """Where and how to probe one replica.
+
+    `eager` ones (starting) are asked more often. `busy_seconds` is how long one request may keep
+    it from answering.
+    """
 
     replica_id: str
     endpoint: Endpoint
     path: str
     eager: bool
+    busy_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +47,19 @@ class Prober:
     """A task for each target, so that one that hangs holds up nobody else.
 
     `on_change` runs when a replica became ready or stopped being so, and when a running one failed.
+    `in_flight` gives the number of requests by replica id.
     """
 
-    def __init__(self, settings: ProberSettings, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: ProberSettings,
+        on_change: Callable[[], None],
+        in_flight: Callable[[], Mapping[str, int]],
+    ) -> None:
         self._settings = settings
         self._on_change = on_change
+        self._in_flight = in_flight
+        self._silent_since: dict[str, float] = {}
         self._targets: Mapping[str, ProbeTarget] = {}
         self._probes: dict[str, Probe] = {}
         self._changed = asyncio.Event()
@@ -60,6 +75,7 @@ class Prober:
             return
         for gone in self._targets.keys() - fresh.keys():
             self._probes.pop(gone, None)
+            self._silent_since.pop(gone, None)
         self._targets = fresh
         self._changed.set()
 
@@ -107,15 +123,26 @@ class Prober:
         url = f"http://{target.endpoint}{target.path}"
         try:
             async with session.get(url, allow_redirects=False) as response:
+                self._silent_since.pop(target.replica_id, None)
                 if response.status == 200:
                     return Probe(ready=True)
                 return Probe(ready=False, last_error=f"{target.path} answered {response.status}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            silent = isinstance(error, TimeoutError) and self._is_busy(target)
+            if before is not None and before.ready and silent:
+                return before
             failures = (before.failures if before else 0) + 1
             return Probe(ready=False, failures=failures, last_error=_words(error, target))
         except Exception as error:  # ours, so it says nothing about the replica's life
             log.exception("probe of %s failed unexpectedly", target.replica_id)
             return Probe(ready=False, last_error=f"cannot be probed: {error!r}")
+
+    def _is_busy(self, target: ProbeTarget) -> bool:
+        """Tell whether silence is explained by the requests that the replica works on."""
+        now = asyncio.get_running_loop().time()
+        since = self._silent_since.setdefault(target.replica_id, now)
+        working = self._in_flight().get(target.replica_id, 0) > 0
+        return working and now - since < target.busy_seconds
 
 
 def _words(error: Exception, target: ProbeTarget) -> str:

@@ -125,7 +125,13 @@ def _probe_targets(desired: Sequence[DesiredDeployment], sight: Sight) -> list[P
     """
     probed = {ReplicaState.STARTING: True, ReplicaState.RUNNING: False}
     return [
-        ProbeTarget(replica.id, endpoint, _health_path(item), probed[replica.state])
+        ProbeTarget(
+            replica.id,
+            endpoint,
+            _health_path(item),
+            probed[replica.state],
+            item.revision.spec.serving.request_timeout_seconds,
+        )
         for item in desired
         for replica in item.replicas
         if replica.state in probed and (endpoint := sight.endpoint(replica)) is not None

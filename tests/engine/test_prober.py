@@ -40,8 +40,11 @@ class Watched:
 
     def __init__(self, **settings: float) -> None:
         self.changes = 0
+        self.in_flight: dict[str, int] = {}
         values = {"interval_seconds": 0.005, "eager_seconds": 0.005, "timeout_seconds": 5.0}
-        self.prober = Prober(ProberSettings(**{**values, **settings}), self._note)
+        self.prober = Prober(
+            ProberSettings(**{**values, **settings}), self._note, lambda: self.in_flight
+        )
 
     def _note(self) -> None:
         self.changes += 1
@@ -74,8 +77,10 @@ async def server() -> AsyncIterator[tuple[Answers, Endpoint]]:
     await answers.runner.cleanup()
 
 
-def target(endpoint: Endpoint, replica: str = "r1", *, eager: bool = True) -> ProbeTarget:
-    return ProbeTarget(replica, endpoint, "/health", eager)
+def target(
+    endpoint: Endpoint, replica: str = "r1", *, eager: bool = True, busy_seconds: float = 0.0
+) -> ProbeTarget:
+    return ProbeTarget(replica, endpoint, "/health", eager, busy_seconds)
 
 
 async def test_ready_is_a_200_and_is_told_once(run, server) -> None:
@@ -218,3 +223,35 @@ async def test_cancelling_ends_every_probe(run, server) -> None:
 
 def _probing(replica: str) -> bool:
     return any(task.get_name() == f"probe:{replica}" for task in asyncio.all_tasks())
+
+
+async def test_a_ready_replica_that_is_silent_over_its_requests_is_busy_and_not_ill(
+    run, server
+) -> None:
+    answers, endpoint = server
+    watched = Watched(timeout_seconds=0.02)
+    watched.in_flight["r1"] = 1
+    run(watched)
+    watched.prober.watch([target(endpoint, eager=False, busy_seconds=3600)])
+    await until(lambda: watched.probe("r1").ready)
+    answers.hung = asyncio.Event()
+    silent_from = answers.asked
+    await until(lambda: answers.asked >= silent_from + 5)
+    assert watched.probe("r1") == Probe(ready=True)
+
+    watched.in_flight.clear()
+    await until(lambda: watched.probe("r1").failures >= 2)
+    assert not watched.probe("r1").ready
+
+
+async def test_a_replica_silent_for_longer_than_a_request_may_take_is_ill_however_busy(
+    run, server
+) -> None:
+    answers, endpoint = server
+    watched = Watched(timeout_seconds=0.02)
+    watched.in_flight["r1"] = 1
+    run(watched)
+    watched.prober.watch([target(endpoint, eager=False, busy_seconds=0.1)])
+    await until(lambda: watched.probe("r1").ready)
+    answers.hung = asyncio.Event()
+    await until(lambda: watched.probe("r1").failures >= 2)
