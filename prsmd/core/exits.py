@@ -3,7 +3,7 @@
 import signal
 
 from prsmd.core.plan import ObservedContainer, Probe
-from prsmd.domain.quantity import gib
+from prsmd.domain.quantity import format_memory
 from prsmd.domain.replica import ExitCause, ExitKind, Replica
 
 
@@ -12,7 +12,8 @@ def exited(replica: Replica, container: ObservedContainer) -> ExitCause:
     if container.out_of_memory:
         return ExitCause(
             kind=ExitKind.OUT_OF_MEMORY,
-            message=f"needed more than its memory limit of {gib(replica.placement.memory_bytes)}",
+            message="needed more than its memory limit of "
+            + format_memory(replica.placement.memory_bytes),
             exit_code=container.exit_code,
         )
     return ExitCause(

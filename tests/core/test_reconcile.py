@@ -140,7 +140,7 @@ def test_running_out_of_memory_names_the_limit():
     sees = observed(container(one, running=False, exit_code=137, out_of_memory=True))
     cause = only(plan(deployment(one), sees=sees)).cause
     assert cause.kind is ExitKind.OUT_OF_MEMORY
-    assert cause.message == "needed more than its memory limit of 1.5 GiB"
+    assert cause.message == "needed more than its memory limit of 1536Mi"
     assert cause.exit_code == 137
 
 

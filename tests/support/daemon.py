@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -65,10 +66,24 @@ class Daemon:
         }
         self._environment = {**os.environ, **environment}
         self.process: subprocess.Popen[bytes] | None = None
+        self._noted = 0
 
     @property
     def log(self) -> str:
-        return (self.folder / "log").read_text(errors="replace")
+        """What the daemon wrote since `begin_log`."""
+        return (self.folder / "log").read_text(errors="replace")[self._noted :]
+
+    @property
+    def instance(self) -> str:
+        """Who the daemon is: what its containers are labelled with."""
+        path = self.folder / "state" / "control.db"
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            query = "SELECT value FROM meta WHERE key = 'instance_id'"
+            return str(database.execute(query).fetchone()[0])
+
+    def begin_log(self) -> None:
+        """Let `log` begin here."""
+        self._noted += len(self.log)
 
     def start(self) -> None:
         """Start it and return when it answers."""
@@ -149,6 +164,52 @@ class Daemon:
             return status if counts["ready"] == counts["desired"] == replicas else None
 
         return self.until(f"{replicas} ready replicas of {deployment}", ready, seconds)
+
+    def until_ready_at_least(self, deployment: str, replicas: int, seconds: float = 30) -> Any:
+        """Return the status once at least that many replicas are ready."""
+        return self.until(
+            f"at least {replicas} ready replicas of {deployment}",
+            lambda: (s := self.status(deployment))["replicas"]["ready"] >= replicas and s,
+            seconds,
+        )
+
+    def deploy(self, body: Any, *, key: str | None = None) -> str:
+        """Deploy, and return the deployment's id."""
+        answer = self.call("POST", "/v1/custom-models/deploy", body, key=key)
+        assert answer.status == 202, answer
+        return str(answer.json["deployment_id"])
+
+    def infer(self, model: str = "custom_model", inputs: Any = None, **options: Any) -> Answer:
+        """Infer; `options` are those of `call`."""
+        body = {"inputs": {"text": "hello"} if inputs is None else inputs}
+        return self.call("POST", f"/v1/models/{model}/infer", body, **options)
+
+    def scale(self, target: int, model: str = "custom_model") -> Answer:
+        """Ask for that many replicas."""
+        answer = self.call("POST", f"/v1/custom-models/{model}/scale", {"target_replicas": target})
+        assert answer.status == 202, answer
+        return answer
+
+    def events(self, deployment: str, reason: str | None = None) -> list[Any]:
+        """Return the deployment's events, oldest first, or those for one reason."""
+        answer = self.call("GET", f"/v1/custom-models/deployments/{deployment}/events?limit=1000")
+        assert answer.status == 200, answer
+        found = answer.json["events"]
+        return [event for event in found if reason in {None, event["reason"]}]
+
+    def until_event(self, deployment: str, reason: str, seconds: float = 30) -> Any:
+        """Return the last event for a reason, as soon as there is one."""
+        found = self.until(reason, lambda: self.events(deployment, reason), seconds)
+        return found[-1]
+
+    def ensure_started(self) -> None:
+        """Start the daemon if it does not run."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+
+    def remove_models(self) -> None:
+        """Delete every model of every organization; return when they are gone."""
+        _remove_all(self)
 
     def key(self, role: str = "admin", organization: str | None = None) -> str:
         """Make an API key over the socket and return its text."""

@@ -41,6 +41,8 @@ class PrivateEngine:
         self.folder = Path(tempfile.mkdtemp(prefix="prsmd-engine-"))
         self.url = f"unix://{self.folder}/docker.sock"
         self._live_restore = live_restore
+        # A random name may hold underscores where containerd allows none.
+        self._namespace = self.folder.name.replace("_", "u")
         self._noted = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._pool = _free_address_pool()
@@ -162,8 +164,8 @@ class PrivateEngine:
             *("setpriv", "--pdeathsig", "TERM", "dockerd"),
             *("--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"),
             *("-p", f"{self.folder}/pid", "-H", self.url),
-            *("--containerd-namespace", self.folder.name),
-            *("--containerd-plugins-namespace", f"{self.folder.name}-plugins"),
+            *("--containerd-namespace", self._namespace),
+            *("--containerd-plugins-namespace", f"{self._namespace}-plugins"),
             "--debug",  # notes every request
             *("--bridge=none", "--ip-forward=false", "--userland-proxy=false"),
             *(f"--iptables={str(self.has_firewall).lower()}", "--shutdown-timeout=1"),

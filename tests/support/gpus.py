@@ -145,7 +145,7 @@ class SteeredGpus:
         self._write()
 
     def hang(self, function: str) -> None:
-        """Let a function never return."""
+        """Let a function not return until `recover`."""
         self._extra["hang"] = ("hang", function)
         self._write()
 
@@ -171,6 +171,13 @@ class SteeredGpus:
         for gpu in self.gpus.values():
             gpu.error = 0
         self._write()
+
+    def calm(self) -> None:
+        """End every process on the GPUs and let them idle."""
+        for gpu, pid, kind in tuple(self._processes):
+            self.end(gpu, pid, kind=kind)
+        for gpu in tuple(self.gpus):
+            self.change(gpu, utilization_percent=0)
 
     def _write(self) -> None:
         gpus = [gpu.record() for gpu in self.gpus.values()]

@@ -5,7 +5,7 @@
  *
  *   driver       VERSION                   without it there is no driver
  *   init         CODE                      nvmlInitWithFlags returns CODE
- *   hang         FUNCTION                  FUNCTION never returns
+ *   hang         FUNCTION                  FUNCTION does not return while this stands
  *   crash        FUNCTION                  FUNCTION aborts the process
  *   gpu          UUID NAME TOTAL USED UTIL MEMORY_UTIL CELSIUS MILLIWATTS MIG RECOVERY ERROR
  *   mig          PARENT_UUID UUID NAME TOTAL USED
@@ -97,7 +97,7 @@ static long number(const Row *row, int field) { return strtol(row->field[field],
 /* Every entry point goes through here: read the file, then hang, crash or fail as it says. */
 static int enter(const char *function, const Device *device) {
     load();
-    if (find("hang", function)) for (;;) pause();
+    for (; find("hang", function); load()) usleep(20000);
     if (find("crash", function)) abort();
     if (!device && !strcmp(function, "nvmlInitWithFlags")) return SUCCESS;
     if (!initialized) return UNINITIALIZED;
