@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.support.engine_fixtures",
+    "tests.support.podman",
     "tests.support.registry_fixtures",
     "tests.support.daemon_fixtures",
 ]

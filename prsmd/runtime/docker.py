@@ -82,14 +82,16 @@ class DockerRuntime:
             "follow": int(query.follow),
             "tail": "all" if query.tail is None else query.tail,
         }
-        if query.since is not None:
-            options["since"] = f"{query.since:.9f}"
+        since = 0.0 if query.since is None else query.since
+        if since:
+            options["since"] = f"{since:.9f}"  # of which Podman reads whole seconds only
         frames = reading.LogFrames()
         path = f"/containers/{container_id}/logs"
         async with self._engine.watch(what, path, options) as chunks:
             async for chunk in chunks:
                 for line in frames.feed(chunk):
-                    yield line
+                    if since <= line.at:
+                        yield line
         for line in frames.rest():
             yield line
 
@@ -144,7 +146,8 @@ class DockerRuntime:
             status = refusal_status(error)
             if status == 404:
                 raise _missing(error, launch.image_digest) from error
-            if status != 409:
+            # Podman says 500 where Docker says 409.
+            if status != 409 and "already in use" not in refusal_words(error):
                 raise
         container = self._existing(client, name, launch)
         if container.state is ContainerState.CREATED:

@@ -2,14 +2,19 @@
 
 import pytest
 
-from tests.runtime.harness import DockerHarness, FakeHarness, ProcessHarness
+from tests.runtime.harness import DockerHarness, FakeHarness, PodmanHarness, ProcessHarness
+
+_ENGINES = {"docker": (DockerHarness, "engine"), "podman": (PodmanHarness, "podman")}
 
 
-@pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.engine), "process", "fake"])
+@pytest.fixture(
+    params=[*(pytest.param(name, marks=pytest.mark.engine) for name in _ENGINES), "process", "fake"]
+)
 def harness(request, tmp_path):
     """Give one engine of each kind."""
-    if request.param == "docker":
-        return DockerHarness(request.getfixturevalue("engine"))
+    if request.param in _ENGINES:
+        made, fixture = _ENGINES[request.param]
+        return made(request.getfixturevalue(fixture))
     return ProcessHarness(tmp_path) if request.param == "process" else FakeHarness()
 
 

@@ -16,6 +16,7 @@ from prsmd.runtime.docker import DockerRuntime, DockerSettings
 from prsmd.runtime.fake import FakeEngine, FakeRuntime
 from prsmd.runtime.process import ProcessRuntime, ProcessSettings
 from tests.support.engine import MODEL_IMAGE, PrivateEngine
+from tests.support.podman import PODMAN_IMAGE, PrivatePodman
 
 MODEL_FOLDER = Path(__file__).parents[1] / "support" / "model"
 SAFE = Security()
@@ -96,6 +97,7 @@ class Harness(abc.ABC):
     """One engine, seen by as many drivers as a test wants."""
 
     image = MODEL_IMAGE
+    follows = True  # whether a followed log brings new lines, and ends with its container
     answers = True  # whether something listens in the containers
 
     @abc.abstractmethod
@@ -122,11 +124,18 @@ class Harness(abc.ABC):
 class DockerHarness(Harness):
     """The private Docker engine."""
 
-    def __init__(self, engine: PrivateEngine) -> None:
+    def __init__(self, engine: PrivateEngine | PrivatePodman) -> None:
         self._engine = engine
 
     def runtime(self, instance="ours"):
         return DockerRuntime(DockerSettings(instance=instance, base_url=self._engine.url))
+
+
+class PodmanHarness(DockerHarness):
+    """The same driver on Podman's socket."""
+
+    image = PODMAN_IMAGE
+    follows = False
 
 
 class ProcessHarness(Harness):

@@ -19,6 +19,11 @@ async def texts(runtime, container, **query):
     return [line.text for line in await read(runtime, container, **query)]
 
 
+def skip_unless_it_follows(harness):
+    if not harness.follows:
+        pytest.skip("a followed log gave no new lines here: docs/decisions/0009-podman.md")
+
+
 async def test_launching_twice_gives_the_same_container(runtime, model):
     first = await runtime.launch(launch_of(model))
     second = await runtime.launch(launch_of(model))
@@ -160,6 +165,7 @@ async def test_logs_give_the_last_lines_oldest_first(runtime, harness, model):
 
 
 async def test_logs_since_a_moment_leave_out_what_was_before(runtime, harness, model):
+    skip_unless_it_follows(harness)
     container = await runtime.launch(launch_of(model))
     await harness.ready(runtime, container)
     await harness.print_lines(container, "before")
@@ -175,6 +181,7 @@ async def test_logs_since_a_moment_leave_out_what_was_before(runtime, harness, m
 
 
 async def test_following_logs_ends_with_the_container(runtime, harness, model):
+    skip_unless_it_follows(harness)
     container = await runtime.launch(launch_of(model))
     await harness.ready(runtime, container)
     seen = []
