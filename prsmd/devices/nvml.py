@@ -184,7 +184,8 @@ class _Helper:
         if self._process is None:
             return _Ended(self._refused)
         try:
-            line = await asyncio.wait_for(self._exchange(self._process), deadline)
+            async with asyncio.timeout(deadline):
+                line = await self._exchange(self._process)
         except TimeoutError:
             return _Ended(f"the NVIDIA driver did not answer within {deadline:g} s")
         except (OSError, ValueError):

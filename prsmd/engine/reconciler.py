@@ -82,7 +82,8 @@ class Reconciler:
                 log.exception("tick failed unexpectedly")
             try:
                 pause = min(_BUSY_SECONDS, self._tick_seconds) if busy else self._tick_seconds
-                await asyncio.wait_for(self._woken.wait(), pause)
+                async with asyncio.timeout(pause):  # wait_for may swallow the end of the daemon
+                    await self._woken.wait()
             except TimeoutError:
                 continue
 

@@ -92,7 +92,8 @@ class Status:
             if report.view.status.value in _SETTLED or left <= 0:
                 return report
             try:
-                await asyncio.wait_for(arrival.wait(), min(left, 1.0))
+                async with asyncio.timeout(min(left, 1.0)):
+                    await arrival.wait()
             except TimeoutError:
                 continue
 
