@@ -97,7 +97,7 @@ class Harness(abc.ABC):
     """One engine, seen by as many drivers as a test wants."""
 
     image = MODEL_IMAGE
-    follows = True  # whether a followed log brings new lines, and ends with its container
+    follows = True  # whether a followed log is reliable from its first moment
     answers = True  # whether something listens in the containers
 
     @abc.abstractmethod

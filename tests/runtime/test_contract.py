@@ -21,7 +21,7 @@ async def texts(runtime, container, **query):
 
 def skip_unless_it_follows(harness):
     if not harness.follows:
-        pytest.skip("a followed log gave no new lines here: docs/decisions/0009-podman.md")
+        pytest.skip("a follow misses its first moment here: docs/decisions/0009-podman.md")
 
 
 async def test_launching_twice_gives_the_same_container(runtime, model):
