@@ -119,7 +119,8 @@ async def connect(
     )
     parts = _parts(settings, drivers, gateway, reconciler, retry_seconds)
     ring = KeyRing(_pepper(settings), stored_keys)
-    services = _services(parts, reconciler, drivers.runtime, ring, public_url)
+    autoscaler = _autoscaler(settings, parts, reconciler)
+    services = _services(parts, reconciler, autoscaler, drivers.runtime, ring, public_url)
     return Appliance(
         database=database,
         runtime=drivers.runtime,
@@ -127,7 +128,7 @@ async def connect(
         gateway=gateway,
         reconciler=reconciler,
         parts=parts,
-        autoscaler=_autoscaler(settings, parts, reconciler),
+        autoscaler=autoscaler,
         services=services,
         application=build(services, _door(settings, ring)),
     )
@@ -253,7 +254,12 @@ def _autoscaler(settings: Settings, parts: Parts, reconciler: Reconciler) -> Aut
 
 
 def _services(
-    parts: Parts, reconciler: Reconciler, runtime: Runtime, ring: KeyRing, public_url: str
+    parts: Parts,
+    reconciler: Reconciler,
+    autoscaler: Autoscaler,
+    runtime: Runtime,
+    ring: KeyRing,
+    public_url: str,
 ) -> Services:
     database, recorder = parts.database, parts.recorder
     status = Status(
@@ -265,6 +271,7 @@ def _services(
             launcher=parts.launcher,
             usage=parts.usage,
             recorder=recorder,
+            verdict=autoscaler.verdict,
         )
     )
     return Services(

@@ -196,6 +196,7 @@ def _autoscaling_body(report: Report) -> dict[str, Any]:
         "utilization": rounded(found.utilization, 3) if found else None,
         "reasons": list(found.reasons) if found else [],
         "decided_at": rfc3339(found.at) if found else None,
+        "held": report.held,
     }
 
 

@@ -3,8 +3,9 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from prsmd.core.autoscale import Hold, Scale
 from prsmd.core.plan import DesiredDeployment, Observed
 from prsmd.core.status import StatusView, derive
 from prsmd.domain.access import Permission
@@ -40,7 +41,10 @@ class ReplicaReport:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One deployment with everything that status, list and models show. Percentages are 0..100."""
+    """One deployment with everything that status, list and models show. Percentages are 0..100.
+
+    `held` is why the autoscaler left the replicas as they are at its last look, if it did.
+    """
 
     deployment: Deployment
     revision: Revision
@@ -51,6 +55,7 @@ class Report:
     cpu_percent: float | None
     memory_percent: float | None
     gpu_percent: float | None
+    held: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,7 @@ class Sources:
     launcher: Launcher
     usage: UsageMeter
     recorder: Recorder
+    verdict: Callable[[str], Scale | Hold | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +152,7 @@ class Status:
         holds = [h for h in sources.reconciler.holds if h.deployment_id == deployment.id]
         desired = DesiredDeployment(deployment=deployment, revision=revision, replicas=tuple(rows))
         active = [row for row in rows if row.active]
+        verdict = sources.verdict(deployment.id)
         usages = [usage for row in active if (usage := sources.usage.usage(row.id))]
         return Report(
             deployment=deployment,
@@ -157,6 +164,7 @@ class Status:
             cpu_percent=_mean([u.cpu_percent for u in usages]),
             memory_percent=_mean([u.memory_percent for u in usages]),
             gpu_percent=_gpu_percent(active, observed),
+            held=verdict.reason if isinstance(verdict, Hold) else None,
         )
 
     def _replica(self, row: Replica, observed: Observed, revision: Revision) -> ReplicaReport:

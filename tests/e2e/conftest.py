@@ -39,7 +39,12 @@ def module_daemon(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Daemon]:
     """Give the module's daemon."""
-    settings = {**docker_settings(shared_engine), **getattr(request.module, "SETTINGS", {})}
+    still = {"autoscale.interval_seconds": "3600"}  # only a test of it wants it to act
+    settings = {
+        **docker_settings(shared_engine),
+        **still,
+        **getattr(request.module, "SETTINGS", {}),
+    }
     folder = tmp_path_factory.mktemp("daemon")
     with running_daemon(folder, settings, module_gpus.environment()) as started:
         yield started
