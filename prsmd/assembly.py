@@ -42,11 +42,12 @@ from prsmd.service.keys import Keys
 from prsmd.service.logs import Logs
 from prsmd.service.node import Nodes
 from prsmd.service.status import Sources, Status
-from prsmd.store import keys, meta
-from prsmd.store.db import Database
+from prsmd.store import keys, meta, replicas
+from prsmd.store.db import Database, Tx
 from prsmd.store.logs import LogArchive
 
 log = logging.getLogger(__name__)
+_RUNTIME_KEY = "runtime"
 _PEPPER_BYTES = 32
 
 
@@ -84,7 +85,10 @@ async def assemble(settings: Settings, database: Database, public_url: str) -> A
     """Return the appliance on this machine. Its runtime has answered; nothing runs yet."""
     async with database.read() as tx:
         instance = await meta.instance_id(tx)
-    runtime = await choose_runtime(settings, instance)
+        in_use = await _runtime_in_use(tx)
+    runtime = await choose_runtime(settings, instance, in_use)
+    if runtime.name != in_use:
+        await database.write(lambda tx: meta.set(tx, _RUNTIME_KEY, runtime.name))
     gpus = NvmlGpus(
         NvmlSettings(
             sample_seconds=settings.gpus.sample_seconds,
@@ -134,9 +138,21 @@ async def connect(
     )
 
 
-async def choose_runtime(settings: Settings, instance: str) -> Runtime:
-    """Return the configured runtime; `auto` is Docker where an engine answers, else processes."""
+async def _runtime_in_use(tx: Tx) -> str | None:
+    """Return the runtime that replicas were launched on and may still run on; None without any."""
+    active = any(replica.active for replica in await replicas.list_current(tx, 0))
+    return await meta.get(tx, _RUNTIME_KEY) if active else None
+
+
+async def choose_runtime(settings: Settings, instance: str, in_use: str | None = None) -> Runtime:
+    """Return the configured runtime; `auto` is Docker where an engine answers, else processes.
+
+    While replicas exist, `auto` stays with the runtime `in_use`: an engine that is only late or
+    down must not have its containers taken for lost.
+    """
     name = settings.runtime.name
+    if name == "auto" and in_use is not None:
+        name = "docker" if in_use == "docker" else "process"
     if name in {"auto", "docker"}:
         docker = registry.make("docker", _docker_settings(settings, instance))
         if name == "docker":

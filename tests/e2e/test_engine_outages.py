@@ -1,12 +1,13 @@
 """The engine ends, is killed or hangs under the daemon: no doubles, and never a hung API."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.support import containers
-from tests.support.daemon import Daemon
-from tests.support.daemon_fixtures import deploy_body
+from tests.support.daemon import Daemon, running_daemon
+from tests.support.daemon_fixtures import deploy_body, docker_settings
 from tests.support.engine import PrivateEngine
 from tests.support.traffic import Traffic
 
@@ -118,3 +119,24 @@ def test_a_deploy_and_a_delete_that_a_hanging_engine_delayed_are_done_when_it_an
         lambda: daemon.call("GET", "/v1/custom-models/custom_old").status == 404,
     )
     assert len(containers.everything(engine)) == 2
+
+
+def test_a_daemon_that_starts_before_its_engine_waits_for_it_instead_of_taking_another_runtime(
+    engine: PrivateEngine, tmp_path: Path
+) -> None:
+    settings = {**docker_settings(engine), "runtime.name": '"auto"'}
+    with running_daemon(tmp_path, settings) as daemon:
+        deployment = daemon.deploy(deploy_body())
+        daemon.until_ready(deployment, 1)
+        daemon.kill()
+        engine.stop()
+        try:
+            daemon.start()
+            runtime = daemon.call("GET", "/v1/node").json["runtime"]
+            assert (runtime["name"], runtime["reachable"]) == ("docker", False)
+            assert daemon.status(deployment)["replica_details"][0]["exit"] is None
+        finally:
+            engine.start()
+        daemon.until_event(deployment, "Exited")
+        daemon.until_ready(deployment, 1)
+        assert len(containers.everything(engine)) == 1

@@ -8,7 +8,6 @@ from tests.support.daemon_fixtures import deploy_body
 from tests.support.engine import PrivateEngine
 
 pytestmark = pytest.mark.engine
-SETTINGS = {"tcp.host": '"0.0.0.0"', "tcp.allow_plaintext": "true"}
 
 
 def reach(endpoint: str, host: str, port: int) -> str | None:
@@ -36,8 +35,7 @@ def test_containers_of_two_organizations_cannot_reach_each_other_nor_the_daemon_
         networks = [one.attrs for one in client.networks.list() if one.name.startswith("prsmd-")]
     assert len(networks) == 2
     assert all(network["Internal"] for network in networks)
-    if engine.has_firewall:
-        assert reach(here, gateway, daemon.tcp_port) is not None
+    assert reach(here, gateway, daemon.tcp_port) is not None
 
 
 def test_a_model_of_another_organization_does_not_exist_for_a_key(daemon: Daemon) -> None:
