@@ -23,7 +23,14 @@ from prsmd.api.operations import (
     Services,
 )
 from prsmd.api.requests import BODY_SECONDS
-from prsmd.api.respond import error_response, mark, new_request_id
+from prsmd.api.respond import (
+    STREAM,
+    EventStream,
+    break_off,
+    error_response,
+    mark,
+    new_request_id,
+)
 from prsmd.domain.access import Principal
 from prsmd.domain.errors import (
     InvalidApiKeyError,
@@ -116,7 +123,7 @@ def _envelope(door: Door) -> Callable[..., Awaitable[web.StreamResponse]]:
             _check_head(request, door)
             response = await handler(request)
         except PrsmdError as error:
-            response = error_response(request, error)
+            response = await _refused(request, error)
         except web.HTTPException as error:
             response = error_response(request, _translated(request, error, door))
             if "Allow" in error.headers:
@@ -125,11 +132,28 @@ def _envelope(door: Door) -> Callable[..., Awaitable[web.StreamResponse]]:
             raise
         except Exception:
             log.exception("request failed", extra={"request_id": request[REQUEST_ID]})
-            response = error_response(request, PrsmdError("Something failed here; see the log."))
+            hidden = PrsmdError("Something failed here; see the log.")
+            response = await _refused(request, hidden)
         _note(request, response, time.perf_counter() - began)
         return response
 
     return envelope
+
+
+async def _refused(request: web.Request, error: PrsmdError) -> web.StreamResponse:
+    """Answer an error; a stream has its head sent already and can only be broken off."""
+    begun: EventStream | None = request.get(STREAM)
+    if begun is None:
+        return error_response(request, error)
+    access_log.warning(
+        "%s %s broke off: %s",
+        request.method,
+        request.rel_url.raw_path[:200],
+        error.message,
+        extra={"request_id": request[REQUEST_ID]},
+    )
+    await break_off(request, begun, error)
+    return begun
 
 
 def _translated(request: web.Request, error: web.HTTPException, door: Door) -> PrsmdError:

@@ -15,7 +15,29 @@ from prsmd.api.operations import REQUEST_ID
 from prsmd.domain.errors import PrsmdError
 
 _RETRY_SECONDS = 5
+_EVENT_ENDS = (b"\n\n", b"\r\r", b"\r\n\r\n")
 _KEEP_ALIVE_SECONDS = 30.0  # half of what proxies and the SDK take for a dead connection
+
+
+class EventStream(web.StreamResponse):
+    """An answer of server-sent events."""
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        self._end = _EVENT_ENDS[0]
+
+    @property
+    def whole(self) -> bool:
+        """True while no event is half written: a container's own may break off anywhere."""
+        return self._end.endswith(_EVENT_ENDS)
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send bytes of events."""
+        self._end = (self._end + bytes(data[-4:]))[-4:]
+        await super().write(data)
+
+
+STREAM = web.RequestKey("stream", EventStream)
 
 
 def rfc3339(at: float | None) -> str | None:
@@ -82,17 +104,29 @@ def wants_stream(request: web.Request) -> bool:
     return "text/event-stream" in request.headers.get("Accept", "")
 
 
-async def event_stream(request: web.Request) -> web.StreamResponse:
+async def event_stream(request: web.Request) -> EventStream:
     """Begin a stream of server-sent events."""
-    response = web.StreamResponse(
-        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-    )
+    response = EventStream()
     await response.prepare(request)
+    request[STREAM] = response
     return response
 
 
+async def break_off(request: web.Request, stream: EventStream, error: PrsmdError) -> None:
+    """End a stream that failed after its head was sent: the error as its last event, then a cut.
+
+    Without the proper end of its body, no client takes what it got for everything.
+    """
+    if stream.whole:
+        body = error_body(error.code, error.message, error.details, request[REQUEST_ID])
+        with contextlib.suppress(ConnectionError):
+            await send_event(stream, "error", body)
+    if request.transport is not None:
+        request.transport.close()
+
+
 @contextlib.asynccontextmanager
-async def followed_stream(request: web.Request) -> AsyncIterator[web.StreamResponse]:
+async def followed_stream(request: web.Request) -> AsyncIterator[EventStream]:
     """Give a stream that may be silent for long: comments in between show that it is alive.
 
     They also make a client that has gone noticed, so that nothing is followed for nobody.

@@ -6,7 +6,7 @@ from prsm_sdk import calls
 from prsm_sdk.models import DeploymentStatus, ReplicaDetail
 
 from .options import count
-from .output import percent, show_fields, show_json, show_table
+from .output import percent, printable, show_fields, show_json, show_table
 from .session import Session
 
 
@@ -79,6 +79,15 @@ def show_status(status: DeploymentStatus) -> None:
             ["REPLICA", "SLOT", "STATE", "READY", "GPUS", "ENDPOINT", "MESSAGE"],
             [_replica_row(replica) for replica in status.replica_details],
         )
+    for replica in status.replica_details:
+        _show_last_lines(replica)
+
+
+def _show_last_lines(replica: ReplicaDetail) -> None:
+    if replica.exit is not None and replica.exit.log_tail:
+        print(f"\nlast lines of {printable(replica.replica_id)}:")
+        for line in replica.exit.log_tail:
+            print(f"  {printable(line)}")
 
 
 def _replica_row(replica: ReplicaDetail) -> tuple[object, ...]:

@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument("name", help="what the key is for")
     create.add_argument("--organization", metavar="NAME", help="by default your own")
     create.add_argument(
-        "--role", help="admin, owner, deployer, operator, viewer, invoker or auditor"
+        "--role", help="admin (the default), owner, deployer, operator, viewer, invoker or auditor"
     )
     create.add_argument(
         "--expires", metavar="DURATION", type=positive_seconds, help="12h, 30d; by default never"

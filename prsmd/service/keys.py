@@ -98,8 +98,8 @@ class Keys:
         denied = caller.record("keys.create", f"key:{request.name}", "denied")
         await self._database.write(lambda tx: audit.append(tx, denied))
         raise PermissionDeniedError(
-            f"A {principal.role} of {principal.organization} cannot create a {request.role} key"
-            f" for {organization}.",
+            f"Role {principal.role} in {principal.organization} cannot create a key with role"
+            f" {request.role} in {organization}.",
             required_permissions=sorted(ROLES[request.role]),
             current_permissions=sorted(principal.permissions),
         )

@@ -187,6 +187,48 @@ def test_clients_that_vanish_leave_nothing_behind(site: Site, one):
     assert "Traceback" not in site.daemon.log, site.daemon.log
 
 
+def streamed(site: Site, text: str) -> tuple[bytes, bytes]:
+    """Return head and body of a streamed inference, as they stand on the wire."""
+    body = json.dumps({"inputs": {"text": text}})
+    lines = [
+        "POST /v1/models/custom_legal_analyzer_v2/infer HTTP/1.1",
+        "Host: localhost",
+        "Accept: text/event-stream",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+    ]
+    head, _, rest = site.unix(("\r\n".join(lines) + "\r\n\r\n" + body).encode()).partition(
+        b"\r\n\r\n"
+    )
+    return head, rest
+
+
+def test_a_models_stream_is_relayed_and_properly_ended(site: Site):
+    head, body = streamed(site, "one two")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"data: one\n\n" in body
+    assert b"data: two\n\n" in body
+    assert body.endswith(b"0\r\n\r\n")
+
+
+def test_a_stream_that_breaks_off_ends_with_an_error_event_and_without_a_proper_end(site: Site):
+    head, body = streamed(site, "one break-off")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"HTTP/1.1" not in body, body
+    assert not body.endswith(b"0\r\n\r\n")
+    _, _, said = body.partition(b"event: error\ndata: ")
+    error = json.loads(said.splitlines()[0])["error"]
+    assert error["code"] == "PROVIDER_ERROR"
+    assert error["request_id"].encode() in head
+
+
+def test_nothing_is_added_to_a_half_written_event(site: Site):
+    head, body = streamed(site, "one half break-off")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert body.endswith(b"data: ha\r\n"), body
+
+
 def unplaceable(site: Site) -> str:
     """Deploy what cannot be placed while the document's model holds the GPU; return its id."""
     body = small("waiting-for-a-gpu")

@@ -132,6 +132,15 @@ def test_a_deployment_that_fails_says_why_with_its_last_lines(ctl, server):
     assert "boom\\x1b[2J" in err
 
 
+def test_a_status_shows_the_last_lines_of_a_replica_that_ended(ctl, server):
+    exited = {"kind": "exited", "message": "exited with 1", "log_tail": ["boom\x1b[2J"]}
+    details = [{"replica_id": "rep_1", "exit": exited}, {"replica_id": "rep_2"}]
+    server.on("GET", ONE, answers({**STATUS, "status": "degraded", "replica_details": details}))
+    code, out, _ = ctl("status", "deploy_1")
+    assert code == 0
+    assert out.endswith("\nlast lines of rep_1:\n  boom\\x1b[2J\n"), out
+
+
 def test_waiting_too_long_is_its_own_exit_code(ctl, server):
     server.on("GET", ONE, answers({**STATUS, "status": "deploying"}))
     assert ctl("status", "deploy_1", "--wait", "--timeout", "0.2")[0] == 7

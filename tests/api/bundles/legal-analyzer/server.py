@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import re
+import socket
 import sys
 
 PARTY = re.compile(r"(?:[A-Z]\w+ )+(?:Corp|Inc|Ltd|GmbH)\b")
@@ -47,7 +48,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Infer."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         log(f"analyzing {len(json.dumps(body['inputs']))} characters")
+        if "text/event-stream" in self.headers["Accept"]:
+            self.stream(body["inputs"]["text"])
+            return
         self.answer({"outputs": analyze(body["inputs"], body["parameters"])})
+
+    def stream(self, text):
+        """Send an event for each word; at `break-off` fail, at `half` in the middle of an event."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for word in text.split():
+            if word == "break-off":
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            self.chunk("data: ha" if word == "half" else f"data: {word}\n\n")
+        self.chunk("")
+
+    def chunk(self, text):
+        """Send a part of a chunked body."""
+        self.wfile.write(f"{len(text):x}\r\n{text}\r\n".encode())
 
     def answer(self, value):
         """Send a JSON answer."""
