@@ -178,8 +178,7 @@ class Deployments:
 async def find_model(tx: Tx, caller: Caller, model: str, permission: Permission) -> Deployment:
     """Return the model that the caller may use so; ModelNotFoundError hides all others alike."""
     missing = ModelNotFoundError(f"There is no model {model[:100]}.", model_id=model[:100])
-    own = await deployments.find_model(tx, model, caller.principal.organization)
-    found = own or await deployments.find_model(tx, model, caller.scope)
+    found = await _named(tx, caller, model)
     if found is None:
         raise missing
     require(caller, permission, found.organization, missing)
@@ -195,13 +194,29 @@ async def find_deployment(
     )
     found = await deployments.get(tx, reference)
     if found is None:
-        found = await deployments.find_model(tx, reference, caller.principal.organization)
-    if found is None:
-        found = await deployments.find_model(tx, reference, caller.scope)
+        found = await _named(tx, caller, reference)
     if found is None:
         raise missing
     require(caller, permission, found.organization, missing)
     return found
+
+
+async def _named(tx: Tx, caller: Caller, model: str) -> Deployment | None:
+    """Return the caller's own model of that name; for an administrator else the only other one.
+
+    Raise ConflictError where several organizations have it: none of them is meant more.
+    """
+    own = await deployments.find_model(tx, model, caller.principal.organization)
+    if own is not None or caller.scope is not None:
+        return own
+    owners = sorted({found.organization for found in await deployments.list_named(tx, model)})
+    if len(owners) > 1:
+        raise ConflictError(
+            f"Several organizations have a model {model[:100]}: {', '.join(owners)}. Use a key of"
+            " the one that you mean.",
+            organizations=owners,
+        )
+    return await deployments.find_model(tx, model, owners[0]) if owners else None
 
 
 def _new_deployment(caller: Caller, model_name: str, spec: Spec, now: float) -> Deployment:

@@ -48,19 +48,29 @@ async def get(tx: Tx, deployment_id: str) -> Deployment | None:
     return None if row is None else _from_row(row)
 
 
-async def find_model(tx: Tx, model: str, organization: str | None) -> Deployment | None:
-    """Return the deployment whose model id or else model name is `model`, or None.
+async def find_model(tx: Tx, model: str, organization: str) -> Deployment | None:
+    """Return the organization's deployment whose model id or else model name is `model`, or None.
 
-    `organization` None looks in all of them; among several the oldest wins.
+    Among several the oldest wins.
     """
     row = await one(
         tx,
         "SELECT * FROM deployments WHERE (model_id = :model OR model_name = :model) "
-        "AND (:organization IS NULL OR organization = :organization) "
+        "AND organization = :organization "
         "ORDER BY model_id = :model DESC, created_at, id LIMIT 1",
         {"model": model, "organization": organization},
     )
     return None if row is None else _from_row(row)
+
+
+async def list_named(tx: Tx, model: str) -> list[Deployment]:
+    """Return the deployments of all organizations with this model id or model name."""
+    rows = await many(
+        tx,
+        "SELECT * FROM deployments WHERE model_id = :model OR model_name = :model ORDER BY id",
+        {"model": model},
+    )
+    return [_from_row(row) for row in rows]
 
 
 async def list_all(tx: Tx) -> list[Deployment]:

@@ -225,6 +225,17 @@ async def test_an_administrator_reaches_every_organization_its_own_first(life: L
     assert deleting == {("rival", "theirs"), ("default", "legal")}
 
 
+async def test_an_administrator_never_hits_one_of_several_organizations_models(life: Life) -> None:
+    for organization in ("rival", "third"):
+        await life.services.deployments.deploy(caller("owner", organization), "twin", spec())
+    with pytest.raises(ConflictError, match="rival, third"):
+        await life.delete("twin")
+    with pytest.raises(ConflictError, match="rival, third"):
+        await life.services.status.get(caller("admin"), "twin")
+
+    assert not any(deployment.deleting for deployment in await life.deployments())
+
+
 async def test_a_model_is_found_by_its_id_too(life: Life) -> None:
     await life.deploy()
     await life.scale(2, "custom_legal")

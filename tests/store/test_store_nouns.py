@@ -44,8 +44,9 @@ async def test_a_model_is_found_by_id_before_name_and_only_in_its_organization()
         assert await deployments.find_model(tx, "custom_x", "acme") == by_id
         assert await deployments.find_model(tx, "m1", "acme") == by_id
         assert await deployments.find_model(tx, "theirs", "acme") is None
-        assert await deployments.find_model(tx, "theirs", None) == foreign
-        assert await deployments.find_model(tx, "custom_", None) is None
+        assert await deployments.list_named(tx, "theirs") == [foreign]
+        assert await deployments.list_named(tx, "custom_x") == [by_id, by_name]
+        assert await deployments.list_named(tx, "custom_") == []
 
 
 async def test_pages_are_sorted_cut_and_counted():
