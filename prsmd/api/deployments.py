@@ -66,7 +66,9 @@ async def page(services: Services, request: web.Request, caller: Caller) -> web.
     wanted = page_of(request)
     reports, total = await services.status.page(caller, wanted)
     return json_response(
-        page_body("deployments", [status_body(report) for report in reports], wanted, total)
+        page_body(
+            "deployments", [status_body(services, report) for report in reports], wanted, total
+        )
     )
 
 
@@ -75,7 +77,7 @@ async def status(services: Services, request: web.Request, caller: Caller) -> we
     refuse_unknown(request, "wait")
     wait = number(request, "wait", 0.0, low=0, high=_LONGEST_WAIT)
     report = await services.status.get(caller, request.match_info["deployment_id"], wait)
-    return json_response(status_body(report))
+    return json_response(status_body(services, report))
 
 
 async def events(services: Services, request: web.Request, caller: Caller) -> web.StreamResponse:
@@ -129,7 +131,7 @@ def endpoint_url(services: Services, model_id: str) -> str:
     return f"{services.public_url}/v1/models/{model_id}/infer"
 
 
-def status_body(report: Report) -> dict[str, Any]:
+def status_body(services: Services, report: Report) -> dict[str, Any]:
     """Return the document's status with the additions of API.md."""
     view, performance = report.view, report.performance
     return {
@@ -158,6 +160,7 @@ def status_body(report: Report) -> dict[str, Any]:
         "reason": view.reason,
         "model_id": report.deployment.model_id,
         "model_name": report.deployment.model_name,
+        "endpoint_url": endpoint_url(services, report.deployment.model_id),
         "organization": report.deployment.organization,
         "revision": report.revision.number,
         "model_version": report.revision.spec.metadata.version,

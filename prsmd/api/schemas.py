@@ -33,6 +33,7 @@ _REFUSED_VARIABLES = re.compile(
 _PATH = re.compile(r"/[A-Za-z0-9._~/:@!$&'()*+,;=-]{0,255}")
 _MOST_PROBLEMS = 20  # of one request that are named
 _PRIVATE = {"environment", "secrets", "command", "args"}  # never quoted: they can hold secrets
+_RESERVED_NAMES = {"deploy", "deployments"}  # what stands in a model's place in some paths
 _PLANNED = {
     "secrets": "encrypted secrets are not part of this version",
     "volumes": "named volumes are not part of this version",
@@ -55,6 +56,8 @@ def _name(value: object) -> str:
             "must be 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter"
             " or digit, without '..'"
         )
+    if value.lower() in _RESERVED_NAMES:
+        raise ValueError("is a word of the API's own paths; choose another name")
     return value
 
 

@@ -30,6 +30,7 @@ from prsmd.store.logs import LogArchive
 
 log = logging.getLogger(__name__)
 _BUSY_SECONDS = 1.0
+_LEAST_SECONDS = 0.05
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +82,17 @@ class Reconciler:
             except Exception:
                 log.exception("tick failed unexpectedly")
             try:
-                pause = min(_BUSY_SECONDS, self._tick_seconds) if busy else self._tick_seconds
+                pause = self._pause(busy=busy)
                 async with asyncio.timeout(pause):  # wait_for may swallow the end of the daemon
                     await self._woken.wait()
             except TimeoutError:
                 continue
+
+    def _pause(self, *, busy: bool) -> float:
+        """Return the seconds until the next tick: sooner where time alone ends a hold."""
+        ends = [hold.until - self._clock() for hold in self.holds if hold.until is not None]
+        longest = min(_BUSY_SECONDS, self._tick_seconds) if busy else self._tick_seconds
+        return max(_LEAST_SECONDS, min([longest, *ends]))
 
     async def tick(self, parts: Parts) -> bool:
         """Run once; return whether something is in progress, so that it is looked at again soon."""

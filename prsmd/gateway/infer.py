@@ -105,8 +105,8 @@ class Gateway:
     def find(self, organization: str | None, model: str) -> Route | None:
         """Return the route of a model by its id or name; None when there is none.
 
-        An id goes before a name. `organization` None looks in all of them; among equals the first
-        route of the table is taken.
+        An id goes before a name. `organization` None looks in all of them, and finds only what has
+        the name to itself.
         """
         return self._names.get((organization, model))
 
@@ -179,9 +179,15 @@ class Gateway:
 
 
 def _names(table: RoutingTable) -> dict[tuple[str | None, str], Route]:
+    """Return the routes by organization and name; under None those whose name is theirs alone."""
     names: dict[tuple[str | None, str], Route] = {}
     for attribute in ("model_id", "model_name"):
+        named: dict[str, list[Route]] = {}
         for route in table.routes.values():
-            for organization in (route.organization, None):
-                names.setdefault((organization, getattr(route, attribute)), route)
+            name = getattr(route, attribute)
+            names.setdefault((route.organization, name), route)
+            named.setdefault(name, []).append(route)
+        for name, routes in named.items():
+            if len(routes) == 1:
+                names.setdefault((None, name), routes[0])
     return names

@@ -37,6 +37,7 @@ WRONG_FIELDS = [
     ("model_name", ""),
     ("model_name", "../../etc/passwd"),
     ("model_name", "a/b"),
+    ("model_name", "deployments"),
     ("model_name", "a..b"),
     ("model_name", "a\0b"),
     ("model_name", "x" * 64),
