@@ -28,7 +28,7 @@ class HoldingReconciler(Reconciler):
 
 async def test_a_hold_that_time_ends_is_looked_at_when_it_ends_and_not_a_tick_later() -> None:
     reconciler = HoldingReconciler()
-    loop = asyncio.create_task(reconciler.run(cast(Parts, None)), name="reconciler")
+    loop = asyncio.create_task(reconciler.run(cast("Parts", None)), name="reconciler")
     await asyncio.wait_for(reconciler.again.wait(), 30)
     loop.cancel()
     await asyncio.gather(loop, return_exceptions=True)
