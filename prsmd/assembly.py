@@ -134,7 +134,7 @@ async def connect(
         parts=parts,
         autoscaler=autoscaler,
         services=services,
-        application=build(services, _door(settings, ring)),
+        application=build(services, _door(settings, ring, parts.observer)),
     )
 
 
@@ -314,12 +314,13 @@ def _services(
     )
 
 
-def _door(settings: Settings, ring: KeyRing) -> Door:
+def _door(settings: Settings, ring: KeyRing, observer: Observer) -> Door:
     access = settings.access
     return Door(
         ring=ring,
         peers=Peers(access.organization, [_peer_rule(role) for role in access.unix_roles]),
         hosts=frozenset(host.lower() for host in settings.tcp.allowed_hosts),
+        replica_hosts=lambda: observer.replica_hosts,
         body_bytes=parse_memory(settings.limits.body),
         body_seconds=settings.limits.body_timeout_seconds,
         header_bytes=parse_memory(settings.limits.header),

@@ -36,6 +36,7 @@ from prsmd.domain.errors import (
     InvalidApiKeyError,
     InvalidInputError,
     NotFoundError,
+    PermissionDeniedError,
     PrsmdError,
     RequestTooLargeError,
 )
@@ -67,11 +68,16 @@ class MethodNotAllowedError(PrsmdError):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """How callers are let in. `hosts` are the names that TCP clients may use in `Host`."""
+    """How callers are let in.
+
+    `hosts` are the names that TCP clients may use in `Host`; `replica_hosts` gives the addresses of
+    models' containers, which may not call at all.
+    """
 
     ring: KeyRing
     peers: Peers
     hosts: frozenset[str]
+    replica_hosts: Callable[[], frozenset[str]]
     body_bytes: int
     body_seconds: float
     header_bytes: int
@@ -222,9 +228,14 @@ def _check_head(request: web.Request, door: Door) -> None:
 
 
 def _check_host(request: web.Request, door: Door) -> None:
-    """Refuse foreign names, so that a browser cannot be rebound to this server."""
+    """Refuse foreign names, so that a browser cannot be rebound to this server, and our models.
+
+    A container reaches its bridge's gateway, and so a daemon that listens on every address.
+    """
     if _unix_socket(request) is not None:
         return
+    if request.remote in door.replica_hosts():
+        raise PermissionDeniedError("A model's container may not call this API.")
     host = request.headers.get("Host", "")
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     if name.lower() not in door.hosts:

@@ -41,13 +41,15 @@ class Feeds:
 class Observer:
     """Reads the engine, the devices and the feeds.
 
-    `containers` and `engine_error` are what the engine said last.
+    `containers` and `engine_error` are what the engine said last; `replica_hosts` are the addresses
+    that only our containers have (none where the runtime does not isolate).
     """
 
     def __init__(
         self, *, runtime: Runtime, gpus: Gpus, host: Host, limits: NodeLimits, feeds: Feeds
     ) -> None:
         self.containers: Mapping[str, Container] = {}
+        self.replica_hosts: frozenset[str] = frozenset()
         self.engine_error: str | None = None
         self._runtime = runtime
         self._gpus = gpus
@@ -105,6 +107,8 @@ class Observer:
         self.engine_error = None
         self._patience_seconds = _PATIENCE_SECONDS
         self.containers = {container.labels.replica: container for container in found}
+        if self._runtime.isolates:
+            self.replica_hosts = frozenset(c.endpoint.host for c in found if c.endpoint)
         return tuple(_observed(container) for container in found)
 
     def _strangers(self, sample: GpuSample) -> Mapping[str, int]:

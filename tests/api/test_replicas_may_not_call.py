@@ -1,0 +1,31 @@
+"""A model's container that reaches the daemon's port over its bridge is refused, key or no key."""
+
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from prsmd.api.app import Door, build
+from prsmd.service.access import KeyRing, Peers
+
+
+def door(*replica_hosts: str) -> Door:
+    return Door(
+        ring=KeyRing(b"p" * 32, []),
+        peers=Peers("company", []),
+        hosts=frozenset({"127.0.0.1"}),
+        replica_hosts=lambda: frozenset(replica_hosts),
+        body_bytes=1024,
+        body_seconds=5,
+        header_bytes=16384,
+    )
+
+
+@pytest.mark.parametrize(("replicas", "status"), [(["127.0.0.1"], 403), (["172.30.0.2"], 200)])
+async def test_only_addresses_of_replicas_are_refused(replicas: list[str], status: int) -> None:
+    unused: Any = None
+    async with TestClient(TestServer(build(unused, door(*replicas)))) as client:
+        answer = await client.get("/healthz")
+        assert answer.status == status
+        if status == 403:
+            assert (await answer.json())["error"]["code"] == "INSUFFICIENT_PERMISSIONS"
