@@ -11,8 +11,7 @@ from prsmd.api.operations import OPEN_TABLE, TABLE, OpenOperation, Operation, Se
 from prsmd.api.requests import refuse_unknown
 from prsmd.api.respond import json_response
 from prsmd.domain.access import ROLES, Permission
-from prsmd.domain.errors import PermissionDeniedError
-from prsmd.service.caller import Caller, require
+from prsmd.service.caller import Caller, require_own
 
 _PARAMETER = re.compile(r"{(\w+)}")
 
@@ -20,8 +19,7 @@ _PARAMETER = re.compile(r"{(\w+)}")
 async def document(_services: Services, request: web.Request, caller: Caller) -> web.Response:
     """Answer the description of every route."""
     refuse_unknown(request)
-    own = caller.principal.organization
-    require(caller, Permission.NODE_READ, own, PermissionDeniedError("not allowed"))
+    require_own(caller, Permission.NODE_READ)
     return json_response(describe(request.app[TABLE], request.app[OPEN_TABLE]))
 
 

@@ -44,24 +44,32 @@ class Caller:
 def require(caller: Caller, permission: Permission, organization: str, missing: PrsmdError) -> None:
     """Return if the caller may; raise PermissionDeniedError, or `missing` for foreign things."""
     verdict = permit(caller.principal, permission, organization)
-    if not isinstance(verdict, Deny):
-        return
-    if verdict.hidden:
-        raise missing
-    raise PermissionDeniedError(
-        verdict.reason,
-        required_permissions=[permission.value],
-        current_permissions=sorted(p.value for p in caller.principal.permissions),
-    )
+    if isinstance(verdict, Deny):
+        raise missing if verdict.hidden else _refusal(verdict)
+
+
+def require_own(caller: Caller, permission: Permission) -> None:
+    """Return if the caller may in their own organization; raise PermissionDeniedError otherwise."""
+    verdict = permit(caller.principal, permission, caller.principal.organization)
+    if isinstance(verdict, Deny):
+        raise _refusal(verdict)
 
 
 async def require_recorded(
     database: Database, caller: Caller, permission: Permission, subject: str
 ) -> None:
-    """Like `require` in the caller's own organization, for a mutation: a denial is audited."""
+    """Like `require_own`, for a mutation: a denial is audited."""
     try:
-        require(caller, permission, caller.principal.organization, PrsmdError("unreachable"))
+        require_own(caller, permission)
     except PermissionDeniedError:
         denied = caller.record(permission.value, subject, "denied")
         await database.write(lambda tx: audit.append(tx, denied))
         raise
+
+
+def _refusal(verdict: Deny) -> PermissionDeniedError:
+    return PermissionDeniedError(
+        verdict.reason,
+        required_permissions=list(verdict.required_permissions),
+        current_permissions=list(verdict.current_permissions),
+    )

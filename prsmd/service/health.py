@@ -5,12 +5,11 @@ import time
 from collections.abc import Callable, Mapping
 
 from prsmd.domain.access import Permission
-from prsmd.domain.errors import PermissionDeniedError
 from prsmd.domain.node import GpuSample, HostSample
 from prsmd.engine.observer import Observer
 from prsmd.engine.reconciler import Reconciler
 from prsmd.gateway.infer import Gateway, Load, Totals
-from prsmd.service.caller import Caller, require
+from prsmd.service.caller import Caller, require_own
 from prsmd.service.status import Report, Status
 from prsmd.store.db import Database
 
@@ -61,8 +60,7 @@ class Health:
 
     async def measure(self, caller: Caller) -> Measurements:
         """Return everything a scrape shows, of the organizations that the caller sees."""
-        own = caller.principal.organization
-        require(caller, Permission.NODE_READ, own, PermissionDeniedError("not allowed"))
+        require_own(caller, Permission.NODE_READ)
         observed = self._observer.latest()
         reports = await self._status.all(caller.scope)
         totals = self._gateway.totals()

@@ -4,12 +4,11 @@ import dataclasses
 
 from prsmd.core.plan import Observed
 from prsmd.domain.access import Permission
-from prsmd.domain.errors import PermissionDeniedError
 from prsmd.domain.node import Gpu
 from prsmd.domain.replica import Replica
 from prsmd.engine.observer import Observer
 from prsmd.runtime.base import Runtime
-from prsmd.service.caller import Caller, require
+from prsmd.service.caller import Caller, require_own
 from prsmd.store import replicas
 from prsmd.store.db import Database
 
@@ -51,8 +50,7 @@ class Nodes:
 
     async def get(self, caller: Caller) -> NodeReport:
         """Return the node's hardware and reservations."""
-        own = caller.principal.organization
-        require(caller, Permission.NODE_READ, own, PermissionDeniedError("not allowed"))
+        require_own(caller, Permission.NODE_READ)
         async with self._database.read() as tx:
             active = [row for row in await replicas.list_current(tx, 0) if row.active]
         observed = self._observer.latest()

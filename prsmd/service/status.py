@@ -10,18 +10,19 @@ from prsmd.core.plan import DesiredDeployment, Observed
 from prsmd.core.status import StatusView, derive
 from prsmd.domain.access import Permission
 from prsmd.domain.deployment import Deployment, Revision
-from prsmd.domain.errors import PermissionDeniedError
 from prsmd.domain.node import Gpu, Usage
 from prsmd.domain.replica import Replica, ReplicaState
 from prsmd.engine.launcher import Launcher
 from prsmd.engine.observer import Observer
 from prsmd.engine.reconciler import Reconciler
 from prsmd.engine.recorder import Recorder
+from prsmd.engine.rows import current_replicas
 from prsmd.engine.usage import UsageMeter
 from prsmd.gateway.infer import Gateway, Load, Performance
-from prsmd.service.caller import Caller, require
+from prsmd.runtime.base import PullProgress
+from prsmd.service.caller import Caller, require_own
 from prsmd.service.deployments import find_deployment, find_model
-from prsmd.store import deployments, replicas, revisions
+from prsmd.store import deployments, revisions
 from prsmd.store.db import Database, Tx
 
 _SETTLED = frozenset({"running", "idle", "failed", "degraded"})
@@ -107,19 +108,18 @@ class Status:
         """Return the deployment of one model."""
         async with self._sources.database.read() as tx:
             found = await find_model(tx, caller, model, Permission.MODELS_READ)
-            return await self._report(tx, found, await _rows(tx))
+            return await self._report(tx, found, await current_replicas(tx))
 
     async def page(
         self, caller: Caller, page: Page, permission: Permission = Permission.MODELS_READ
     ) -> tuple[list[Report], int]:
         """Return one page of the caller's deployments and how many there are in all."""
-        own = caller.principal.organization
-        require(caller, permission, own, PermissionDeniedError("not allowed"))
+        require_own(caller, permission)
         async with self._sources.database.read() as tx:
             found, total = await deployments.page(
                 tx, caller.scope, page.limit, page.offset, page.sort_by, page.sort_order
             )
-            rows = await _rows(tx)
+            rows = await current_replicas(tx)
             reports = [await self._report(tx, deployment, rows) for deployment in found]
         return reports, total
 
@@ -127,7 +127,7 @@ class Status:
         """Return every deployment, for metrics."""
         async with self._sources.database.read() as tx:
             found = await deployments.list_all(tx)
-            rows = await _rows(tx)
+            rows = await current_replicas(tx)
             return [
                 await self._report(tx, item, rows)
                 for item in found
@@ -137,7 +137,7 @@ class Status:
     async def _get(self, caller: Caller, reference: str) -> Report:
         async with self._sources.database.read() as tx:
             found = await find_deployment(tx, caller, reference, Permission.MODELS_READ)
-            return await self._report(tx, found, await _rows(tx))
+            return await self._report(tx, found, await current_replicas(tx))
 
     async def _report(self, tx: Tx, deployment: Deployment, rows: _Rows) -> Report:
         revision = await revisions.get(tx, deployment.id, deployment.revision)
@@ -186,17 +186,6 @@ class Status:
         return probe_error or ""
 
 
-async def _rows(tx: Tx) -> _Rows:
-    """Return the replicas that decisions are made from, however many have failed since they began.
-
-    Active ones are never left out: a page of the newest rows would be all failures one day.
-    """
-    rows: dict[str, list[Replica]] = {}
-    for replica in await replicas.list_current(tx):
-        rows.setdefault(replica.deployment_id, []).append(replica)
-    return rows
-
-
 def _shown(rows: Sequence[Replica]) -> list[Replica]:
     """Return the active replicas and, for each slot, the one that ended last."""
     ended = {(row.revision, row.slot): row for row in rows if not row.active}
@@ -205,9 +194,8 @@ def _shown(rows: Sequence[Replica]) -> list[Replica]:
     return active + [row for place, row in ended.items() if place not in filled]
 
 
-def _pulled(progress: object) -> str:
-    done = getattr(progress, "done_bytes", 0) / 1e6
-    total = getattr(progress, "total_bytes", None)
+def _pulled(progress: PullProgress) -> str:
+    done, total = progress.done_bytes / 1e6, progress.total_bytes
     return f"{done:.0f} MB" if total is None else f"{done:.0f} of {total / 1e6:.0f} MB"
 
 

@@ -42,9 +42,19 @@ class LogArchive:
         return [LogLine(at=at, stream=stream, text=text) for at, stream, text in rows]
 
     def _prune(self) -> None:
-        files = sorted(self._folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
-        for path in files[: -self._keep_files]:
+        files = list(self._folder.glob("*.jsonl"))
+        if len(files) <= self._keep_files:
+            return
+        for path in sorted(files, key=_age)[: -self._keep_files]:
             path.unlink(missing_ok=True)
 
     def _path(self, replica_id: str) -> Path:
         return self._folder / f"{replica_id}.jsonl"
+
+
+def _age(path: Path) -> float:
+    """Return when a file was written; one that another save has just removed counts as oldest."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

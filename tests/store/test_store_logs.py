@@ -1,0 +1,41 @@
+"""Kept output of ended replicas: whole, replaced as a whole, bounded in number."""
+
+import asyncio
+from pathlib import Path
+
+from prsmd.domain.logs import LogLine
+from prsmd.store.logs import LogArchive
+
+
+def lines(*texts: str) -> list[LogLine]:
+    return [LogLine(at=1.5, stream="stderr", text=text) for text in texts]
+
+
+def kept(folder: Path) -> int:
+    return len(list(folder.iterdir()))
+
+
+async def test_what_was_saved_is_read_again_and_a_second_save_replaces_it(tmp_path: Path):
+    archive = LogArchive(tmp_path / "logs")
+    await archive.save("r1", lines("größer", "line\twith\ttabs", ""))
+    assert await archive.read("r1") == lines("größer", "line\twith\ttabs", "")
+    await archive.save("r1", lines("again"))
+    assert await archive.read("r1") == lines("again")
+    assert await archive.read("r2") == []
+
+
+async def test_only_the_newest_files_are_kept(tmp_path: Path):
+    archive = LogArchive(tmp_path, keep_files=3)
+    for number in range(5):
+        await archive.save(f"r{number}", lines(str(number)))
+        (tmp_path / f"r{number}.jsonl").touch()
+    await archive.save("last", lines("last"))
+    assert kept(tmp_path) == 3
+    assert await archive.read("last") == lines("last")
+    assert await archive.read("r0") == []
+
+
+async def test_replicas_that_end_together_lose_no_save_to_each_others_pruning(tmp_path: Path):
+    archive = LogArchive(tmp_path, keep_files=2)
+    await asyncio.gather(*(archive.save(f"r{number}", lines("x")) for number in range(200)))
+    assert kept(tmp_path) == 2
