@@ -146,6 +146,18 @@ def test_a_noun_has_the_same_file_name_in_every_layer():
     assert twice == []
 
 
+def test_nothing_waits_with_a_call_that_can_swallow_a_cancellation():
+    """`asyncio.wait_for` does on Python 3.11, and a SIGTERM was lost by it; use asyncio.timeout."""
+    found = [
+        f"{path}:{node.lineno}"
+        for path in SOURCES
+        if path.parts[0] == "prsmd"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr == "wait_for"
+    ]
+    assert found == []
+
+
 def test_what_is_left_to_do_is_named_in_the_documentation():
     wrong = []
     for path in SOURCES:
