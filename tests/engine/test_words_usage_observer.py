@@ -164,3 +164,13 @@ async def test_hints_of_the_engine_wake_the_loop_for_as_long_as_it_lives(
     assert not hearing.done()
     hearing.cancel()
     await asyncio.wait([hearing])
+
+
+async def test_the_addresses_of_isolated_containers_are_known_while_they_run(life: Life) -> None:
+    observer = life.appliance.parts.observer
+    assert observer.replica_hosts == frozenset()
+    await life.deploy()
+    await life.settle()
+    [replica] = await life.active()
+    assert replica.endpoint is not None
+    assert observer.replica_hosts == {replica.endpoint.host}
