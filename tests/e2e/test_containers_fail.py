@@ -80,7 +80,7 @@ def test_a_model_that_never_gets_ready_fails_with_its_last_log_lines_and_its_log
     deployment = daemon.deploy(
         deploy_body(
             environment={"NEVER_READY": "1", "LOG_LINES": "40"},
-            serving={"startup_timeout_seconds": 1},
+            serving={"startup_timeout_seconds": 4},  # enough to listen on a busy machine
         )
     )
 
