@@ -6,6 +6,7 @@ from prsmd.core.apikey import format_key
 from tests.api.conftest import Site, small
 from tests.api.document import DEPLOY, INFER, SCALE
 from tests.api.envelope import refused
+from tests.support.daemon import Answer
 
 OURS = "custom_legal_analyzer_v2"
 EVERYTHING = [
@@ -124,9 +125,12 @@ def test_a_revoked_key_is_refused_at_once_and_stays_so(site: Site):
 
 def test_an_expired_key_is_refused(site: Site):
     made = site.daemon.call("POST", "/v1/api-keys", {"expires_in_seconds": 0.001}).json
-    expired = site.daemon.until(
-        "the key expires", lambda: site.daemon.call("GET", "/v1/auth/me", key=made["key"])
-    )
+
+    def refusal() -> Answer | None:
+        answer = site.daemon.call("GET", "/v1/auth/me", key=made["key"])
+        return answer if answer.status != 200 else None
+
+    expired = site.daemon.until("the key expires", refusal)
 
     refused(expired, 401, "INVALID_API_KEY")
     assert "expired" in expired.json["message"]
