@@ -7,9 +7,11 @@ happen and why; the executor carries it out and decides nothing.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from prsmd.core.trial import TrialReading
 from prsmd.domain.deployment import Deployment, Revision
 from prsmd.domain.node import Gpu, Node
 from prsmd.domain.replica import Endpoint, ExitCause, Placement, Replica
+from prsmd.domain.rollout import Rollout
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,12 +19,15 @@ class DesiredDeployment:
     """One deployment with its current revision and its replicas' rows.
 
     `replicas` holds every active replica (of any revision) and, newest last, the ended ones that
-    still matter for a slot's restart backoff.
+    still matter for a slot's restart backoff. `others` are the earlier revisions that still matter:
+    the stable one and those of active replicas. `rollout` is the latest one, ended or not.
     """
 
     deployment: Deployment
     revision: Revision
     replicas: tuple[Replica, ...]
+    others: tuple[Revision, ...] = ()
+    rollout: Rollout | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +60,11 @@ class Observed:
 
     `containers` is None when the engine did not answer: then nothing may be concluded about it.
     `probes`, `in_flight` and `working` are by replica id; `working` are the replicas on which the
-    executor has a task in progress (pull, start, stop). `strangers` is GPU memory in use, in bytes
-    by GPU UUID, by processes that are not ours.
+    executor has a task in progress (pull, start, stop), and what `preparing` names. `strangers` is
+    GPU memory in use, in bytes by GPU UUID, by processes that are not ours, and `stranger_names`
+    who they are. `trials` is what the data path measured, and `demand` how many replicas' worth of
+    work there was lately (in flight and queued over a replica's slots), by deployment id. `at` is
+    seconds since the epoch.
     """
 
     node: Node
@@ -65,6 +73,10 @@ class Observed:
     in_flight: Mapping[str, int] = dataclasses.field(default_factory=dict)
     working: frozenset[str] = frozenset()
     strangers: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    stranger_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    trials: Mapping[str, TrialReading] = dataclasses.field(default_factory=dict)
+    demand: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    at: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,14 +151,63 @@ class FinishDelete:
     deployment_id: str
 
 
-Action = Launch | Resume | Adopt | MarkRunning | Drain | Stop | Fail | RemoveOrphan | FinishDelete
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare:
+    """Bring a revision's image here and resolve it, before anything that serves is touched."""
+
+    rollout: Rollout
+    revision: Revision
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """Move a rollout on, unless it is no longer as it was: `before` is what was decided upon.
+
+    Where `after` has ended, the deployment's revision and its stable one are set by how it ended.
+    `reason` is the event's word and `message` says why.
+    """
+
+    before: Rollout
+    after: Rollout
+    reason: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NoteGood:
+    """The current revision serves and nothing is being rolled out: it is the one to go back to."""
+
+    deployment_id: str
+    revision: int
+
+
+Action = (
+    Launch
+    | Resume
+    | Adopt
+    | MarkRunning
+    | Drain
+    | Stop
+    | Fail
+    | RemoveOrphan
+    | FinishDelete
+    | Prepare
+    | Advance
+    | NoteGood
+)
+
+
+def preparing(rollout: Rollout) -> str:
+    """Return how `Observed.working` names the preparation of a rollout."""
+    return f"{rollout.deployment_id}/rollout/{rollout.number}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """A slot that should be filled but is not, and why, in words that reach the user unchanged.
 
-    `kind` is `unplaceable`, `backoff`, `gradual` or `engine`; `until` is when time alone ends it.
+    `kind` is `unplaceable`, `backoff`, `gradual`, `engine`, `surge` (as many as may are coming) or
+    `swap` (it waits for room that is being made); `until` is when time alone ends it.
     """
 
     deployment_id: str
@@ -159,10 +220,14 @@ class Hold:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to do now, what was held back and why. Empty `actions` is a fixed point."""
+    """What to do now, what was held back and why. Empty `actions` is a fixed point.
+
+    `until` is when time alone lets more happen (epoch seconds), beside the ends of the holds.
+    """
 
     actions: tuple[Action, ...] = ()
     holds: tuple[Hold, ...] = ()
+    until: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +235,8 @@ class Capacity:
     """What placement sees: one node, everything reserved on it, and strangers' GPU memory.
 
     `gpus_unknown` is why nothing is known of the GPUs now, or None. `holders` names the replicas
-    that reserve something of a GPU, by its UUID: for the words of a refusal only.
+    that reserve something of a GPU, by its UUID, and `stranger_names` who else uses its memory: for
+    the words of a refusal only.
     """
 
     node: str
@@ -181,6 +247,7 @@ class Capacity:
     strangers: Mapping[str, int] = dataclasses.field(default_factory=dict)
     gpus_unknown: str | None = None
     holders: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    stranger_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

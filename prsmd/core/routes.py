@@ -10,16 +10,25 @@ from prsmd.core.outlook import Outlook, outlook
 from prsmd.core.plan import DesiredDeployment, Drain, Fail, Observed, Plan, Stop
 from prsmd.core.sight import Sight
 from prsmd.core.slots import lay_out
+from prsmd.core.trial import Trial
 from prsmd.domain.replica import Endpoint
 from prsmd.domain.spec import Serving
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RouteTarget:
-    """One replica that may get traffic."""
+    """One replica that may get traffic, and how it is spoken to: as its own revision says.
+
+    `serving` None: as the route says. `on_trial`: it is of the revision on trial, and gets the
+    traffic that the trial says.
+    """
 
     replica_id: str
     endpoint: Endpoint
+    revision: int = 0
+    version: str = ""
+    serving: Serving | None = None
+    on_trial: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +36,9 @@ class Route:
     """Everything the data path needs to know of one model.
 
     `targets` may be empty while replicas start or the model is scaled to zero: `waiting_for` then
-    says what a request is waiting for, in words, and `hopeless` that waiting cannot help.
+    says what a request is waiting for, in words, and `hopeless` that waiting cannot help. `serving`
+    is the current revision's: its queue and its request timeout bound every request. `trial` says
+    how traffic divides between the targets; None: by their load alone.
     """
 
     deployment_id: str
@@ -41,6 +52,7 @@ class Route:
     targets: tuple[RouteTarget, ...]
     waiting_for: str = ""
     hopeless: bool = False
+    trial: Trial | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

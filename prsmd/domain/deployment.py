@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+from typing import Any
 
 from .spec import Spec
 
@@ -27,11 +28,21 @@ class ScalingStrategy(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FieldChange:
+    """One field of a spec that changed, named as in the request's body; None: it was not there."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
     """One immutable, numbered spec of a deployment.
 
     `image_digest` is what the engine resolved `spec.image` to; None until the first pull.
-    `spec_hash` names the content of the spec and labels the containers made from it.
+    `spec_hash` names the content of the spec and labels the containers made from it. `good_at` is
+    when it was first fully rolled out and ready (None: never); `diff` is what it changed.
     """
 
     deployment_id: str
@@ -41,6 +52,8 @@ class Revision:
     created_at: float
     created_by: str
     image_digest: str | None = None
+    good_at: float | None = None
+    diff: tuple[FieldChange, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +72,9 @@ class Deployment:
 
     `asked_replicas` is the last count set by a person (deploy: `min_replicas`; scale: the target);
     the autoscaler's `recommendation`, when newer, takes over from it within the spec's bounds.
+    `asked_from` is how many replicas there were when it was set: where gradual scaling begins.
+    `stable_revision` is the last one that was good, None before the first was; an update under way
+    goes back to it.
     """
 
     id: str
@@ -72,3 +88,5 @@ class Deployment:
     scaling_strategy: ScalingStrategy = ScalingStrategy.IMMEDIATE
     recommendation: Recommendation | None = None
     deleting: bool = False
+    asked_from: int | None = None
+    stable_revision: int | None = None
