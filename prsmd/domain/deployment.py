@@ -4,7 +4,7 @@ import dataclasses
 import enum
 from typing import Any
 
-from .spec import Spec
+from .spec import Spec, container_part
 
 
 class DeploymentStatus(enum.StrEnum):
@@ -54,6 +54,15 @@ class Revision:
     image_digest: str | None = None
     good_at: float | None = None
     diff: tuple[FieldChange, ...] = ()
+
+
+def same_container(a: Revision, b: Revision) -> bool:
+    """Tell whether replicas of the one are as good as replicas of the other.
+
+    An image that was not resolved yet (no digest) is not the same as one that was, even under the
+    same name: a tag can have moved.
+    """
+    return a.image_digest == b.image_digest and container_part(a.spec) == container_part(b.spec)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

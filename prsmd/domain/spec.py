@@ -82,3 +82,18 @@ class Spec:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
+
+
+def container_part(spec: Spec) -> Spec:
+    """Return the spec with everything that no container is made from at its default.
+
+    What is left are image, resources, environment, command, arguments, security and port: specs
+    that are equal in these run in the same container. The rest is applied to one that runs.
+    """
+    return dataclasses.replace(
+        spec,
+        model_type="",
+        scaling=Scaling(),
+        serving=Serving(port=spec.serving.port),
+        metadata=Metadata(),
+    )
