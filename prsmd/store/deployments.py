@@ -25,10 +25,11 @@ async def add(tx: Tx, deployment: Deployment) -> None:
         await change(
             tx,
             "INSERT INTO deployments (id, organization, model_id, model_name, revision, "
-            "asked_replicas, scaling_strategy, recommendation, deleting, created_at, updated_at) "
+            "asked_replicas, scaling_strategy, recommendation, deleting, created_at, updated_at, "
+            "asked_from, stable_revision) "
             "VALUES (:id, :organization, :model_id, :model_name, :revision, "
             ":asked_replicas, :scaling_strategy, :recommendation, :deleting, :created_at, "
-            ":updated_at)",
+            ":updated_at, :asked_from, :stable_revision)",
             _to_row(deployment),
         )
     except sqlite3.IntegrityError as error:
@@ -114,18 +115,24 @@ async def page(
 
 
 async def set_asked(
-    tx: Tx, deployment_id: str, asked_replicas: int, strategy: ScalingStrategy, now: float
+    tx: Tx,
+    deployment_id: str,
+    asked_replicas: int,
+    strategy: ScalingStrategy,
+    now: float,
+    asked_from: int | None = None,
 ) -> bool:
     """Store the count that a person asked for and forget what the autoscaler thought.
 
-    Return False when there is no such deployment.
+    `asked_from` is how many replicas there were then. Return False when there is no such
+    deployment.
     """
     return bool(
         await change(
             tx,
             "UPDATE deployments SET asked_replicas = ?, scaling_strategy = ?, updated_at = ?, "
-            "recommendation = NULL WHERE id = ?",
-            (asked_replicas, strategy.value, now, deployment_id),
+            "asked_from = ?, recommendation = NULL WHERE id = ?",
+            (asked_replicas, strategy.value, now, asked_from, deployment_id),
         )
     )
 
@@ -137,6 +144,28 @@ async def set_recommendation(tx: Tx, deployment_id: str, recommendation: Recomme
             tx,
             "UPDATE deployments SET recommendation = ? WHERE id = ?",
             (_RECOMMENDATION.dump_json(recommendation).decode(), deployment_id),
+        )
+    )
+
+
+async def set_revision(tx: Tx, deployment_id: str, revision: int, now: float) -> bool:
+    """Store which revision is wanted. Return False when there is no such deployment."""
+    return bool(
+        await change(
+            tx,
+            "UPDATE deployments SET revision = ?, updated_at = ? WHERE id = ?",
+            (revision, now, deployment_id),
+        )
+    )
+
+
+async def set_stable(tx: Tx, deployment_id: str, revision: int) -> bool:
+    """Store which revision was last good. Return False when there is no such deployment."""
+    return bool(
+        await change(
+            tx,
+            "UPDATE deployments SET stable_revision = ? WHERE id = ?",
+            (revision, deployment_id),
         )
     )
 
@@ -171,6 +200,8 @@ def _to_row(deployment: Deployment) -> dict[str, object]:
         "deleting": int(deployment.deleting),
         "created_at": deployment.created_at,
         "updated_at": deployment.updated_at,
+        "asked_from": deployment.asked_from,
+        "stable_revision": deployment.stable_revision,
     }
 
 
@@ -188,4 +219,6 @@ def _from_row(row: sqlite3.Row) -> Deployment:
         deleting=bool(row["deleting"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        asked_from=row["asked_from"],
+        stable_revision=row["stable_revision"],
     )

@@ -2,11 +2,15 @@
 
 import sqlite3
 
-from prsmd.domain.deployment import Revision
+from pydantic import TypeAdapter
+
+from prsmd.domain.deployment import FieldChange, Revision
 
 from . import specs
 from .connection import Tx
 from .rows import change, many, one
+
+_DIFF = TypeAdapter(tuple[FieldChange, ...])
 
 
 async def add(tx: Tx, revision: Revision) -> None:
@@ -18,8 +22,8 @@ async def add(tx: Tx, revision: Revision) -> None:
     await change(
         tx,
         "INSERT INTO revisions "
-        "(deployment_id, number, spec, spec_hash, image_digest, created_at, created_by) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "(deployment_id, number, spec, spec_hash, image_digest, created_at, created_by, good_at, "
+        "diff) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             revision.deployment_id,
             revision.number,
@@ -28,6 +32,8 @@ async def add(tx: Tx, revision: Revision) -> None:
             revision.image_digest,
             revision.created_at,
             revision.created_by,
+            revision.good_at,
+            _DIFF.dump_json(revision.diff).decode(),
         ),
     )
 
@@ -50,6 +56,39 @@ async def list_for(tx: Tx, deployment_id: str) -> list[Revision]:
     return [_from_row(row) for row in rows]
 
 
+async def last_good(tx: Tx, deployment_id: str, excluding: int) -> Revision | None:
+    """Return the newest revision that was ever good, other than `excluding`, or None."""
+    row = await one(
+        tx,
+        "SELECT * FROM revisions WHERE deployment_id = ? AND number != ? AND good_at IS NOT NULL "
+        "ORDER BY number DESC LIMIT 1",
+        (deployment_id, excluding),
+    )
+    return None if row is None else _from_row(row)
+
+
+async def next_number(tx: Tx, deployment_id: str) -> int:
+    """Return the number that the deployment's next revision gets; the first is 1."""
+    [[number]] = await many(
+        tx,
+        "SELECT coalesce(max(number), 0) + 1 FROM revisions WHERE deployment_id = ?",
+        (deployment_id,),
+    )
+    return int(number)
+
+
+async def note_good(tx: Tx, deployment_id: str, number: int, now: float) -> bool:
+    """Note when a revision was first good. Return False when it was before, or is not there."""
+    return bool(
+        await change(
+            tx,
+            "UPDATE revisions SET good_at = ? "
+            "WHERE deployment_id = ? AND number = ? AND good_at IS NULL",
+            (now, deployment_id, number),
+        )
+    )
+
+
 async def set_digest(tx: Tx, deployment_id: str, number: int, digest: str) -> bool:
     """Note what the engine resolved the image to. Return False when there is no such revision."""
     return bool(
@@ -70,4 +109,6 @@ def _from_row(row: sqlite3.Row) -> Revision:
         image_digest=row["image_digest"],
         created_at=row["created_at"],
         created_by=row["created_by"],
+        good_at=row["good_at"],
+        diff=_DIFF.validate_json(row["diff"]),
     )

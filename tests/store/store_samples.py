@@ -8,7 +8,13 @@ import aiosqlite
 from hypothesis import strategies as st
 
 from prsmd.domain.access import ApiKey
-from prsmd.domain.deployment import Deployment, Recommendation, Revision, ScalingStrategy
+from prsmd.domain.deployment import (
+    Deployment,
+    FieldChange,
+    Recommendation,
+    Revision,
+    ScalingStrategy,
+)
 from prsmd.domain.events import AuditRecord, Event, Severity
 from prsmd.domain.replica import (
     Endpoint,
@@ -18,8 +24,17 @@ from prsmd.domain.replica import (
     Replica,
     ReplicaState,
 )
+from prsmd.domain.rollout import (
+    Gate,
+    HeaderRule,
+    Rollout,
+    RolloutOptions,
+    RolloutPhase,
+    RolloutStrategy,
+)
 from prsmd.domain.spec import Metadata, Resources, Scaling, Security, Serving, Spec
 from prsmd.store import deployments, revisions
+from prsmd.store.idempotency import Remembered
 from prsmd.store.migrate import known_migrations, migrate
 from prsmd.store.specs import spec_hash
 
@@ -56,6 +71,23 @@ REPLICA = Replica(
     placement=Placement(node="local", cpu_millis=2000, memory_bytes=2**30),
     created_at=100.0,
 )
+ROLLOUT = Rollout(
+    deployment_id="deploy_1",
+    number=1,
+    from_revision=1,
+    to_revision=2,
+    options=RolloutOptions(),
+    started_at=100.0,
+    started_by="key_1",
+)
+REMEMBERED = Remembered(
+    principal="key_1",
+    key="once",
+    fingerprint="f",
+    status=202,
+    body="{}",
+    created_at=100.0,
+)
 EVENT = Event(
     deployment_id="deploy_1", organization="acme", reason="Started", message="it runs", at=1.0
 )
@@ -87,10 +119,23 @@ async def one_deployment():
         yield tx
 
 
+@contextlib.asynccontextmanager
+async def two_revisions():
+    """Open a database in memory that holds DEPLOYMENT with revisions 1 and 2."""
+    async with one_deployment() as tx:
+        await revisions.add(tx, dataclasses.replace(REVISION, number=2))
+        yield tx
+
+
 words = st.text(max_size=12)
 times = st.floats(min_value=0, max_value=1e11)
 counts = st.integers(min_value=0, max_value=2**53)
 some_words = st.lists(words, max_size=3).map(tuple)
+json_values = st.recursive(
+    st.none() | st.booleans() | counts | times | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=5,
+)
 
 specs = st.builds(
     Spec,
@@ -149,6 +194,68 @@ deployments_values = st.builds(
     scaling_strategy=st.sampled_from(ScalingStrategy),
     recommendation=st.none() | recommendations,
     deleting=st.booleans(),
+    asked_from=st.none() | counts,
+    stable_revision=st.none() | st.integers(1, 2**31),
+)
+revisions_values = st.builds(
+    Revision,
+    deployment_id=st.just("deploy_1"),
+    number=st.integers(2, 2**31),
+    spec=specs,
+    spec_hash=words,
+    created_at=times,
+    created_by=words,
+    image_digest=st.none() | words,
+    good_at=st.none() | times,
+    diff=st.lists(
+        st.builds(FieldChange, field=words, before=json_values, after=json_values), max_size=3
+    ).map(tuple),
+)
+percents = st.integers(0, 100)
+rollouts_values = st.builds(
+    Rollout,
+    deployment_id=st.just("deploy_1"),
+    number=st.integers(1, 2**31),
+    from_revision=st.just(1),
+    to_revision=st.just(2),
+    options=st.builds(
+        RolloutOptions,
+        strategy=st.sampled_from(RolloutStrategy),
+        max_surge=st.none() | counts,
+        min_ready_seconds=times,
+        steps=st.lists(percents, max_size=4).map(tuple),
+        bake_seconds=times | counts,
+        header=st.none() | st.builds(HeaderRule, name=words, value=words),
+        sticky=st.booleans(),
+        shadow_percent=percents,
+        gate=st.builds(
+            Gate, max_error_rate=st.floats(0, 1), max_latency_ratio=times, min_requests=counts
+        ),
+        promote_by_hand=st.booleans(),
+    ),
+    started_at=times,
+    started_by=words,
+    phase=st.sampled_from(RolloutPhase),
+    prepared=st.booleans(),
+    trouble=st.none() | words,
+    base=st.none() | counts,
+    step=counts,
+    step_since=st.none() | times,
+    paused=st.booleans(),
+    weight=st.none() | percents,
+    finished_at=st.none() | times,
+    outcome=words,
+    evidence=some_words,
+)
+remembered_values = st.builds(
+    Remembered,
+    principal=words,
+    key=words,
+    fingerprint=words,
+    status=st.integers(200, 299),
+    body=words,
+    created_at=times,
+    headers=st.dictionaries(words, words, max_size=2),
 )
 replicas_values = st.builds(
     Replica,

@@ -6,9 +6,11 @@ import sqlite3
 import aiosqlite
 import pytest
 
+from prsmd.store import deployments, replicas, revisions, rollouts, specs
 from prsmd.store.db import Database
 from prsmd.store.errors import StoreSchemaError
 from prsmd.store.migrate import Migration, known_migrations, migrate
+from tests.store.store_samples import ROLLOUT, SPEC
 
 FIRST = Migration(1, "first", "CREATE TABLE a (x INTEGER) STRICT; INSERT INTO a VALUES (1);")
 SECOND = Migration(2, "second", "-- a; b\nALTER TABLE a ADD COLUMN y TEXT;\n")
@@ -102,3 +104,70 @@ async def test_opening_refuses_a_schema_that_does_not_fit_and_lets_go_of_the_fol
     for _ in range(2):
         with pytest.raises(StoreSchemaError, match=words):
             await Database.open(tmp_path)
+
+
+_BEFORE_ROLLOUTS = """
+INSERT INTO deployments VALUES
+    ('d_good', 'acme', 'custom_a', 'a', 1, 2, 'immediate', NULL, 0, 10.0, 20.0),
+    ('d_never', 'acme', 'custom_b', 'b', 1, 1, 'gradual', NULL, 0, 11.0, 21.0);
+INSERT INTO revisions
+    SELECT id, 1, :spec, :hash, NULL, created_at, 'key_1' FROM deployments;
+INSERT INTO replicas (id, deployment_id, organization, revision, slot, state, placement,
+    created_at, ready_at) VALUES
+    ('r1', 'd_good', 'acme', 1, 0, 'running', :placement, 12.0, 15.5),
+    ('r2', 'd_good', 'acme', 1, 1, 'running', :placement, 12.0, 14.5),
+    ('r3', 'd_never', 'acme', 1, 0, 'starting', :placement, 12.0, NULL);
+"""
+
+
+async def _state_of_the_first_release(folder):
+    folder.mkdir()
+    async with aiosqlite.connect(folder / "control.db", isolation_level=None) as tx:
+        tx.row_factory = sqlite3.Row
+        await migrate(tx, known_migrations()[:1])
+        values = {
+            "spec": specs.encode(SPEC),
+            "hash": specs.spec_hash(SPEC),
+            "placement": '{"node": "local", "cpu_millis": 1, "memory_bytes": 2}',
+        }
+        for statement in _BEFORE_ROLLOUTS.split(";")[:-1]:
+            used = {name: value for name, value in values.items() if f":{name}" in statement}
+            await tx.execute_fetchall(statement, used)
+
+
+async def test_a_state_from_before_rollouts_opens_with_its_rows_and_what_was_ready_is_good(
+    tmp_path,
+):
+    await _state_of_the_first_release(tmp_path / "state")
+    database = await Database.open(tmp_path / "state")
+    async with database.read() as tx:
+        found = {each.id: each for each in await deployments.list_all(tx)}
+        good = await revisions.get(tx, "d_good", 1)
+        never = await revisions.get(tx, "d_never", 1)
+        assert [each.id for each in await replicas.list_current(tx)] == ["r1", "r2", "r3"]
+        assert await rollouts.latest(tx, "d_good") is None
+    await database.close()
+    assert {each: value.stable_revision for each, value in found.items()} == {
+        "d_good": 1,
+        "d_never": None,
+    }
+    assert found["d_good"].asked_replicas == 2
+    assert found["d_good"].asked_from is None
+    assert (good.good_at, good.diff, good.spec) == (14.5, (), SPEC)
+    assert never.good_at is None
+
+
+async def test_the_upgraded_state_takes_a_rollout(tmp_path):
+    await _state_of_the_first_release(tmp_path / "state")
+    database = await Database.open(tmp_path / "state")
+    rollout = dataclasses.replace(ROLLOUT, deployment_id="d_good")
+
+    async def update(tx):
+        first = await revisions.get(tx, "d_good", 1)
+        await revisions.add(tx, dataclasses.replace(first, number=2, good_at=None))
+        await rollouts.add(tx, rollout)
+
+    await database.write(update)
+    async with database.read() as tx:
+        assert await rollouts.latest(tx, "d_good") == rollout
+    await database.close()

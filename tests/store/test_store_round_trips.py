@@ -5,20 +5,32 @@ import dataclasses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prsmd.store import audit, deployments, events, keys, meta, replicas, revisions
+from prsmd.store import (
+    audit,
+    deployments,
+    events,
+    idempotency,
+    keys,
+    meta,
+    replicas,
+    revisions,
+    rollouts,
+)
 from prsmd.store.specs import decode, encode, spec_hash
 from tests.store.store_samples import (
     DEPLOYMENT,
-    REVISION,
     audit_values,
     bare_schema,
     deployments_values,
     events_values,
     keys_values,
     one_deployment,
+    remembered_values,
     replicas_values,
+    revisions_values,
+    rollouts_values,
     specs,
-    times,
+    two_revisions,
     words,
 )
 
@@ -56,18 +68,33 @@ async def test_deployment(deployment):
 
 
 @quick
-@given(specs, st.none() | words, times, words)
-async def test_revision(spec, digest, at, by):
-    revision = dataclasses.replace(
-        REVISION, spec=spec, spec_hash=spec_hash(spec), created_at=at, created_by=by, number=2
-    )
+@given(revisions_values, words)
+async def test_revision(revision, digest):
     async with one_deployment() as tx:
         await revisions.add(tx, revision)
-        assert await revisions.get(tx, "deploy_1", 2) == revision
-        if digest is not None:
-            assert await revisions.set_digest(tx, "deploy_1", 2, digest)
+        assert await revisions.get(tx, "deploy_1", revision.number) == revision
+        assert await revisions.set_digest(tx, "deploy_1", revision.number, digest)
         [_, stored] = await revisions.list_for(tx, "deploy_1")
         assert stored == dataclasses.replace(revision, image_digest=digest)
+
+
+@quick
+@given(rollouts_values, rollouts_values)
+async def test_rollout(rollout, other):
+    async with two_revisions() as tx:
+        await rollouts.add(tx, rollout)
+        assert await rollouts.get(tx, "deploy_1", rollout.number) == rollout
+        later = dataclasses.replace(other, number=rollout.number)
+        assert await rollouts.replace(tx, rollout, later)
+        assert await rollouts.latest(tx, "deploy_1") == later
+
+
+@quick
+@given(remembered_values)
+async def test_remembered_answer(remembered):
+    async with bare_schema() as tx:
+        await idempotency.add(tx, remembered)
+        assert await idempotency.find(tx, remembered.principal, remembered.key) == remembered
 
 
 @quick

@@ -1,0 +1,95 @@
+"""Remembered answers: what the first request with an idempotency key was told.
+
+Written in the transaction of the mutation that it answers, so that one is there with the other.
+"""
+
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Mapping
+
+from prsmd.domain.errors import ConflictError
+
+from .connection import Tx
+from .rows import change, one
+
+KEPT_SECONDS = 24 * 3600.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """One answer. `fingerprint` names the request that it was given to; `body` is its text."""
+
+    principal: str
+    key: str
+    fingerprint: str
+    status: int
+    body: str
+    created_at: float
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+class AlreadyRememberedError(ConflictError):
+    """Another request with this key came first; `remembered` is what it was told."""
+
+    def __init__(self, remembered: Remembered) -> None:
+        super().__init__("A request with this idempotency key came first. Nothing was changed.")
+        self.remembered = remembered
+
+
+async def add(tx: Tx, remembered: Remembered) -> None:
+    """Store an answer; one of the same key that is older than KEPT_SECONDS gives way.
+
+    Raises:
+        AlreadyRememberedError: the principal has an answer under this key.
+    """
+    await change(
+        tx,
+        "DELETE FROM remembered_answers WHERE principal = ? AND key = ? AND created_at < ?",
+        (remembered.principal, remembered.key, remembered.created_at - KEPT_SECONDS),
+    )
+    stored = await find(tx, remembered.principal, remembered.key)
+    if stored is not None:
+        raise AlreadyRememberedError(stored)
+    await change(
+        tx,
+        "INSERT INTO remembered_answers "
+        "(principal, key, fingerprint, status, headers, body, created_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            remembered.principal,
+            remembered.key,
+            remembered.fingerprint,
+            remembered.status,
+            json.dumps(dict(remembered.headers)),
+            remembered.body,
+            remembered.created_at,
+        ),
+    )
+
+
+async def find(tx: Tx, principal: str, key: str, since: float = 0.0) -> Remembered | None:
+    """Return the principal's answer under this key if it was stored at `since` or later."""
+    row = await one(
+        tx,
+        "SELECT * FROM remembered_answers WHERE principal = ? AND key = ? AND created_at >= ?",
+        (principal, key, since),
+    )
+    return None if row is None else _from_row(row)
+
+
+async def prune(tx: Tx, before: float) -> int:
+    """Forget the answers that were stored before `before`; return how many went."""
+    return await change(tx, "DELETE FROM remembered_answers WHERE created_at < ?", (before,))
+
+
+def _from_row(row: sqlite3.Row) -> Remembered:
+    return Remembered(
+        principal=row["principal"],
+        key=row["key"],
+        fingerprint=row["fingerprint"],
+        status=row["status"],
+        body=row["body"],
+        created_at=row["created_at"],
+        headers=json.loads(row["headers"]),
+    )
