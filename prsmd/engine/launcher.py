@@ -40,9 +40,16 @@ class Launcher:
         found = (pull for (reference, _), (pull, _) in self._pulls.items() if reference == image)
         return next((pull.progress for pull in found), None)
 
+    async def prepare(self, organization: str, revision: Revision) -> base.Image:  # noqa: ARG002 - decides whose registry credentials are used, once there are any
+        """Bring the revision's image here and pin it, as a launch would; touch nothing else.
+
+        EngineError, ImageUnavailableError or StorageFullError say why not.
+        """
+        return await self._image(revision)
+
     async def launch(self, replica: Replica, revision: Revision) -> base.Container:
         """Return the started container. EngineError or ImageUnavailableError say why not."""
-        image = await self._image(revision)
+        image = await self.prepare(replica.organization, revision)
         spec = revision.spec
         return await self._runtime.launch(
             base.Launch(
