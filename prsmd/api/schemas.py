@@ -5,8 +5,8 @@ Unknown fields are refused with the nearest known one; every error names its fie
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -105,11 +105,13 @@ Argument = Annotated[str, Field(max_length=4096, pattern="^[^\\x00]*$")]
 Count = Annotated[int, Field(ge=0, le=1000)]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What every request body has: unknown fields are refused and nothing is converted."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class ResourceRequirements(_Body):
+class ResourceRequirements(Body):
     """What one replica needs."""
 
     cpu: Cpu = Field(default=1000)
@@ -124,7 +126,7 @@ class ResourceRequirements(_Body):
         return self
 
 
-class ScalingBody(_Body):
+class ScalingBody(Body):
     """How many replicas, and how busy they should be."""
 
     min_replicas: Count = 1
@@ -142,7 +144,7 @@ class ScalingBody(_Body):
         return self
 
 
-class ServingBody(_Body):
+class ServingBody(Body):
     """How to speak to the container."""
 
     protocol: Label = "native"
@@ -155,7 +157,7 @@ class ServingBody(_Body):
     queue_depth: Annotated[int, Field(ge=0, le=100000)] = 64
 
 
-class SecurityBody(_Body):
+class SecurityBody(Body):
     """Loosenings of the safe defaults."""
 
     run_as_user: Annotated[int, Field(ge=1, le=2**31 - 2)] = 65534
@@ -163,7 +165,7 @@ class SecurityBody(_Body):
     egress: Literal[False] = False
 
 
-class DeploymentConfig(_Body):
+class DeploymentConfig(Body):
     """What runs and how."""
 
     container_image: ImageReference
@@ -176,7 +178,7 @@ class DeploymentConfig(_Body):
     args: Annotated[list[Argument], Field(max_length=256)] = []
 
 
-class ModelMetadata(_Body):
+class ModelMetadata(Body):
     """What the client says about the model."""
 
     description: Annotated[str, Field(max_length=4096)] = ""
@@ -185,7 +187,7 @@ class ModelMetadata(_Body):
     domains: Annotated[list[Label], Field(max_length=64)] = []
 
 
-class DeployBody(_Body):
+class DeployBody(Body):
     """POST /v1/custom-models/deploy."""
 
     model_name: Name
@@ -224,21 +226,21 @@ class DeployBody(_Body):
         )
 
 
-class ScaleBody(_Body):
+class ScaleBody(Body):
     """POST /v1/custom-models/{model_id}/scale."""
 
     target_replicas: Count
     scaling_strategy: Literal["gradual", "immediate"] = "immediate"
 
 
-class InferBody(_Body):
+class InferBody(Body):
     """POST /v1/models/{model_id}/infer. `inputs` and `parameters` are opaque."""
 
     inputs: Any
     parameters: dict[str, Any] = {}
 
 
-class KeyBody(_Body):
+class KeyBody(Body):
     """POST /v1/api-keys."""
 
     name: Label = "key"
@@ -276,7 +278,13 @@ def _problem(schema: type[BaseModel], item: Any) -> dict[str, Any]:
         message, quoted = "is required", None
     elif _PRIVATE.intersection(path):
         quoted = None
-    return {"field": ".".join(path) or "body", "error": message, "provided_value": quoted}
+    return {"field": _dotted(item["loc"]) or "body", "error": message, "provided_value": quoted}
+
+
+def _dotted(location: Sequence[str | int]) -> str:
+    """Return a place in a body as people write it: `rollout.canary.steps[1]`."""
+    parts = (f"[{p}]" if isinstance(p, int) else f".{p[:_SHOWN]}" for p in location)
+    return "".join(parts).removeprefix(".")
 
 
 def _shown(value: Any) -> Any:
@@ -295,9 +303,11 @@ def _shown(value: Any) -> Any:
 def _nearest(schema: type[BaseModel], path: list[str]) -> str:
     for part in path[:-1]:
         inner = schema.model_fields[part].annotation if part in schema.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        kinds = [k for k in (inner, *get_args(inner)) if isinstance(k, type)]
+        found = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+        if found is None:
             return ""
-        schema = inner
+        schema = found
     known = list(schema.model_fields)
     near = difflib.get_close_matches(path[-1], known, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"

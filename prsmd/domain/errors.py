@@ -77,6 +77,13 @@ class ConflictError(PrsmdError):
     status_hint = 409
 
 
+class PreconditionFailedError(PrsmdError):
+    """What the caller changed upon (`If-Match`) is no longer so; nothing was changed."""
+
+    code = "PRECONDITION_FAILED"
+    status_hint = 412
+
+
 class RequestTooLargeError(PrsmdError):
     """The body or the headers are larger than this server accepts."""
 
