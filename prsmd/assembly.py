@@ -37,6 +37,7 @@ from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
 from prsmd.service.forecast import Forecaster
 from prsmd.service.health import Health
+from prsmd.service.idempotency import Answers
 from prsmd.service.inference import Inferences
 from prsmd.service.keys import Keys
 from prsmd.service.logs import Logs
@@ -291,6 +292,7 @@ def _services(
         )
     )
     return Services(
+        answers=Answers(database),
         deployments=Deployments(
             database=database,
             recorder=recorder,

@@ -13,11 +13,11 @@ from aiohttp import web
 from aiohttp.http import HttpVersion10
 
 from prsmd.api import deployments, inference, keys, models, monitoring, node, openapi
+from prsmd.api.idempotency import carry_out
 from prsmd.api.operations import (
     OPEN_TABLE,
     REQUEST_ID,
     TABLE,
-    Handler,
     OpenHandler,
     Operation,
     Services,
@@ -87,7 +87,7 @@ def build(services: Services, door: Door) -> web.Application:
     """Return the application with every route of the table."""
     app = web.Application(middlewares=[_envelope(door)], client_max_size=door.body_bytes)
     for operation in OPERATIONS:
-        handler = _guarded(operation.handler, services, door)
+        handler = _guarded(operation, services, door)
         app.router.add_route(operation.method, operation.path, handler, expect_handler=_expected)
     for opened in monitoring.OPEN_OPERATIONS:
         handler = _opened(opened.handler, services)
@@ -100,11 +100,14 @@ def build(services: Services, door: Door) -> web.Application:
 
 
 def _guarded(
-    handler: Handler, services: Services, door: Door
+    operation: Operation, services: Services, door: Door
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         caller = Caller(_principal(request, door), request[REQUEST_ID])
-        return await handler(services, request, caller)
+        if operation.answer is not None:
+            return await carry_out(operation, services, request, caller)
+        response: web.StreamResponse = await operation.handler(services, request, caller)
+        return response
 
     return handle
 

@@ -30,20 +30,26 @@ from prsmd.domain.errors import InvalidInputError
 from prsmd.domain.events import Event
 from prsmd.domain.quantity import format_cpu, format_memory
 from prsmd.service.caller import Caller
+from prsmd.service.deployments import Deployed
 from prsmd.service.forecast import duration_text
+from prsmd.service.idempotency import Answer
 from prsmd.service.logs import LogRequest, ReplicaLine
 from prsmd.service.status import ReplicaReport, Report
 
 _LONGEST_WAIT = 300.0
 
 
-async def deploy(services: Services, request: web.Request, caller: Caller) -> web.Response:
+async def deploy(services: Services, request: web.Request, caller: Caller) -> Deployed:
     """Accept a model; it is pulled, placed and started afterwards."""
     refuse_unknown(request)
     body = await body_as(request, DeployBody)
-    done = await services.deployments.deploy(caller, body.model_name, body.spec())
+    return await services.deployments.deploy(caller, body.model_name, body.spec())
+
+
+def deployed(services: Services, done: Deployed) -> Answer:
+    """Return the document's answer to a deploy."""
     deployment, needs = done.deployment, done.spec.resources
-    answer: dict[str, Any] = {
+    body: dict[str, Any] = {
         "deployment_id": deployment.id,
         "model_id": deployment.model_id,
         "status": "deploying",
@@ -56,9 +62,9 @@ async def deploy(services: Services, request: web.Request, caller: Caller) -> we
         },
     }
     if done.refused is not None:
-        answer["message"] = f"accepted, but not placeable now: {done.refused.summary}"
-        answer["reasons"] = list(done.refused.reasons)
-    return json_response(answer, 202)
+        body["message"] = f"accepted, but not placeable now: {done.refused.summary}"
+        body["reasons"] = list(done.refused.reasons)
+    return Answer(body=body, status=202)
 
 
 async def page(services: Services, request: web.Request, caller: Caller) -> web.Response:
@@ -252,6 +258,7 @@ OPERATIONS = (
         summary="Deploy a model",
         permission=Permission.MODELS_DEPLOY,
         body=DeployBody,
+        answer=deployed,
     ),
     Operation(
         method="GET",

@@ -10,14 +10,15 @@ from prsmd.api.respond import json_response, rfc3339
 from prsmd.api.schemas import KeyBody
 from prsmd.domain.access import ApiKey, Permission
 from prsmd.service.caller import Caller
+from prsmd.service.idempotency import Answer
 from prsmd.service.keys import KeyRequest
 
 
-async def create(services: Services, request: web.Request, caller: Caller) -> web.Response:
+async def create(services: Services, request: web.Request, caller: Caller) -> tuple[ApiKey, str]:
     """Make a key; its text is in this answer and nowhere else."""
     refuse_unknown(request)
     body = await body_as(request, KeyBody)
-    key, text = await services.keys.create(
+    return await services.keys.create(
         caller,
         KeyRequest(
             name=body.name,
@@ -26,7 +27,20 @@ async def create(services: Services, request: web.Request, caller: Caller) -> we
             expires_in_seconds=body.expires_in_seconds,
         ),
     )
-    return json_response({"key": text, **_key_body(key)}, 201)
+
+
+def created(_services: Services, made: tuple[ApiKey, str]) -> Answer:
+    """Return the answer that has the key's text, and the one of a repetition, which has not."""
+    key, text = made
+    return Answer(
+        body=_key_body(key),
+        status=201,
+        first={"key": text},
+        repeated={
+            "message": "This key was made by an earlier request, whose answer had its text; it is"
+            " kept nowhere. If that answer is lost, revoke the key and make another."
+        },
+    )
 
 
 async def page(services: Services, request: web.Request, caller: Caller) -> web.Response:
@@ -36,11 +50,15 @@ async def page(services: Services, request: web.Request, caller: Caller) -> web.
     return json_response({"api_keys": [_key_body(key) for key in keys], "total": len(keys)})
 
 
-async def revoke(services: Services, request: web.Request, caller: Caller) -> web.Response:
+async def revoke(services: Services, request: web.Request, caller: Caller) -> ApiKey:
     """Refuse a key from now on."""
     refuse_unknown(request)
-    key = await services.keys.revoke(caller, request.match_info["key_id"])
-    return json_response(_key_body(key))
+    return await services.keys.revoke(caller, request.match_info["key_id"])
+
+
+def revoked(_services: Services, key: ApiKey) -> Answer:
+    """Return the answer to a revocation."""
+    return Answer(body=_key_body(key))
 
 
 async def me(_services: Services, request: web.Request, caller: Caller) -> web.Response:
@@ -77,6 +95,7 @@ OPERATIONS = (
         summary="Create an API key",
         permission=Permission.KEYS_MANAGE,
         body=KeyBody,
+        answer=created,
     ),
     Operation(
         method="GET",
@@ -91,6 +110,7 @@ OPERATIONS = (
         handler=revoke,
         summary="Revoke an API key",
         permission=Permission.KEYS_MANAGE,
+        answer=revoked,
     ),
     Operation(method="GET", path="/v1/auth/me", handler=me, summary="Who the caller is"),
 )

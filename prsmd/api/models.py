@@ -10,9 +10,11 @@ from prsmd.api.requests import PAGE_QUERY, body_as, page_body, page_of, refuse_u
 from prsmd.api.respond import json_response, rfc3339
 from prsmd.api.schemas import ScaleBody
 from prsmd.domain.access import Permission
-from prsmd.domain.deployment import ScalingStrategy
+from prsmd.domain.deployment import Deployment, ScalingStrategy
 from prsmd.domain.quantity import format_cpu, format_gpu, format_memory
 from prsmd.service.caller import Caller
+from prsmd.service.deployments import Scaled
+from prsmd.service.idempotency import Answer
 from prsmd.service.status import Report
 
 
@@ -34,42 +36,45 @@ async def get(services: Services, request: web.Request, caller: Caller) -> web.R
     return json_response(_model_body(services, report))
 
 
-async def scale(services: Services, request: web.Request, caller: Caller) -> web.Response:
+async def scale(services: Services, request: web.Request, caller: Caller) -> Scaled:
     """Set the replica count."""
     refuse_unknown(request)
     body = await body_as(request, ScaleBody)
-    done = await services.deployments.scale(
-        caller,
-        request.match_info["model_id"],
-        body.target_replicas,
-        ScalingStrategy(body.scaling_strategy),
-    )
-    answer: dict[str, Any] = {
+    strategy = ScalingStrategy(body.scaling_strategy)
+    model = request.match_info["model_id"]
+    return await services.deployments.scale(caller, model, body.target_replicas, strategy)
+
+
+def scaled(_services: Services, done: Scaled) -> Answer:
+    """Return the answer to a scale: from how many to how many, and what does not fit."""
+    body: dict[str, Any] = {
         "deployment_id": done.deployment.id,
         "model_id": done.deployment.model_id,
         "status": "scaling",
         "current_replicas": done.active_replicas,
         "target_replicas": done.target_replicas,
-        "scaling_strategy": body.scaling_strategy,
+        "scaling_strategy": done.strategy.value,
     }
     if done.refused is not None:
-        answer["message"] = f"what fits is started; not all fits now: {done.refused.summary}"
-        answer["reasons"] = list(done.refused.reasons)
-    return json_response(answer, 202)
+        body["message"] = f"what fits is started; not all fits now: {done.refused.summary}"
+        body["reasons"] = list(done.refused.reasons)
+    return Answer(body=body, status=202)
 
 
-async def delete(services: Services, request: web.Request, caller: Caller) -> web.Response:
+async def delete(services: Services, request: web.Request, caller: Caller) -> Deployment:
     """Drain, stop and remove a model."""
     refuse_unknown(request)
-    deployment = await services.deployments.delete(caller, request.match_info["model_id"])
-    return json_response(
-        {
-            "deployment_id": deployment.id,
-            "model_id": deployment.model_id,
-            "status": "deleting",
-        },
-        202,
-    )
+    return await services.deployments.delete(caller, request.match_info["model_id"])
+
+
+def deleted(_services: Services, deployment: Deployment) -> Answer:
+    """Return the answer to a delete."""
+    body = {
+        "deployment_id": deployment.id,
+        "model_id": deployment.model_id,
+        "status": "deleting",
+    }
+    return Answer(body=body, status=202)
 
 
 def _model_body(services: Services, report: Report) -> dict[str, Any]:
@@ -142,6 +147,7 @@ OPERATIONS = (
         summary="Scale a model",
         permission=Permission.MODELS_SCALE,
         body=ScaleBody,
+        answer=scaled,
     ),
     Operation(
         method="DELETE",
@@ -149,5 +155,6 @@ OPERATIONS = (
         handler=delete,
         summary="Drain, stop and remove a model",
         permission=Permission.MODELS_DELETE,
+        answer=deleted,
     ),
 )

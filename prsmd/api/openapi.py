@@ -62,6 +62,8 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
         {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
         for name, text in operation.query.items()
     ]
+    if operation.answer is not None:
+        parameters.append(_IDEMPOTENCY_KEY)
     entry: dict[str, Any] = {
         "operationId": f"{operation.handler.__module__.rsplit('.', 1)[-1]}_"
         f"{operation.handler.__name__}",
@@ -109,6 +111,13 @@ def _responses(operation: Operation) -> dict[str, Any]:
     }
 
 
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Repeating the request with the same key gets the first answer for 24 hours",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
 _ANSWERS = {"application/json": {"type": "object"}, "text/plain": {"type": "string"}}
 _ERROR = {
     "type": "object",

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -11,6 +12,7 @@ from prsmd.service.caller import Caller
 from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
 from prsmd.service.health import Health
+from prsmd.service.idempotency import Answer, Answers
 from prsmd.service.inference import Inferences
 from prsmd.service.keys import Keys
 from prsmd.service.logs import Logs
@@ -32,16 +34,23 @@ class Services:
     nodes: Nodes
     keys: Keys
     health: Health
+    answers: Answers
     public_url: str
 
 
-Handler = Callable[[Services, web.Request, Caller], Awaitable[web.StreamResponse]]
+Handler = Callable[[Services, web.Request, Caller], Awaitable[Any]]
+AnswerOf = Callable[[Services, Any], Answer]
 OpenHandler = Callable[[Services, web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One method on one path. `query` maps parameter names to what they mean."""
+    """One method on one path. `query` maps parameter names to what they mean.
+
+    What changes something has an `answer`: its handler returns a result, which the use case has
+    remembered, and `answer` says how that is told (service/idempotency.py). Other handlers, and a
+    dry run, return a response. `uploads`: the body is a stream that is not kept in memory.
+    """
 
     method: str
     path: str
@@ -50,6 +59,8 @@ class Operation:
     permission: Permission | None = None
     body: type[BaseModel] | None = None
     query: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    answer: AnswerOf | None = None
+    uploads: bool = False
     streams: bool = False
     answers: str = "application/json"
 

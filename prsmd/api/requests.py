@@ -36,22 +36,25 @@ async def body_as(request: web.Request, schema: type[Parsed]) -> Parsed:
             "Content-Type", "must be application/json", request.content_type[:100]
         )
     try:
-        content = await _content(request)
+        text = await content(request)
         body = json.loads(
-            content.decode(),
+            text.decode(),
             object_pairs_hook=_object,
             parse_constant=_no_constant,
             parse_float=_finite,
         )
-        if b"\\u" in content:
+        if b"\\u" in text:
             _refuse_half_characters(body)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError.field("body", f"is not valid JSON: {_why(error)}") from None
     return parse(schema, body)
 
 
-async def _content(request: web.Request) -> bytes:
-    """Return the body. Refuse at once, without reading, what says that it is too large."""
+async def content(request: web.Request) -> bytes:
+    """Return the body. Refuse at once, without reading, what says that it is too large.
+
+    It can be asked for again.
+    """
     limit = request.client_max_size
     if request.content_length is not None and request.content_length > limit:
         raise web.HTTPRequestEntityTooLarge(limit, request.content_length)

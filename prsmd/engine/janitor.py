@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from prsmd.domain.errors import PrsmdError
 from prsmd.runtime.base import Runtime
-from prsmd.store import events, history, replicas
+from prsmd.store import events, history, idempotency, replicas
 from prsmd.store.db import Database, Tx
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,10 @@ async def hear_hints(runtime: Runtime, wake: Callable[[], None]) -> None:
 
 
 async def forget_old(database: Database) -> None:
-    """Keep the tables of events, ended replicas and durations bounded; for ever."""
+    """Keep the tables of events, ended replicas, durations and answers bounded; for ever."""
 
     async def prune(tx: Tx) -> None:
+        await idempotency.prune(tx, time.time() - idempotency.KEPT_SECONDS)
         await events.prune(tx, _KEPT_EVENTS)
         await replicas.prune(tx, _KEPT_REPLICAS)
         await history.prune(tx)

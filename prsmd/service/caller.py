@@ -9,16 +9,18 @@ from prsmd.core.permit import Deny, permit
 from prsmd.domain.access import Permission, Principal
 from prsmd.domain.errors import PermissionDeniedError, PrsmdError
 from prsmd.domain.events import AuditRecord
+from prsmd.service.idempotency import Once
 from prsmd.store import audit
-from prsmd.store.db import Database
+from prsmd.store.db import Database, Tx
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Caller:
-    """One authenticated request."""
+    """One authenticated request. `once` is there if it is one that changes something."""
 
     principal: Principal
     request_id: str
+    once: Once | None = None
 
     @property
     def scope(self) -> str | None:
@@ -39,6 +41,15 @@ class Caller:
             request_id=self.request_id,
             details=details or {},
         )
+
+    async def remember(self, tx: Tx, result: object) -> None:
+        """Store the answer with the change: the last statement of every mutation's transaction.
+
+        Raises:
+            AlreadyRememberedError: a request with the same idempotency key came first.
+        """
+        if self.once is not None:
+            await self.once.remember(tx, self.principal.id, result)
 
 
 def require(caller: Caller, permission: Permission, organization: str, missing: PrsmdError) -> None:

@@ -18,7 +18,6 @@ from prsmd.domain.errors import (
 )
 from prsmd.domain.events import Event
 from prsmd.domain.ids import model_id_for, random_id
-from prsmd.domain.replica import Replica
 from prsmd.domain.spec import Spec
 from prsmd.engine.recorder import Recorder
 from prsmd.protocols.registry import PROTOCOLS
@@ -47,6 +46,7 @@ class Scaled:
     deployment: Deployment
     active_replicas: int
     target_replicas: int
+    strategy: ScalingStrategy
     refused: Unplaceable | None
 
 
@@ -83,7 +83,7 @@ class Deployments:
         )
         event = _event(deployment, "Deployed", f"{model_name} {spec.metadata.version} accepted")
 
-        async def write(tx: Tx) -> tuple[float | None, list[Replica]]:
+        async def write(tx: Tx) -> Deployed:
             await self._refuse_taken(tx, deployment)
             await deployments.add(tx, deployment)
             await revisions.add(tx, revision)
@@ -92,20 +92,14 @@ class Deployments:
             await audit.append(
                 tx, caller.record("models.deploy", deployment.id, "allowed", details)
             )
-            return await expected_seconds(tx, spec.image), await replicas.list_current(tx, 0)
+            done = await self._promised(tx, deployment, spec)
+            await caller.remember(tx, done)
+            return done
 
-        seconds, active = await self._database.write(write)
+        done = await self._database.write(write)
         self._wake()
         self._recorder.announce(event)
-        wanted = max(1, spec.scaling.min_replicas)
-        forecast = self._forecaster.replicas(spec.resources, wanted, active)
-        return Deployed(
-            deployment=deployment,
-            spec=spec,
-            expected_seconds=seconds,
-            gpu=self._forecaster.gpu_text(spec.resources, forecast.placements),
-            refused=forecast.refused,
-        )
+        return done
 
     async def scale(
         self, caller: Caller, model: str, target: int, strategy: ScalingStrategy
@@ -115,41 +109,59 @@ class Deployments:
         event = _event(deployment, "ScaleRequested", f"{target} replicas asked ({strategy})")
         details = {"target_replicas": target, "strategy": strategy.value}
 
-        async def write(tx: Tx) -> tuple[Spec, list[Replica]]:
+        async def write(tx: Tx) -> Scaled:
             spec = await _scalable(tx, deployment)
             _refuse_out_of_bounds(spec, target)
-            await deployments.set_asked(tx, deployment.id, target, strategy, time.time())
+            rows = await replicas.list_current(tx, 0)
+            active = sum(row.deployment_id == deployment.id for row in rows)
+            await deployments.set_asked(tx, deployment.id, target, strategy, time.time(), active)
             await events.append(tx, event)
             await audit.append(tx, caller.record("models.scale", deployment.id, "allowed", details))
-            return spec, await replicas.list_current(tx, 0)
+            missing = max(0, target - active)
+            done = Scaled(
+                deployment=deployment,
+                active_replicas=active,
+                target_replicas=target,
+                strategy=strategy,
+                refused=self._forecaster.replicas(spec.resources, missing, rows).refused,
+            )
+            await caller.remember(tx, done)
+            return done
 
-        spec, rows = await self._database.write(write)
+        done = await self._database.write(write)
         self._wake()
         self._recorder.announce(event)
-        active = [row for row in rows if row.deployment_id == deployment.id and row.active]
-        missing = max(0, target - len(active))
-        forecast = self._forecaster.replicas(spec.resources, missing, rows)
-        return Scaled(
-            deployment=deployment,
-            active_replicas=len(active),
-            target_replicas=target,
-            refused=forecast.refused,
-        )
+        return done
 
     async def delete(self, caller: Caller, model: str) -> Deployment:
         """Ask for a model to be drained, stopped and forgotten. Asking twice is not an error."""
         deployment = await self._mine(caller, model, Permission.MODELS_DELETE)
         event = _event(deployment, "DeleteRequested", "draining and removing all replicas")
+        deleted = dataclasses.replace(deployment, deleting=True)
 
         async def write(tx: Tx) -> None:
             if await deployments.mark_deleting(tx, deployment.id, time.time()):
                 await events.append(tx, event)
             await audit.append(tx, caller.record("models.delete", deployment.id, "allowed"))
+            await caller.remember(tx, deleted)
 
         await self._database.write(write)
         self._wake()
         self._recorder.announce(event)
-        return dataclasses.replace(deployment, deleting=True)
+        return deleted
+
+    async def _promised(self, tx: Tx, deployment: Deployment, spec: Spec) -> Deployed:
+        """Return what can be said at once of a deployment that has just been stored."""
+        wanted = max(1, spec.scaling.min_replicas)
+        active = await replicas.list_current(tx, 0)
+        forecast = self._forecaster.replicas(spec.resources, wanted, active)
+        return Deployed(
+            deployment=deployment,
+            spec=spec,
+            expected_seconds=await expected_seconds(tx, spec.image),
+            gpu=self._forecaster.gpu_text(spec.resources, forecast.placements),
+            refused=forecast.refused,
+        )
 
     async def _mine(self, caller: Caller, model: str, permission: Permission) -> Deployment:
         await require_recorded(self._database, caller, permission, model)

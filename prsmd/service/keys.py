@@ -49,15 +49,17 @@ class Keys:
             created_at=now,
             expires_at=None if lifetime is None else now + lifetime,
         )
+        made = key, format_key(key.id, secret)
         record = caller.record("keys.create", f"key:{key.id}", "allowed", {"role": key.role})
 
         async def write(tx: Tx) -> None:
             await keys.add(tx, key)
             await audit.append(tx, record)
+            await caller.remember(tx, made)
 
         await self._database.write(write)
         self._ring.add(key)
-        return key, format_key(key.id, secret)
+        return made
 
     async def list(self, caller: Caller) -> list[ApiKey]:
         """Return the keys of the caller's scope, without anything secret."""
@@ -73,17 +75,17 @@ class Keys:
             key = await keys.get(tx, key_id)
         if key is None or caller.scope not in {None, key.organization}:
             raise NotFoundError("There is no such API key; a key's id is its part after prsm_.")
-        if key.revoked_at is not None:
-            return key
-        now = time.time()
         record = caller.record("keys.revoke", subject, "allowed")
 
-        async def write(tx: Tx) -> None:
-            await keys.revoke(tx, key_id, now)
-            await audit.append(tx, record)
+        async def write(tx: Tx) -> ApiKey:
+            if await keys.revoke(tx, key_id, time.time()):
+                await audit.append(tx, record)
+            revoked = await keys.get(tx, key_id)
+            assert revoked is not None  # noqa: S101 - keys are never removed
+            await caller.remember(tx, revoked)
+            return revoked
 
-        await self._database.write(write)
-        revoked = dataclasses.replace(key, revoked_at=now)
+        revoked = await self._database.write(write)
         self._ring.add(revoked)
         return revoked
 

@@ -1,0 +1,88 @@
+"""How operations that change something are answered: once by the change, then from what was stored.
+
+Reads `Idempotency-Key` and compares requests; what is stored, and when, the use cases decide.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import re
+
+from aiohttp import web
+
+from prsmd.api.operations import Operation, Services
+from prsmd.api.requests import content
+from prsmd.api.respond import json_response
+from prsmd.domain.errors import InvalidInputError, PrsmdError
+from prsmd.service.caller import Caller
+from prsmd.service.idempotency import Answer, Once
+
+HEADER = "Idempotency-Key"
+REPLAYED = "Idempotent-Replayed"
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+
+
+async def carry_out(
+    operation: Operation, services: Services, request: web.Request, caller: Caller
+) -> web.StreamResponse:
+    """Answer a request to an operation with an `answer`."""
+    once = await _once(operation, services, request)
+    stored = await services.answers.first(caller.principal.id, once)
+    if stored is not None:
+        return _replay(stored)
+    try:
+        result = await operation.handler(services, request, dataclasses.replace(caller, once=once))
+    except PrsmdError:
+        # A twin of this request may have been done meanwhile, and be why this one was refused.
+        stored = await services.answers.first(caller.principal.id, once)
+        if stored is None:
+            raise
+        return _replay(stored)
+    if once.answer is not None:
+        return _response(once.answer)
+    if isinstance(result, web.StreamResponse) and request.query.get("dry_run") == "true":
+        return result
+    raise RuntimeError(f"{operation.method} {operation.path} did not remember its answer")
+
+
+async def _once(operation: Operation, services: Services, request: web.Request) -> Once:
+    assert operation.answer is not None  # noqa: S101 - only such operations come here
+    render = functools.partial(operation.answer, services)
+    key = _key(request)
+    if key is None:
+        return Once(render)
+    return Once(render, key, await _fingerprint(operation, request))
+
+
+def _key(request: web.Request) -> str | None:
+    given = request.headers.getall(HEADER, [])
+    if not given:
+        return None
+    if len(given) > 1:
+        raise InvalidInputError.field(HEADER, "must be given once")
+    if not _KEY.fullmatch(given[0]):
+        raise InvalidInputError.field(HEADER, "must be 1 to 255 printable ASCII characters")
+    return given[0]
+
+
+async def _fingerprint(operation: Operation, request: web.Request) -> str:
+    """Return what is equal for equal requests: of an upload, only the length is looked at."""
+    body = await content(request) if not operation.uploads else b"%d" % _length(request)
+    head = f"{request.method} {request.raw_path}\n".encode(errors="surrogateescape")
+    return hashlib.sha256(head + body).hexdigest()
+
+
+def _length(request: web.Request) -> int:
+    return -1 if request.content_length is None else request.content_length
+
+
+def _replay(stored: Answer) -> web.Response:
+    response = _response(stored)
+    response.headers[REPLAYED] = "true"
+    return response
+
+
+def _response(answer: Answer) -> web.Response:
+    response = json_response({**answer.first, **answer.body}, answer.status)
+    response.headers.update(answer.headers)
+    return response
