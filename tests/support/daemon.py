@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
 _START_SECONDS = 30
@@ -89,14 +89,7 @@ class Daemon:
         """Start it and return when it answers."""
         flags = [flag for k, v in self._settings.items() for flag in ("--set", f"{k}={v}")]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "prsmd.daemon", *flags],
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-                env=self._environment,
-                start_new_session=True,
-            )
+            self.process = self._spawn([sys.executable, "-m", "prsmd.daemon", *flags], log)
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -106,6 +99,9 @@ class Daemon:
     def kill(self) -> None:
         """End it as a power cut would: `kill -9`."""
         self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let go of what it was given; a plain daemon was given nothing."""
 
     def stop(self) -> int:
         """End it as systemd does, and return its exit code."""
@@ -220,6 +216,16 @@ class Daemon:
         assert answer.status == 201, answer
         return str(answer.json["key"])
 
+    def _spawn(self, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+            env=self._environment,
+            start_new_session=True,
+        )
+
     def _answers(self) -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException):
             return self.call("GET", "/healthz", timeout=2).status == 200
@@ -232,14 +238,62 @@ class Daemon:
         return self.process.wait(60)
 
 
+class ActivatedDaemon(Daemon):
+    """A daemon under socket activation: both listeners are this process's and outlive it.
+
+    While no daemon runs, who connects waits, as with systemd's sockets.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str], environment: Mapping[str, str]
+    ) -> None:
+        super().__init__(folder, settings, environment)
+        self._listeners = [socket.socket(socket.AF_UNIX), socket.socket(socket.AF_INET)]
+        self._listeners[0].bind(str(self.socket))
+        self._listeners[1].bind(("127.0.0.1", self.tcp_port))
+        for listener in self._listeners:
+            listener.listen(1024)
+
+    def close(self) -> None:
+        """Let go of the listeners."""
+        for listener in self._listeners:
+            listener.close()
+
+    def _spawn(self, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        numbers = [listener.fileno() for listener in self._listeners]
+        return subprocess.Popen(
+            [sys.executable, "-c", _ACTIVATE, ",".join(map(str, numbers)), *command],
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+            env=self._environment,
+            start_new_session=True,
+            pass_fds=numbers,
+        )
+
+
+# systemd passes listeners as descriptors 3 and on, and says to whom by the process id.
+_ACTIVATE = """
+import os, sys
+given = [os.dup(int(number)) for number in sys.argv[1].split(",")]
+high = [os.dup2(number, 100 + place) for place, number in enumerate(given)]
+for place, number in enumerate(high):
+    os.dup2(number, 3 + place)
+os.closerange(3 + len(high), 200)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(high)))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 @contextlib.contextmanager
 def running_daemon(
     folder: Path,
     settings: Mapping[str, str],
     environment: Mapping[str, str] | None = None,
+    kind: type[Daemon] = Daemon,
 ) -> Iterator[Daemon]:
     """Give a started daemon; every model is deleted and the daemon ended afterwards."""
-    daemon = Daemon(folder, settings, environment or {})
+    daemon = kind(folder, settings, environment or {})
     daemon.start()
     try:
         yield daemon
@@ -248,6 +302,7 @@ def running_daemon(
             with contextlib.suppress(OSError, AssertionError):
                 _remove_all(daemon)
             daemon.kill()
+        daemon.close()
 
 
 def _remove_all(daemon: Daemon) -> None:
