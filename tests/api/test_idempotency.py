@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
 
 from prsmd.api.app import OPERATIONS
 from prsmd.api.idempotency import carry_out
 from prsmd.api.operations import Operation
 from prsmd.domain.access import Permission
+from prsmd.domain.errors import ConflictError, InvalidInputError
+from prsmd.service.caller import Caller
 from prsmd.service.idempotency import Answer
 from prsmd.store.idempotency import KEPT_SECONDS
 from tests.api.served import DEPLOY, LEGAL, SCALE, Door, Told, served
@@ -284,6 +288,23 @@ async def test_every_change_reads_the_key(door: Door, operation: Operation):
     assert problem["field"] == "Idempotency-Key"
 
 
+def _operation(handler: Any, method: str = "DELETE") -> Operation:
+    return Operation(
+        method=method,
+        path="/v1/thing",
+        handler=handler,
+        summary="Change the thing",
+        answer=lambda _, done: Answer(body={"done": done}),
+        uploads=True,
+    )
+
+
+async def _do(services: Any, _: web.Request, by: Caller) -> str:
+    done = "as asked"
+    await services.answers._database.write(lambda tx: by.remember(tx, done))
+    return done
+
+
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}], ids=["no key", "a key"])
 async def test_a_change_that_forgets_to_remember_its_answer_fails_at_its_first_use(
     life: Life, headers: dict[str, str]
@@ -291,17 +312,52 @@ async def test_a_change_that_forgets_to_remember_its_answer_fails_at_its_first_u
     async def forgetful(*_: Any) -> str:
         return "done, and remembered by nobody"
 
-    operation = Operation(
-        method="DELETE",
-        path="/v1/thing",
-        handler=forgetful,
-        summary="Forget",
-        answer=lambda _, done: Answer(body={"done": done}),
-        uploads=True,
-    )
-    request = make_mocked_request("DELETE", "/v1/thing", headers=headers)
-    with pytest.raises(RuntimeError, match="DELETE /v1/thing did not remember"):
-        await carry_out(operation, life.services, request, caller())
+    async def answers_itself(*_: Any) -> web.Response:
+        return web.Response(text="done, and remembered by nobody")
+
+    for handler in (forgetful, answers_itself):
+        request = make_mocked_request("DELETE", "/v1/thing", headers=headers)
+        with pytest.raises(RuntimeError, match="DELETE /v1/thing did not remember"):
+            await carry_out(_operation(handler), life.services, request, caller())
+
+
+async def test_a_dry_run_answers_itself_and_leaves_its_key_free(life: Life):
+    async def rehearse(*_: Any) -> web.Response:
+        return web.Response(text="would be done")
+
+    once = {"Idempotency-Key": "k"}
+    dry = make_mocked_request("DELETE", "/v1/thing?dry_run=true", headers=once)
+    told = await carry_out(_operation(rehearse), life.services, dry, caller())
+    assert told.text == "would be done"
+    assert await remembered(life) == []
+    wet = make_mocked_request("DELETE", "/v1/thing", headers=once)
+    assert (await carry_out(_operation(_do), life.services, wet, caller())).status == 200
+    assert len(await remembered(life)) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "length"), [("PUT", "10"), ("DELETE", "11")], ids=["method", "length of an upload"]
+)
+async def test_one_path_with_another_method_or_an_upload_of_another_length_is_another_request(
+    life: Life, method: str, length: str
+):
+    async def ask(method: str, length: str) -> web.StreamResponse:
+        headers = {"Idempotency-Key": "k", "Content-Length": length}
+        request = make_mocked_request(method, "/v1/thing", headers=headers)
+        return await carry_out(_operation(_do, method), life.services, request, caller())
+
+    assert "Idempotent-Replayed" not in (await ask("DELETE", "10")).headers
+    assert (await ask("DELETE", "10")).headers["Idempotent-Replayed"] == "true"
+    with pytest.raises(ConflictError, match="another request"):
+        await ask(method, length)
+
+
+async def test_a_key_given_twice_is_refused(life: Life):
+    twice = CIMultiDict([("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
+    request = make_mocked_request("DELETE", "/v1/thing", headers=twice)
+    with pytest.raises(InvalidInputError, match="Idempotency-Key: must be given once"):
+        await carry_out(_operation(_do), life.services, request, caller())
+    assert await remembered(life) == []
 
 
 async def test_a_key_on_what_changes_nothing_is_ignored(life: Life, door: Door):
