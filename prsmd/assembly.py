@@ -292,7 +292,7 @@ def _services(
         )
     )
     return Services(
-        answers=Answers(database),
+        answers=Answers(database, ring.digest),
         deployments=Deployments(
             database=database,
             recorder=recorder,

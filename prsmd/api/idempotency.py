@@ -5,7 +5,6 @@ Reads `Idempotency-Key` and compares requests; what is stored, and when, the use
 
 import dataclasses
 import functools
-import hashlib
 import re
 
 from aiohttp import web
@@ -51,7 +50,7 @@ async def _once(operation: Operation, services: Services, request: web.Request) 
     key = _key(request)
     if key is None:
         return Once(render)
-    return Once(render, key, await _fingerprint(operation, request))
+    return Once(render, key, services.answers.fingerprint(await _essence(operation, request)))
 
 
 def _key(request: web.Request) -> str | None:
@@ -65,11 +64,11 @@ def _key(request: web.Request) -> str | None:
     return given[0]
 
 
-async def _fingerprint(operation: Operation, request: web.Request) -> str:
+async def _essence(operation: Operation, request: web.Request) -> bytes:
     """Return what is equal for equal requests: of an upload, only the length is looked at."""
     body = await content(request) if not operation.uploads else b"%d" % _length(request)
     head = f"{request.method} {request.raw_path}\n".encode(errors="surrogateescape")
-    return hashlib.sha256(head + body).hexdigest()
+    return head + body
 
 
 def _length(request: web.Request) -> int:

@@ -8,6 +8,7 @@ rolled back as a whole. Refusals are not stored, for they changed nothing.
 """
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -71,10 +72,18 @@ class Once:
 
 
 class Answers:
-    """Looks up what was answered before."""
+    """Looks up what was answered before. `digest` is made with the appliance's own secret."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, digest: Callable[[str], bytes]) -> None:
         self._database = database
+        self._digest = digest
+
+    def fingerprint(self, request: bytes) -> str:
+        """Return a name of this request's content from which nobody can guess the content.
+
+        A body may hold a password, and the name is stored.
+        """
+        return self._digest(hashlib.sha256(request).hexdigest()).hex()
 
     async def first(self, principal: str, once: Once) -> Answer | None:
         """Return what the first request with this key was answered within the last day, or None.

@@ -1,6 +1,7 @@
 """Idempotency keys: what is asked for twice is done once, and both are told the same."""
 
 import asyncio
+import hashlib
 import itertools
 import json
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ from prsmd.api.operations import Operation
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import ConflictError, InvalidInputError
 from prsmd.service.caller import Caller
-from prsmd.service.idempotency import Answer
+from prsmd.service.idempotency import Answer, Answers
 from prsmd.store.idempotency import KEPT_SECONDS
 from tests.api.served import DEPLOY, LEGAL, SCALE, Door, Told, served
 from tests.engine.conftest import life, world
@@ -138,6 +139,16 @@ async def test_a_key_that_came_with_another_request_is_a_conflict_and_does_nothi
     [deployment] = await life.deployments()
     assert (deployment.asked_replicas, deployment.deleting) == (1, False)
     assert same(first, await door.ask("POST", DEPLOY, LEGAL, once="k1"))
+
+
+async def test_what_is_stored_does_not_let_anyone_guess_at_the_body(life: Life, door: Door):
+    await door.ask("POST", DEPLOY, LEGAL, once="k1")
+    [row] = await remembered(life)
+    request = f"POST {DEPLOY}\n{json.dumps(LEGAL)}".encode()
+
+    assert row["fingerprint"] == life.services.answers.fingerprint(request)
+    assert row["fingerprint"] != Answers(life.database, str.encode).fingerprint(request)
+    assert row["fingerprint"] != hashlib.sha256(request).hexdigest()
 
 
 async def test_every_principal_has_keys_of_its_own(life: Life, door: Door):
