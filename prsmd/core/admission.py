@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Container, Sequence, Sized
 from typing import Generic
 
-from .balance import AnyTarget, least_busy
+from .balance import AnyTarget, choose
 
 QUEUE_FULL = "QUEUE_FULL"
 RESOURCE_UNAVAILABLE = "RESOURCE_UNAVAILABLE"
+UNREACHABLE = "no replica accepts connections"
 _RETRY_BUSY_SECONDS = (1, 60)
 _RETRY_STARTING_SECONDS = 5
 
@@ -53,48 +54,58 @@ class QueueState:
 
 
 def admit(
-    targets: Sequence[AnyTarget], queue: QueueState, turn: int
+    targets: Sequence[AnyTarget],
+    queue: QueueState,
+    turn: int,
+    spare: Sequence[AnyTarget] = (),
 ) -> Admit[AnyTarget] | Wait | Refuse:
-    """Decide about a new inference.
+    """Decide about a new inference of the side `targets`; `spare` is the other, where it may go.
 
     A pool hands out every slot in the moment that it becomes free, so a free one is one that nobody
     in the queue can use (they could not connect to it), and taking it overtakes nobody.
     """
     if queue.closed is not None:
         return _unavailable(queue.closed)
-    if (target := least_busy(targets, turn)) is not None:
+    if (target := choose(targets, spare, turn)) is not None:
         return Admit(target)
-    if not targets and queue.hopeless:
-        return _unavailable(queue.waiting_for)
+    if (hopeless := no_way_left(targets or spare, queue)) is not None:
+        return hopeless
     if queue.queued < queue.depth:
         return Wait()
-    return _queue_full(targets, queue)
+    return _queue_full(targets or spare, queue)
 
 
 def admit_again(
-    targets: Sequence[AnyTarget], queue: QueueState, turn: int, tried: Container[str]
+    targets: Sequence[AnyTarget],
+    queue: QueueState,
+    turn: int,
+    tried: Container[str],
+    spare: Sequence[AnyTarget] = (),
 ) -> Admit[AnyTarget] | Wait | Refuse:
     """Decide about an inference whose connection failed before anything was sent.
 
-    It was admitted once, so it neither queues behind others nor counts against the queue's depth;
-    when every target was tried, it is refused.
+    It was admitted once, so it neither queues behind others nor counts against the queue's depth.
+    When it tried every target, it waits for another, or for news of those, if there is a place.
     """
     if queue.closed is not None:
         return _unavailable(queue.closed)
-    if (target := least_busy(targets, turn, tried)) is not None:
+    if (target := choose(targets, spare, turn, tried)) is not None:
         return Admit(target)
-    return no_way_left(targets, queue, tried) or Wait()
+    if (hopeless := no_way_left(targets or spare, queue)) is not None:
+        return hopeless
+    if queue.queued >= queue.depth and unreachable(targets, tried) and unreachable(spare, tried):
+        return _unavailable(UNREACHABLE)
+    return Wait()
 
 
-def no_way_left(
-    targets: Sequence[AnyTarget], queue: QueueState, tried: Container[str]
-) -> Refuse | None:
-    """Return why waiting on cannot help an inference that tried `tried`; None when it can."""
-    if not targets:
-        return _unavailable(queue.waiting_for) if queue.hopeless else None
-    if all(target.replica_id in tried for target in targets):
-        return _unavailable("no replica accepts connections")
-    return None
+def no_way_left(targets: Sized, queue: QueueState) -> Refuse | None:
+    """Return why waiting on cannot help; None when it can."""
+    return None if targets or not queue.hopeless else _unavailable(queue.waiting_for)
+
+
+def unreachable(targets: Sequence[AnyTarget], tried: Container[str]) -> bool:
+    """Tell whether each of the targets was tried."""
+    return all(target.replica_id in tried for target in targets)
 
 
 def _unavailable(reason: str) -> Refuse:

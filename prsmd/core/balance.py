@@ -1,7 +1,8 @@
-"""Which replica gets the next request: the least busy one that has a free slot.
+"""Which replica gets the next request: the least busy one of its side that has a free slot.
 
 Ties rotate, so that idle replicas share the work. A suspect replica (its last connection failed) is
-the last resort. Nothing is counted here: the pool does that, in the same step.
+the last resort. While a revision is on trial there are two sides; a request whose own side has no
+replica to offer goes to the other. Nothing is counted here: the pool does that, in the same step.
 """
 
 from collections.abc import Container, Sequence
@@ -51,3 +52,25 @@ def least_busy(
         if best is None or (target.suspect, target.in_flight) < (best.suspect, best.in_flight):
             best = target
     return best
+
+
+def choose(
+    own: Sequence[AnyTarget],
+    spare: Sequence[AnyTarget],
+    turn: int,
+    excluded: Container[str] = (),
+) -> AnyTarget | None:
+    """Return the free target for a request of the side `own`; None when it has to wait.
+
+    `spare` is the other side, where this request may go there. It is used only while `own` has no
+    replica that is neither excluded nor suspect: a busy one is waited for.
+    """
+    target = least_busy(own, turn, excluded)
+    if not spare or (target is not None and not target.suspect):
+        return target
+    if any(not each.suspect and each.replica_id not in excluded for each in own):
+        return target
+    other = least_busy(spare, turn, excluded)
+    if other is None or (other.suspect and target is not None):
+        return target
+    return other

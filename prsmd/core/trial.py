@@ -26,6 +26,11 @@ class Trial:
     header: HeaderRule | None = None
     sticky: bool = False
 
+    @property
+    def compares_only(self) -> bool:
+        """True when the revision on trial gets copies and must never answer in another's place."""
+        return not self.weight and bool(self.shadow_percent)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
@@ -68,7 +73,24 @@ def takes_trial(trial: Trial, turn: int, client: str, headers: Mapping[str, str]
         return True
     if trial.sticky and client:
         return zlib.crc32(client.encode()) % WHOLE < trial.weight
-    return (turn + 1) * trial.weight // WHOLE > turn * trial.weight // WHOLE
+    return _falls_to(trial.weight, turn)
+
+
+def takes_copy(trial: Trial, turn: int) -> bool:
+    """Tell whether an answered request is copied to the revision on trial.
+
+    `turn` counts the requests that the stable revision answered.
+    """
+    return _falls_to(trial.shadow_percent, turn)
+
+
+def places(trial: Trial, depth: int) -> int:
+    """Return how many of a queue's places may wait for the revision on trial.
+
+    Its part of the queue is its part of the traffic, so that a trial that is too slow leaves the
+    others' places alone; one place is always its own.
+    """
+    return max(1, depth * trial.weight // WHOLE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,3 +144,7 @@ def judge(gate: Gate, reading: TrialReading) -> Passed | Broken | TooFew:
 def _words(side: str, reading: Reading) -> str:
     mean = "no latency" if reading.mean_ms is None else f"mean {reading.mean_ms:.1f} ms"
     return f"{side}: {reading.requests} requests, {reading.errors} errors, {mean}"
+
+
+def _falls_to(percent: int, turn: int) -> bool:
+    return (turn + 1) * percent // WHOLE > turn * percent // WHOLE

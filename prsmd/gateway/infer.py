@@ -10,10 +10,14 @@ import time
 from collections.abc import Callable
 
 from prsmd.core.routes import Route, RoutingTable
+from prsmd.core.trial import TrialReading
 
+from .endings import unavailable
+from .exchange import Inference
 from .ledger import Ledger, Outcome, Performance, Totals
-from .passage import Inference, InferenceResult, InferenceStream, Passage, unavailable
+from .passage import InferenceResult, InferenceStream, Passage
 from .pool import Load, Pool
+from .shadow import Shadow
 from .upstream import Upstream, UpstreamSettings
 
 __all__ = [
@@ -34,9 +38,13 @@ GONE = "the deployment is gone"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings(UpstreamSettings):
-    """The gateway's own section of the settings, with the bounds of exchanges with containers."""
+    """The gateway's own section of the settings, with the bounds of exchanges with containers.
+
+    `shadow_copies` is how many copies of requests may be under way at once, of all deployments.
+    """
 
     performance_window_seconds: float = 60.0
+    shadow_copies: int = 16
 
 
 class Gateway:
@@ -52,6 +60,7 @@ class Gateway:
         self._clock = clock
         self._ledger = Ledger(settings.performance_window_seconds)
         self._upstream = Upstream(settings)
+        self._shadow = Shadow(self._upstream, settings.shadow_copies, clock)
         self._pools: dict[str, Pool] = {}
         self._leaving: list[Pool] = []
         self._names: dict[tuple[str | None, str], Route] = {}
@@ -71,9 +80,11 @@ class Gateway:
     async def drain(self, timeout_seconds: float) -> int:
         """Accept nothing new and wait for what was accepted, the queue included.
 
-        Returns how many inferences were still unanswered when the time was over (0: none lost).
+        Copies for comparison are given up. Returns how many inferences were still unanswered when
+        the time was over (0: none lost).
         """
         self._stopping = True
+        self._shadow.give_up()
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self._nothing_underway.wait()
@@ -86,6 +97,7 @@ class Gateway:
         self._stopping = True
         for pool in self._all_pools():
             pool.close(STOPPING, self._clock())
+        await self._shadow.close()
         await self._upstream.close()
 
     def publish(self, table: RoutingTable) -> None:
@@ -100,6 +112,7 @@ class Gateway:
             else:
                 pool.update(route, now)
         self._names = _names(table)
+        self._shadow.give_up_leaving()
         self._forget_gone()
 
     def find(self, organization: str | None, model: str) -> Route | None:
@@ -111,7 +124,7 @@ class Gateway:
         return self._names.get((organization, model))
 
     async def infer(self, route: Route, inference: Inference) -> InferenceResult:
-        """Infer, waiting in the queue if need be, at most for the spec's request timeout.
+        """Infer, waiting in the queue if need be, at most for the route's request timeout.
 
         Raises InvalidInputError, QueueFullError, ResourceUnavailableError (no replica, and none to
         wait for), InferenceTimeoutError and ProviderError. How it ended is recorded in every case,
@@ -121,12 +134,16 @@ class Gateway:
         if pool is None:
             raise unavailable(GONE, GONE)
         if self._stopping:
-            self._ledger.record(route.deployment_id, Outcome.UNAVAILABLE, 0.0, self._clock())
+            now = self._clock()
+            self._ledger.record(route.deployment_id, Outcome.UNAVAILABLE, 0.0, now, route.revision)
             raise unavailable(STOPPING, STOPPING)
-        passage = Passage(pool, self._upstream, self._clock, self._end)
+        passage = Passage(pool, inference, self._upstream, self._clock, self._end)
         self._passages.add(passage)
         self._nothing_underway.clear()
-        return await passage.run(inference)
+        result = await passage.run()
+        if passage.meter is not None:
+            self._shadow.offer(passage, result)
+        return result
 
     def in_flight(self) -> dict[str, int]:
         """Return how many requests each replica works on, those that left the table included."""
@@ -140,6 +157,22 @@ class Gateway:
         """Return how busy a deployment is; zeros for one that is not in the table."""
         pool = self._pools.get(deployment_id)
         return pool.load(self._clock()) if pool is not None else Load()
+
+    def demand(self) -> dict[str, float]:
+        """Return how many replicas' worth of work each deployment had lately."""
+        now = self._clock()
+        return {
+            deployment_id: pool.load(now).average / pool.route.serving.max_concurrency
+            for deployment_id, pool in self._pools.items()
+        }
+
+    def trial_readings(self) -> dict[str, TrialReading]:
+        """Return what was measured of each trial since its key began, by deployment id."""
+        return {
+            deployment_id: pool.meter.reading()
+            for deployment_id, pool in self._pools.items()
+            if pool.meter is not None
+        }
 
     def idle_since(self, deployment_id: str) -> float | None:
         """Return since when nothing was in flight or queued; None while busy or not in the table.
@@ -157,6 +190,10 @@ class Gateway:
         """Return the totals since the start of every deployment that was used."""
         return self._ledger.totals()
 
+    def revision_totals(self) -> dict[str, dict[int, Totals]]:
+        """Return the totals since the start of the newest revisions, by deployment id."""
+        return self._ledger.revision_totals()
+
     def _all_pools(self) -> list[Pool]:
         return [*self._pools.values(), *self._leaving]
 
@@ -172,7 +209,8 @@ class Gateway:
                 self._ledger.forget(pool.route.deployment_id)
 
     def _end(self, passage: Passage, outcome: Outcome, seconds: float) -> None:
-        self._ledger.record(passage.pool.route.deployment_id, outcome, seconds, self._clock())
+        deployment_id, now = passage.pool.route.deployment_id, self._clock()
+        self._ledger.record(deployment_id, outcome, seconds, now, passage.revision)
         self._passages.discard(passage)
         if not self._passages:
             self._nothing_underway.set()

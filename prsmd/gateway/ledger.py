@@ -1,11 +1,13 @@
 """What became of the inferences: rolling performance and running totals per deployment.
 
+Totals are kept by revision; those of a deployment are the sums.
+
 In memory only; it never waits for anything. Whoever keeps it durably reads the totals.
 """
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from prsmd.core.window import LATENCY_BOUNDS_SECONDS, Buckets, Histogram
 
@@ -25,6 +27,8 @@ class Outcome(enum.StrEnum):
 FAILURES = frozenset({Outcome.PROVIDER_ERROR, Outcome.TIMEOUT, Outcome.UNAVAILABLE})
 """What the model or the appliance did wrong. Refusing more than the queue holds, refusing wrong
 inputs, and clients that go away are counted, but are no errors of the model."""
+
+_REVISIONS_KEPT = 8  # beyond the newest ones, what was counted is only in the deployment's totals
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +78,24 @@ class _Counts:
 
 
 class _Account:
-    __slots__ = ("opened_at", "recent", "total")
+    __slots__ = ("earlier", "opened_at", "recent", "revisions")
 
     def __init__(self, span_seconds: float, width_seconds: float, now: float) -> None:
         self.opened_at = now
-        self.total = _Counts()
+        self.earlier = _Counts()
+        self.revisions: dict[int, _Counts] = {}
         self.recent = Buckets(span_seconds, width_seconds, _Counts)
+
+    def total(self) -> _Counts:
+        return _sum((self.earlier, *self.revisions.values()))
+
+    def of(self, revision: int) -> _Counts:
+        counts = self.revisions.get(revision)
+        if counts is None:
+            counts = self.revisions[revision] = _Counts()
+            if len(self.revisions) > _REVISIONS_KEPT:
+                self.earlier.add(self.revisions.pop(min(self.revisions)))
+        return counts
 
 
 class Ledger:
@@ -90,21 +106,24 @@ class Ledger:
         self._width = width_seconds
         self._accounts: dict[str, _Account] = {}
 
-    def record(self, deployment_id: str, outcome: Outcome, seconds: float, now: float) -> None:
-        """Note that an inference ended so after `seconds`, its time in the queue included."""
+    def record(
+        self, deployment_id: str, outcome: Outcome, seconds: float, now: float, revision: int = 0
+    ) -> None:
+        """Note that an inference ended so after `seconds`, its time in the queue included.
+
+        `revision` is the one that answered or should have.
+        """
         account = self._accounts.get(deployment_id)
         if account is None:
             account = _Account(self._span, self._width, now)
             self._accounts[deployment_id] = account
-        account.total.record(outcome, seconds)
+        account.of(revision).record(outcome, seconds)
         account.recent.current(now).record(outcome, seconds)
 
     def performance(self, deployment_id: str, now: float) -> Performance:
         """Return the last minute and the totals of a deployment; zeros for one never used."""
         account = self._accounts.get(deployment_id) or _Account(self._span, self._width, now)
-        recent = _Counts()
-        for counts in account.recent.recent(now):
-            recent.add(counts)
+        recent = _sum(account.recent.recent(now))
         requests = sum(recent.requests.values())
         failures = sum(recent.requests.get(outcome, 0) for outcome in FAILURES)
         seconds = min(max(now - account.opened_at, self._width), self._span)
@@ -115,16 +134,30 @@ class Ledger:
             p50_latency_ms=_ms(recent.latency.quantile(0.5)),
             p95_latency_ms=_ms(recent.latency.quantile(0.95)),
             p99_latency_ms=_ms(recent.latency.quantile(0.99)),
-            totals=_totals(account.total),
+            totals=_totals(account.total()),
         )
 
     def totals(self) -> dict[str, Totals]:
         """Return the totals of every deployment that was used, by its id."""
-        return {name: _totals(account.total) for name, account in self._accounts.items()}
+        return {name: _totals(account.total()) for name, account in self._accounts.items()}
+
+    def revision_totals(self) -> dict[str, dict[int, Totals]]:
+        """Return the totals of each of the newest revisions, by deployment id."""
+        return {
+            name: {number: _totals(counts) for number, counts in account.revisions.items()}
+            for name, account in self._accounts.items()
+        }
 
     def forget(self, deployment_id: str) -> None:
         """Drop everything about a deployment that is gone."""
         self._accounts.pop(deployment_id, None)
+
+
+def _sum(parts: Iterable[_Counts]) -> _Counts:
+    total = _Counts()
+    for counts in parts:
+        total.add(counts)
+    return total
 
 
 def _totals(counts: _Counts) -> Totals:

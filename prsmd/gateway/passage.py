@@ -6,38 +6,24 @@ way out, cancellation included.
 
 import asyncio
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Self
 
-from prsmd.core.admission import QUEUE_FULL, Admit, Refuse, Wait
-from prsmd.core.routes import Route
-from prsmd.domain.errors import (
-    InferenceTimeoutError,
-    InvalidInputError,
-    ProviderError,
-    PrsmdError,
-    QueueFullError,
-    ResourceUnavailableError,
-)
-from prsmd.protocols.base import EVENT_STREAM, ModelRequest, ServingProtocol
-from prsmd.protocols.registry import PROTOCOLS
+from prsmd.core.admission import Admit, Refuse, Wait
+from prsmd.domain.errors import PrsmdError
 
+from .endings import outcome_of, refused, timed_out, unavailable
+from .exchange import Inference, Reply, send
 from .ledger import Outcome
-from .pool import Pool, Target, Ticket
+from .pool import Pool
+from .queue import Ticket
+from .target import Target
+from .trials import TrialMeter
 from .upstream import NotSentError, Upstream, UpstreamAnswer
 
-RETRY_SECONDS = 5
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Inference:
-    """What a client wants inferred. `stream`: it takes an event stream if the model has one."""
-
-    inputs: Any
-    request_id: str
-    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    stream: bool = False
+_FAIR_PART = 0.5  # of a timeout: who had less of it, after the queue, is not blamed for being late
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,33 +46,45 @@ class Passage:
 
     `on_end` is called once with the outcome and the seconds since arrival. `clock` gives seconds
     since the epoch; durations are measured by the performance counter, as uvloop's own clock only
-    counts milliseconds.
+    counts milliseconds. `revision` is the one that answers, or should have; `meter` what its trial
+    is measured with (None: there is none).
     """
 
     def __init__(
         self,
         pool: Pool,
+        inference: Inference,
         upstream: Upstream,
         clock: Callable[[], float],
         on_end: "Callable[[Passage, Outcome, float], None]",
     ) -> None:
         self.pool = pool
-        self.timeout_seconds = pool.route.serving.request_timeout_seconds
+        self.inference = inference
+        self.revision = pool.route.revision
+        self.meter: TrialMeter | None = None
+        self.on_trial = False
+        self.bytes_passed = 0
         self.ended = False
+        self.timeout_seconds = pool.route.serving.request_timeout_seconds
+        self.exchange_seconds = self.timeout_seconds
         self._upstream = upstream
         self._clock = clock
         self._on_end = on_end
         self._arrived = time.perf_counter()
-        self._ticket = Ticket(self._hear)
+        self._began: float | None = None  # the exchange with the target that is held
+        self._took: float | None = None
+        self._latest = math.inf
+        self._ticket = Ticket(self._hear, inference.client, inference.headers)
         self._target: Target | None = None
         self._refusal: Refuse | None = None
         self._waiting: asyncio.Future[None] | None = None
 
-    async def run(self, inference: Inference) -> InferenceResult:
-        """Take the inference to its result, in at most the spec's request timeout."""
+    async def run(self) -> InferenceResult:
+        """Take the inference to its result, in at most the route's request timeout."""
         try:
-            async with asyncio.timeout(self.timeout_seconds):
-                return await self._run(inference)
+            self._latest = asyncio.get_running_loop().time() + self.timeout_seconds
+            async with asyncio.timeout_at(self._latest) as deadline:
+                return await self._run(deadline)
         except TimeoutError:
             error = self._late()
         except BaseException as caught:
@@ -106,44 +104,69 @@ class Passage:
             self.pool.leave(self._ticket, now)
         else:
             self.pool.release(target, now, seconds if outcome is Outcome.OK else None)
+        if self.meter is not None and self._began is not None:
+            self._measure(self.meter, outcome, self._began)
         self._on_end(self, outcome, seconds)
 
-    async def _run(self, inference: Inference) -> InferenceResult:
+    async def _run(self, deadline: asyncio.Timeout) -> InferenceResult:
         target = await self._settle(self.pool.claim(self._ticket, self._clock()))
         while True:
-            route, began = self.pool.route, time.perf_counter()
-            protocol = PROTOCOLS[route.serving.protocol]
+            began = self._begin(target, deadline)
+            request = self.inference.of(self.pool.route.model_name)
             try:
-                answer = await self._send(target, route, protocol, inference)
+                reply = await send(self._upstream, target, request, self.inference.request_id)
                 break
             except NotSentError:
-                self._target = None
+                self._target = self._began = None
+                self._allow(deadline, math.inf)
                 verdict = self.pool.claim_again(self._ticket, target, self._clock())
                 target = await self._settle(verdict)
-        result = InferenceResult(
-            outputs=None,
-            inference_time_ms=(time.perf_counter() - began) * 1000,
+        version = target.version
+        outputs, stream = None, None
+        if reply.streams and self.inference.stream:
+            self._took = time.perf_counter() - began
+            stream = InferenceStream(self, reply.answer)
+        else:
+            outputs = await self._finish(reply, began)
+        return InferenceResult(
+            outputs=outputs,
+            inference_time_ms=(self._took or 0.0) * 1000,
             replica_id=target.replica_id,
-            model_version=route.version,
+            model_version=version,
+            stream=stream,
         )
-        if answer.content_type == EVENT_STREAM and answer.status == 200 and inference.stream:
-            return dataclasses.replace(result, stream=InferenceStream(self, answer))
-        outputs = await _read_outputs(protocol, answer)
-        milliseconds = (time.perf_counter() - began) * 1000
-        self.end(Outcome.OK)
-        return dataclasses.replace(result, outputs=outputs, inference_time_ms=milliseconds)
 
-    async def _send(
-        self, target: Target, route: Route, protocol: ServingProtocol, inference: Inference
-    ) -> UpstreamAnswer:
-        request = ModelRequest(
-            model=route.model_name,
-            inputs=inference.inputs,
-            parameters=inference.parameters,
-            stream=inference.stream,
-        )
-        translated = protocol.request(request, route.serving)
-        return await self._upstream.send(target.endpoint, translated, inference.request_id)
+    async def _finish(self, reply: Reply, began: float) -> Any:
+        outputs = await reply.outputs()
+        self._took = time.perf_counter() - began
+        self.bytes_passed = reply.answer.bytes_passed
+        self.end(Outcome.OK)
+        return outputs
+
+    def _begin(self, target: Target, deadline: asyncio.Timeout) -> float:
+        """Note who is asked now, and let it have no more time than its own revision says."""
+        self.revision, self.on_trial = target.revision, target.on_trial
+        self.meter = self.pool.meter
+        self.exchange_seconds = min(target.serving.request_timeout_seconds, self.timeout_seconds)
+        if self.exchange_seconds < self.timeout_seconds:
+            self._allow(deadline, self.exchange_seconds)
+        self._began = time.perf_counter()
+        return self._began
+
+    def _allow(self, deadline: asyncio.Timeout, seconds: float) -> None:
+        if deadline.when() == self._latest and seconds == math.inf:
+            return
+        if not deadline.expired():
+            deadline.reschedule(min(self._latest, asyncio.get_running_loop().time() + seconds))
+
+    def _measure(self, meter: TrialMeter, outcome: Outcome, began: float) -> None:
+        seconds = self._took if self._took is not None else time.perf_counter() - began
+        if outcome is Outcome.TIMEOUT:
+            counts = time.perf_counter() - began >= self.exchange_seconds * _FAIR_PART
+        else:
+            counts = outcome in {Outcome.OK, Outcome.PROVIDER_ERROR}
+        if counts:
+            meter.record(seconds, on_trial=self.on_trial, failed=outcome is not Outcome.OK)
 
     async def _settle(self, verdict: Admit[Target] | Wait | Refuse) -> Target:
         """Return the target that is counted for this inference, waiting for it if need be."""
@@ -169,11 +192,11 @@ class Passage:
             self._waiting.set_result(None)
 
     def _late(self) -> PrsmdError:
-        seconds = self.timeout_seconds
-        if self._target is not None:
+        if self._began is not None:
+            seconds = self.exchange_seconds
             return timed_out(f"the model did not answer within {seconds:g} s", seconds)
-        if not self.pool.load(self._clock()).targets:
-            why = self.pool.route.waiting_for or "no replica is ready"
+        seconds = self.timeout_seconds
+        if (why := self.pool.shortage(self._ticket)) is not None:
             return unavailable(f"no replica became ready within {seconds:g} s: {why}", why)
         return timed_out(f"no slot became free within {seconds:g} s", seconds)
 
@@ -195,7 +218,7 @@ class InferenceStream:
     async def __anext__(self) -> bytes:
         if self._passage.ended:
             raise StopAsyncIteration
-        seconds = self._passage.timeout_seconds
+        seconds = self._passage.exchange_seconds
         try:
             async with asyncio.timeout(seconds):
                 chunk = await self._answer.read_chunk()
@@ -223,53 +246,3 @@ class InferenceStream:
     def _end(self, outcome: Outcome) -> None:
         self._answer.close()
         self._passage.end(outcome)
-
-
-def outcome_of(error: BaseException) -> Outcome:
-    """Return how an inference ended that ended with this error."""
-    outcomes: tuple[tuple[type[BaseException], Outcome], ...] = (
-        (ProviderError, Outcome.PROVIDER_ERROR),
-        (InferenceTimeoutError, Outcome.TIMEOUT),
-        (QueueFullError, Outcome.QUEUE_FULL),
-        (InvalidInputError, Outcome.INVALID),
-        (asyncio.CancelledError, Outcome.CANCELLED),
-    )
-    return next((to for kind, to in outcomes if isinstance(error, kind)), Outcome.UNAVAILABLE)
-
-
-def refused(refusal: Refuse, now: float) -> PrsmdError:
-    """Return the error that tells a client it was refused, and when trying again makes sense."""
-    retry = refusal.retry_after_seconds
-    if refusal.code == QUEUE_FULL:
-        return QueueFullError(
-            refusal.reason,
-            limit_type="queue_depth",
-            limit=refusal.limit,
-            reset_time=int(now) + retry,
-            retry_after_seconds=retry,
-        )
-    return unavailable(refusal.reason, refusal.reason, retry)
-
-
-def unavailable(message: str, reason: str, retry: int = RETRY_SECONDS) -> ResourceUnavailableError:
-    """Return the error for an inference that no replica can take."""
-    return ResourceUnavailableError(
-        message, resource_type="replica", reason=reason, retry_after_seconds=retry
-    )
-
-
-def timed_out(message: str, seconds: float) -> InferenceTimeoutError:
-    """Return the error for an inference that took too long."""
-    return InferenceTimeoutError(message, timeout_seconds=seconds)
-
-
-async def _read_outputs(protocol: ServingProtocol, answer: UpstreamAnswer) -> Any:
-    try:
-        if answer.content_type == EVENT_STREAM and answer.status == 200:
-            raise ProviderError(
-                "the model streamed an answer that was not asked to stream",
-                provider_status=answer.status,
-            )
-        return protocol.outputs(await answer.read())
-    finally:
-        answer.close()

@@ -6,11 +6,11 @@ also releases, and decides how long to wait.
 """
 
 import dataclasses
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 
 from prsmd.core.admission import (
     RESOURCE_UNAVAILABLE,
+    UNREACHABLE,
     Admit,
     QueueState,
     Refuse,
@@ -18,53 +18,29 @@ from prsmd.core.admission import (
     admit,
     admit_again,
     no_way_left,
+    unreachable,
 )
-from prsmd.core.balance import least_busy
+from prsmd.core.balance import choose, least_busy
 from prsmd.core.routes import Route
+from prsmd.core.trial import places, takes_trial
 from prsmd.core.window import Gauge
-from prsmd.domain.replica import Endpoint
+
+from .queue import Queue, Ticket
+from .target import Target
+from .trials import TrialMeter
 
 LOAD_WINDOW_SECONDS = 30.0
 LOAD_BUCKET_SECONDS = 2.0
 _MEAN_WEIGHT = 0.1  # of the newest inference in the running mean of durations
 
 
-@dataclasses.dataclass(slots=True, eq=False)
-class Target:
-    """A replica and what it is working on. `leaving`: out of the table, finishing its work."""
-
-    replica_id: str
-    endpoint: Endpoint
-    slots: int
-    in_flight: int = 0
-    suspect: bool = False
-    leaving: bool = False
-
-    def __str__(self) -> str:
-        marks = (" suspect" if self.suspect else "") + (" leaving" if self.leaving else "")
-        return f"{self.replica_id} {self.in_flight}/{self.slots}{marks}"
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class Ticket:
-    """One inference's way through a pool.
-
-    `notify` is called once if it had to wait: with the target that was counted for it, or with why
-    it is refused after all. `tried` are the replicas that could not be connected to; `arrival` is
-    its number among all that came, and its place in the queue.
-    """
-
-    notify: Callable[[Target | Refuse], None]
-    arrival: int = 0
-    tried: set[str] = dataclasses.field(default_factory=set)
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """How busy a deployment is.
 
-    `queued` wait for a slot. `slots` counts the replicas in the table only, `in_flight` also those
-    that are leaving it. `average` is in-flight plus queued, averaged over the last 30 s.
+    `queued` wait for a slot. `slots` and `targets` count the replicas in the table that clients are
+    answered from, `in_flight` also those that are leaving it; copies for comparison are no load.
+    `average` is in-flight plus queued, averaged over the last 30 s.
     """
 
     in_flight: int = 0
@@ -75,14 +51,21 @@ class Load:
 
 
 class Pool:
-    """In-flight counts and the queue of one deployment. `now` is in seconds since the epoch."""
+    """In-flight counts and the queue of one deployment. `now` is in seconds since the epoch.
+
+    While a revision is on trial its targets are one side and all others the other, and `meter`
+    measures both; else all targets are on the stable side.
+    """
 
     def __init__(self, route: Route, now: float) -> None:
         self.route = route
-        self._targets: list[Target] = []
+        self.meter: TrialMeter | None = None
+        self._stable: list[Target] = []
+        self._trial: list[Target] = []
+        self._spare: list[Target] = []  # where the stable side's requests may go in need
         self._leaving: list[Target] = []
-        self._queue: deque[Ticket] = deque()
-        self._turn = 0
+        self._queue = Queue()
+        self._turns = [0, 0]  # of each side, so that each rotates by itself
         self._arrivals = 0
         self._mean_seconds: float | None = None
         self._closed: str | None = None
@@ -99,7 +82,8 @@ class Pool:
 
     def __iter__(self) -> Iterator[Target]:
         """Yield the targets in the table, then those that are leaving."""
-        yield from self._targets
+        yield from self._stable
+        yield from self._trial
         yield from self._leaving
 
     @property
@@ -117,43 +101,55 @@ class Pool:
         return Load(
             in_flight=self._in_flight,
             queued=len(self._queue),
-            slots=sum(target.slots for target in self._targets),
-            targets=len(self._targets),
+            slots=sum(target.slots for side in (self._stable, self._spare) for target in side),
+            targets=len(self._stable) + len(self._spare),
             average=self._load.average(now),
         )
 
     def update(self, route: Route, now: float) -> None:
         """Take over a newly published route: join, leave, and serve or refuse who waits.
 
-        A published target was just found ready, so it is no longer suspect.
+        A published target was just found ready, so it is no longer suspect, and who could not
+        connect to it may try it again.
         """
         known = {target.replica_id: target for target in self}
         self.route = route
-        self._targets = []
+        self._stable, self._trial = [], []
         for wanted in route.targets:
             target = known.pop(wanted.replica_id, None)
             if target is None:
-                target = Target(wanted.replica_id, wanted.endpoint, 0)
-            target.endpoint = wanted.endpoint
-            target.slots = route.serving.max_concurrency
-            target.suspect = target.leaving = False
-            self._targets.append(target)
+                target = Target(wanted, route)
+            else:
+                target.follow(wanted, route)
+            (self._trial if target.on_trial else self._stable).append(target)
+        compares_only = route.trial is not None and route.trial.compares_only
+        self._spare = [] if compares_only else self._trial
         self._leaving = [target for target in known.values() if target.in_flight]
-        for target in self._leaving:
+        for target in known.values():
             target.leaving = True
+        self._measure()
+        self._queue.forgive()
         self._serve_queue()
-        self._refuse_hopeless()
+        if (hopeless := no_way_left(route.targets, self._queue_state())) is not None:
+            self._dismiss(hopeless)
         self._note(now)
 
     def claim(self, ticket: Ticket, now: float) -> Admit[Target] | Wait | Refuse:
-        """Count a new inference on a target, or put it at the end of the queue, or refuse it."""
+        """Count a new inference on a target, or put it at the end of the queue, or refuse it.
+
+        The trial says which side it belongs to. One that finds the side on trial crowded goes to
+        the stable side: a trial must not cost a request.
+        """
+        trial = self.route.trial
+        if trial is not None:
+            ticket.on_trial = takes_trial(trial, self._arrivals, ticket.client, ticket.headers)
         self._arrivals += 1
         ticket.arrival = self._arrivals
-        verdict = admit(self._targets, self._queue_state(), self._turn)
-        if isinstance(verdict, Admit):
-            self._count(verdict.target)
-        elif isinstance(verdict, Wait):
-            self._queue.append(ticket)
+        verdict = self._admit(ticket)
+        if ticket.on_trial and not isinstance(verdict, Admit) and self._trial_is_crowded():
+            ticket.on_trial = False
+            verdict = self._admit(ticket)
+        self._settle(ticket, verdict)
         self._note(now)
         return verdict
 
@@ -165,21 +161,45 @@ class Pool:
         Nothing was sent. If it has to wait, then where it would stand had it waited all along.
         """
         unreached.suspect = True
-        ticket.tried.add(unreached.replica_id)
-        verdict = admit_again(self._targets, self._queue_state(), self._turn, ticket.tried)
-        if isinstance(verdict, Admit):
-            self._count(verdict.target)
-        elif isinstance(verdict, Wait):
-            self._rejoin(ticket)
+        ticket.tried |= {unreached.replica_id}
+        own, spare = self._sides(ticket)
+        verdict = admit_again(
+            own, self._queue_state(), self._turns[ticket.on_trial], ticket.tried, spare
+        )
+        self._settle(ticket, verdict)
         self._uncount(unreached)
         self._note(now)
         return verdict
 
+    def claim_copy(self) -> Target | None:
+        """Count a copy for comparison on the side on trial; None when it has no slot to spare.
+
+        A copy takes a slot of its replica, and is no load of the deployment: nobody waits for it.
+        """
+        target = least_busy(self._trial, self._turns[True])
+        if target is None or target.suspect:
+            return None
+        target.in_flight += 1
+        self._turns[True] += 1
+        return target
+
+    def release_copy(self, target: Target, now: float) -> None:
+        """Give the slot of a copy back."""
+        self._vacate(target)
+        self._note(now)
+
+    def shortage(self, ticket: Ticket) -> str | None:
+        """Return why no replica could take a waiting inference; None when all were only busy."""
+        own, spare = self._sides(ticket)
+        if not own and not spare:
+            return self.route.waiting_for or "no replica is ready"
+        if unreachable(own, ticket.tried) and unreachable(spare, ticket.tried):
+            return UNREACHABLE
+        return None
+
     def leave(self, ticket: Ticket, now: float) -> bool:
         """Stop waiting. False when the ticket does not wait: its `notify` was or is being heard."""
-        try:
-            self._queue.remove(ticket)
-        except ValueError:
+        if not self._queue.remove(ticket):
             return False
         self._note(now)
         return True
@@ -199,10 +219,35 @@ class Pool:
     def close(self, reason: str, now: float) -> None:
         """Refuse everyone who waits and everyone who comes, saying why. In-flight work goes on."""
         self._closed = reason
-        refusal = Refuse(code=RESOURCE_UNAVAILABLE, reason=reason, retry_after_seconds=5)
-        while self._queue:
-            self._queue.popleft().notify(refusal)
+        self._dismiss(Refuse(code=RESOURCE_UNAVAILABLE, reason=reason, retry_after_seconds=5))
         self._note(now)
+
+    def _sides(self, ticket: Ticket) -> tuple[Sequence[Target], Sequence[Target]]:
+        """Return the targets of the ticket's own side, and those it may have in need."""
+        if ticket.on_trial:
+            return self._trial, self._stable
+        return self._stable, self._spare
+
+    def _admit(self, ticket: Ticket) -> Admit[Target] | Wait | Refuse:
+        own, spare = self._sides(ticket)
+        return admit(own, self._queue_state(), self._turns[ticket.on_trial], spare)
+
+    def _choose(self, ticket: Ticket) -> Target | None:
+        own, spare = self._sides(ticket)
+        return choose(own, spare, self._turns[ticket.on_trial], ticket.tried)
+
+    def _trial_is_crowded(self) -> bool:
+        trial, depth = self.route.trial, self.route.serving.queue_depth
+        if trial is None:
+            return False
+        return self._queue.on_trial >= places(trial, depth) or len(self._queue) >= depth
+
+    def _measure(self) -> None:
+        trial = self.route.trial
+        if trial is None:
+            self.meter = None
+        elif self.meter is None or self.meter.key != trial.key:
+            self.meter = TrialMeter(trial.key)
 
     def _queue_state(self) -> QueueState:
         return QueueState(
@@ -214,45 +259,37 @@ class Pool:
             closed=self._closed,
         )
 
-    def _rejoin(self, ticket: Ticket) -> None:
-        later = (place for place, other in enumerate(self._queue) if other.arrival > ticket.arrival)
-        self._queue.insert(next(later, len(self._queue)), ticket)
+    def _settle(self, ticket: Ticket, verdict: Admit[Target] | Wait | Refuse) -> None:
+        if isinstance(verdict, Admit):
+            self._count(ticket, verdict.target)
+        elif isinstance(verdict, Wait):
+            self._queue.add(ticket)
 
-    def _count(self, target: Target) -> None:
+    def _count(self, ticket: Ticket, target: Target) -> None:
         target.in_flight += 1
         self._in_flight += 1
-        self._turn += 1
+        self._turns[ticket.on_trial] += 1
 
     def _uncount(self, target: Target) -> None:
-        target.in_flight -= 1
         self._in_flight -= 1
+        self._vacate(target)
+
+    def _vacate(self, target: Target) -> None:
+        target.in_flight -= 1
         if target.leaving and not target.in_flight:
             self._leaving.remove(target)
         self._serve_queue()
 
     def _serve_queue(self) -> None:
-        passed_over: list[Ticket] = []
-        while self._queue:
-            ticket = self._queue[0]
-            target = least_busy(self._targets, self._turn, ticket.tried)
-            if target is None and not ticket.tried:
-                break  # no slot is free for anyone
-            self._queue.popleft()
-            if target is None:
-                passed_over.append(ticket)
-            else:
-                self._count(target)
-                ticket.notify(target)
-        self._queue.extendleft(reversed(passed_over))
+        self._queue.serve(self._choose, self._give)
 
-    def _refuse_hopeless(self) -> None:
-        waiting, self._queue = self._queue, deque()
-        for ticket in waiting:
-            refusal = no_way_left(self._targets, self._queue_state(), ticket.tried)
-            if refusal is None:
-                self._queue.append(ticket)
-            else:
-                ticket.notify(refusal)
+    def _give(self, ticket: Ticket, target: Target) -> None:
+        self._count(ticket, target)
+        ticket.notify(target)
+
+    def _dismiss(self, refusal: Refuse) -> None:
+        for ticket in self._queue.clear():
+            ticket.notify(refusal)
 
     def _note(self, now: float) -> None:
         self._load.set(self._in_flight + len(self._queue), now)

@@ -38,24 +38,30 @@ class NotSentError(PrsmdError):
 
 
 class UpstreamAnswer:
-    """An answer whose status is known and whose body is not read yet. `close` it always."""
+    """An answer whose status is known and whose body is not read yet. `close` it always.
 
-    def __init__(self, response: aiohttp.ClientResponse, max_bytes: int) -> None:
+    `bytes_passed` is how large the request's body was, and what of the answer's was read.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, max_bytes: int, bytes_sent: int) -> None:
         self._response = response
         self._max_bytes = max_bytes
         self.status = response.status
         self.content_type = response.content_type.lower()
+        self.bytes_passed = bytes_sent
 
-    async def read(self) -> ContainerAnswer:
+    async def read(self, max_bytes: int | None = None) -> ContainerAnswer:
         """Return the complete answer. ProviderError when it breaks off or is too large."""
+        limit = self._max_bytes if max_bytes is None else min(max_bytes, self._max_bytes)
         body = bytearray()
         while chunk := await self.read_chunk():
             body += chunk
-            if len(body) > self._max_bytes:
+            if len(body) > limit:
                 raise ProviderError(
-                    f"the model's answer is larger than {self._max_bytes} bytes",
+                    f"the model's answer is larger than {limit} bytes",
                     provider_status=self.status,
                 )
+        self.bytes_passed += len(body)
         return ContainerAnswer(status=self.status, content_type=self.content_type, body=bytes(body))
 
     async def read_chunk(self) -> bytes:
@@ -136,7 +142,7 @@ class Upstream:
                 "the model compressed its answer without being asked to",
                 provider_status=response.status,
             )
-        return UpstreamAnswer(response, self._settings.max_answer_bytes)
+        return UpstreamAnswer(response, self._settings.max_answer_bytes, len(request.body))
 
 
 def _cause(error: Exception) -> str:

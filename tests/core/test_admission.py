@@ -68,8 +68,9 @@ def test_a_new_inference(targets: list[Seen], state: QueueState, verdict: object
 AGAIN = {
     "another is free, though others wait": ([FREE, BUSY], queue(3), {"busy"}, Admit(FREE)),
     "the others are busy, the queue full": ([FREE, BUSY], queue(3), {"free"}, Wait()),
-    "all were tried": (
-        [FREE, BUSY], queue(), {"free", "busy"}, unavailable("no replica accepts connections"),
+    "all were tried": ([FREE, BUSY], queue(2), {"free", "busy"}, Wait()),
+    "all were tried, and there is no place to wait": (
+        [FREE, BUSY], queue(3), {"free", "busy"}, unavailable("no replica accepts connections"),
     ),
     "the last one left, more will come": ([], queue(), {"free"}, Wait()),
     "the last one left for good": (
@@ -84,6 +85,28 @@ def test_an_inference_that_could_not_connect(
     targets: list[Seen], state: QueueState, tried: set[str], verdict: object
 ):
     assert admit_again(targets, state, 0, tried) == verdict
+
+
+SIDES = {
+    "its side has nobody, the other a slot": ([], [FREE], queue(), Admit(FREE)),
+    "its side has nobody, the other is busy": ([], [BUSY], queue(2), Wait()),
+    "the same, and the queue is full": ([], [BUSY], queue(3), full(3, 1, BUSY_TEXT)),
+    "its side is busy, the other free": ([BUSY], [FREE], queue(2), Wait()),
+    "the same, and the queue is full ": ([BUSY], [FREE], queue(3), full(3, 1, BUSY_TEXT)),
+    "nothing to hope for, but the other side is there": ([], [BUSY], queue(hopeless=True), Wait()),
+}
+
+
+@pytest.mark.parametrize(("own", "spare", "state", "verdict"), SIDES.values(), ids=SIDES)
+def test_a_new_inference_of_one_side(
+    own: list[Seen], spare: list[Seen], state: QueueState, verdict: object
+):
+    assert admit(own, state, 0, spare) == verdict
+
+
+def test_who_tried_its_whole_side_is_admitted_to_the_other_and_waits_for_it():
+    assert admit_again([BUSY], queue(3), 0, {"busy"}, [FREE]) == Admit(FREE)
+    assert admit_again([FREE], queue(3), 0, {"free"}, [BUSY]) == Wait()
 
 
 TARGETS = st.lists(

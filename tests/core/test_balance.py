@@ -2,10 +2,11 @@
 
 import dataclasses
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prsmd.core.balance import least_busy
+from prsmd.core.balance import choose, least_busy
 
 
 @dataclasses.dataclass
@@ -48,6 +49,33 @@ def test_without_targets_there_is_no_choice():
     assert chosen([]) is None
 
 
+FREE, BUSY = Seen("free", 0), Seen("busy", 4)
+SUSPECT = Seen("suspect", 0, suspect=True)
+SIDES = {
+    "its own side first": ([Seen("own", 3)], [FREE], "own"),
+    "its own side is busy: it waits": ([BUSY], [FREE], None),
+    "nobody on its own side": ([], [FREE], "free"),
+    "nobody anywhere": ([], [], None),
+    "its own side only has a suspect": ([SUSPECT], [FREE], "free"),
+    "a suspect, and the other side is busy": ([SUSPECT], [BUSY], "suspect"),
+    "a suspect and a busy one": ([SUSPECT, BUSY], [FREE], "suspect"),
+    "suspects on both sides": ([SUSPECT], [Seen("other", 0, suspect=True)], "suspect"),
+    "a busy suspect": ([Seen("own", 4, suspect=True)], [FREE], "free"),
+}
+
+
+@pytest.mark.parametrize(("own", "spare", "expected"), SIDES.values(), ids=SIDES)
+def test_the_other_side_is_for_need_only(own: list[Seen], spare: list[Seen], expected: str | None):
+    target = choose(own, spare, 0)
+    assert (target.replica_id if target else None) == expected
+
+
+def test_who_tried_its_whole_side_goes_to_the_other():
+    own, spare = [Seen("a", 0), Seen("b", 4)], [FREE]
+    assert choose(own, spare, 0, ("a",)) is None  # b will be free
+    assert choose(own, spare, 0, ("a", "b")) is FREE
+
+
 TARGETS = st.lists(
     st.builds(
         Seen,
@@ -85,3 +113,18 @@ def test_from_idle_the_work_is_spread_evenly(count: int, requests: int):
         target.in_flight += 1
     loads = [target.in_flight for target in targets]
     assert max(loads) - min(loads) <= 1
+
+
+@given(TARGETS, TARGETS, st.integers(0, 100), st.frozensets(st.sampled_from("abcdef")))
+def test_nobody_waits_for_a_side_that_has_nobody_while_the_other_is_free(
+    own: list[Seen], spare: list[Seen], turn: int, excluded: frozenset[str]
+):
+    target = choose(own, spare, turn, excluded)
+    ready = [each for each in own if not each.suspect and each.replica_id not in excluded]
+    if target is None:
+        assert least_busy(own, turn, excluded) is None
+        assert ready or least_busy(spare, turn, excluded) is None
+    elif ready:
+        assert any(target is each for each in own)
+    else:
+        assert any(target is each for each in own + spare)

@@ -208,14 +208,39 @@ async def test_a_connection_that_never_comes_about_is_tried_on_another_replica()
     await gateway.close()
 
 
-async def test_every_replica_is_tried_once_before_giving_up(gateway: Gateway):
-    gateway.publish(table(route(nobody_listens("d1"), nobody_listens("d2"))))
+async def test_when_no_replica_accepts_an_inference_waits_and_then_says_so(gateway: Gateway):
+    dead = (nobody_listens("d1"), nobody_listens("d2"))
+    gateway.publish(table(route(*dead, request_timeout_seconds=0.2)))
     with pytest.raises(ResourceUnavailableError) as caught:
         await ask(gateway)
     assert caught.value.details["resource_type"] == "replica"
     assert caught.value.details["reason"] == "no replica accepts connections"
     assert gateway.in_flight() == {"d1": 0, "d2": 0}
     assert outcomes(gateway) == {Outcome.UNAVAILABLE: 1}
+
+
+async def test_when_no_replica_accepts_only_a_queue_of_inferences_waits(gateway: Gateway):
+    gateway.publish(table(route(nobody_listens("d1"), nobody_listens("d2"), queue_depth=2)))
+    tasks = [ask(gateway, number) for number in range(4)]
+    await until(lambda: sum(task.done() for task in tasks) == 2)
+    assert gateway.load("deploy_a").queued == 2
+    async with Backend("alive") as backend:
+        gateway.publish(table(route(backend.target, queue_depth=2)))
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    answered = [result for result in results if isinstance(result, InferenceResult)]
+    refused = [result for result in results if isinstance(result, ResourceUnavailableError)]
+    assert (len(answered), len(refused)) == (2, 2)
+    assert {error.message for error in refused} == {"no replica accepts connections"}
+
+
+async def test_a_replica_that_was_killed_costs_nobody_who_was_not_inside(gateway: Gateway):
+    gateway.publish(table(route(nobody_listens("killed"))))
+    tasks = [ask(gateway, number) for number in range(8)]
+    await until(lambda: gateway.load("deploy_a").queued == 8)
+    async with Backend("next") as backend:
+        gateway.publish(table(route(waiting_for="1 replica is starting")))
+        gateway.publish(table(route(backend.target)))
+        assert {result.replica_id for result in await asyncio.gather(*tasks)} == {"next"}
 
 
 async def test_a_retry_waits_before_those_who_came_later(gateway: Gateway):

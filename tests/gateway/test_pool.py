@@ -9,7 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from prsmd.core.admission import Admit, Refuse, Wait
 from prsmd.core.routes import RouteTarget
 from prsmd.domain.replica import Endpoint
-from prsmd.gateway.pool import Pool, Target, Ticket
+from prsmd.gateway.pool import Pool
+from prsmd.gateway.queue import Ticket
+from prsmd.gateway.target import Target
 from tests.gateway.backends import route
 
 
@@ -107,14 +109,34 @@ def test_who_could_not_connect_gets_another_slot_before_the_queue():
     assert (first.heard, fourth.heard) == ([second.target], [])
 
 
-def test_who_tried_everything_that_is_left_is_refused_when_the_table_says_so():
-    p = pool("a", "b", slots=1)
-    first, second = Client().claim(p), Client().claim(p)
+def test_who_tried_everything_waits_for_news_and_then_tries_again():
+    p = pool("a", slots=1)
+    first = Client().claim(p)
+    assert first.target is not None
+    assert isinstance(p.claim_again(first.ticket, first.target, 1.0), Wait)
+    assert repr(p) == "<Pool deploy_a: a 0/1 suspect; queue 1/3>"
+    assert p.shortage(first.ticket) == "no replica accepts connections"
+    p.update(p.route, 2.0)
+    assert first.heard == [first.target]
+    assert repr(p) == "<Pool deploy_a: a 1/1; queue 0/3>"
+
+
+def test_who_tried_everything_takes_a_new_replica():
+    p = pool("a", slots=1)
+    first = Client().claim(p)
     assert first.target is not None
     p.claim_again(first.ticket, first.target, 1.0)
-    p.update(route(*at(first.target.replica_id), max_concurrency=1), 2.0)
-    assert [type(heard) for heard in first.heard] == [Refuse]
-    assert second.heard == []
+    p.update(route(*at("b"), max_concurrency=1), 2.0)
+    assert [str(heard) for heard in first.heard] == ["b 1/1"]
+
+
+def test_who_tried_everything_is_refused_when_the_queue_is_full():
+    p = pool("a", slots=1, depth=1)
+    first, _waiting = Client().claim(p), Client().claim(p)
+    assert first.target is not None
+    verdict = p.claim_again(first.ticket, first.target, 1.0)
+    assert isinstance(verdict, Refuse)
+    assert verdict.reason == "no replica accepts connections"
 
 
 def test_a_published_replica_is_no_longer_suspect():
@@ -122,6 +144,7 @@ def test_a_published_replica_is_no_longer_suspect():
     client = Client().claim(p)
     assert client.target is not None
     p.claim_again(client.ticket, client.target, 1.0)
+    assert p.leave(client.ticket, 1.5)
     assert repr(p) == "<Pool deploy_a: a 0/2 suspect; queue 0/3>"
     p.update(p.route, 2.0)
     assert repr(p) == "<Pool deploy_a: a 0/2; queue 0/3>"

@@ -1,0 +1,55 @@
+"""How an inference that was not answered is told so, and under which outcome it is recorded."""
+
+import asyncio
+
+from prsmd.core.admission import QUEUE_FULL, Refuse
+from prsmd.domain.errors import (
+    InferenceTimeoutError,
+    InvalidInputError,
+    ProviderError,
+    PrsmdError,
+    QueueFullError,
+    ResourceUnavailableError,
+)
+
+from .ledger import Outcome
+
+RETRY_SECONDS = 5
+_OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (
+    (ProviderError, Outcome.PROVIDER_ERROR),
+    (InferenceTimeoutError, Outcome.TIMEOUT),
+    (QueueFullError, Outcome.QUEUE_FULL),
+    (InvalidInputError, Outcome.INVALID),
+    (asyncio.CancelledError, Outcome.CANCELLED),
+)
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """Return how an inference ended that ended with this error."""
+    return next((to for kind, to in _OUTCOMES if isinstance(error, kind)), Outcome.UNAVAILABLE)
+
+
+def refused(refusal: Refuse, now: float) -> PrsmdError:
+    """Return the error that tells a client it was refused, and when trying again makes sense."""
+    retry = refusal.retry_after_seconds
+    if refusal.code == QUEUE_FULL:
+        return QueueFullError(
+            refusal.reason,
+            limit_type="queue_depth",
+            limit=refusal.limit,
+            reset_time=int(now) + retry,
+            retry_after_seconds=retry,
+        )
+    return unavailable(refusal.reason, refusal.reason, retry)
+
+
+def unavailable(message: str, reason: str, retry: int = RETRY_SECONDS) -> ResourceUnavailableError:
+    """Return the error for an inference that no replica can take."""
+    return ResourceUnavailableError(
+        message, resource_type="replica", reason=reason, retry_after_seconds=retry
+    )
+
+
+def timed_out(message: str, seconds: float) -> InferenceTimeoutError:
+    """Return the error for an inference that took too long."""
+    return InferenceTimeoutError(message, timeout_seconds=seconds)
