@@ -142,3 +142,13 @@ class ImageUnavailableError(PrsmdError):
 
     code = "RESOURCE_UNAVAILABLE"
     status_hint = 503
+
+
+class PullBrokenOffError(ImageUnavailableError):
+    """A pull failed for a reason that can pass: the connection, or a registry in trouble."""
+
+    retryable = True
+
+
+class NoRoomForImageError(StorageFullError, ImageUnavailableError):
+    """The disk that images are kept on is too full for another one; nothing was fetched."""

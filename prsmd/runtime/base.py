@@ -11,9 +11,12 @@ import enum
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Protocol
 
+from prsmd.domain.image import Login
 from prsmd.domain.logs import LogLine as LogLine  # noqa: PLC0414 - drivers yield it
 from prsmd.domain.replica import Endpoint, Placement
 from prsmd.domain.spec import Security
+
+from .archive import Archive
 
 
 class ContainerState(enum.StrEnum):
@@ -85,27 +88,69 @@ class PullProgress:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """An image that is here. `digest` names its content and is what containers are made from."""
+    """An image that is here. `digest` names its content and is what containers are made from.
+
+    `id` is the engine's own name of the content, the same under every reference and digest. Only
+    `list` looks whether it is `in_use`: whether any container is made from it, of whomever.
+    """
 
     reference: str
     digest: str
     size_bytes: int
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    id: str = ""
+    in_use: bool = False
 
 
 class Images(Protocol):
-    """The images of one engine."""
+    """The images of one engine. `loads` tells whether it takes archives at all."""
+
+    loads: bool
 
     async def resolve(self, reference: str) -> Image | None:
         """Return the image if it is here, None otherwise. Touches no registry."""
         ...
 
-    async def pull(self, reference: str, on_progress: Callable[[PullProgress], None]) -> Image:
-        """Bring the image here. `on_progress` runs on the event loop. ImageUnavailableError."""
+    async def pull(
+        self,
+        reference: str,
+        on_progress: Callable[[PullProgress], None],
+        login: Login | None = None,
+    ) -> Image:
+        """Bring the image here. `on_progress` runs on the event loop.
+
+        Without a login, the engine's user's own are used. PullBrokenOffError where trying again can
+        help, else ImageUnavailableError.
+        """
+        ...
+
+    async def load(
+        self, archive: Archive, on_progress: Callable[[PullProgress], None]
+    ) -> list[Image]:
+        """Bring the images of a verified archive here; return each under each of its names.
+
+        A name that meant another image means the archive's from then on; the other one stays.
+        ConflictError where the runtime loads none, EngineError where the engine refuses.
+        """
+        ...
+
+    async def remove(self, image_id: str) -> None:
+        """Remove an image with all its names. One that is gone already is success.
+
+        EngineError for one that a container is made from.
+        """
         ...
 
     async def list(self) -> list[Image]:
-        """Return the images that are here."""
+        """Return the images that are here, once for each name they have."""
+        ...
+
+    async def remote_digest(self, reference: str, login: Login | None = None) -> str | None:
+        """Return the digest that a pull would bring, without one; None where it cannot be told."""
+        ...
+
+    async def free_bytes(self) -> int | None:
+        """Return the space left where images are kept; None where that cannot be seen."""
         ...
 
 

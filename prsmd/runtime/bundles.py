@@ -45,6 +45,7 @@ class Bundle:
         return Image(
             reference=reference,
             digest=self.digest,
+            id=self.digest,
             size_bytes=self.size_bytes,
             environment=self.environment,
         )

@@ -1,8 +1,8 @@
-"""The Docker driver: prsmd's six verbs on one Docker Engine, or on Podman's compatible API.
+"""The Docker driver: prsmd's verbs on one Docker Engine, or on Podman's compatible API.
 
 The only file that knows the Docker SDK. Decides nothing: how a container looks is decided in
-`docker_config.py`, what the engine answers is read in `docker_reading.py`, and threads, time limits
-and translated errors are `docker_connection.py`'s.
+`docker_config.py`, what the engine answers is read in `docker_reading.py`, images are
+`docker_images.py`'s, and threads, time limits and translated errors `docker_connection.py`'s.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from prsmd.domain.errors import (
@@ -22,7 +22,7 @@ from prsmd.domain.errors import (
 )
 
 from . import docker_reading as reading
-from .base import Container, ContainerState, Image, Launch, LogLine, LogQuery, PullProgress
+from .base import Container, ContainerState, Launch, LogLine, LogQuery
 from .docker_config import (
     INSTANCE_LABEL,
     DockerSettings,
@@ -31,6 +31,7 @@ from .docker_config import (
     network_name,
 )
 from .docker_connection import Client, Connections, refusal_status, refusal_words, unless_gone
+from .docker_images import DockerImages
 
 _FRESH_SECONDS = 60.0  # how long a running container's pid and address are believed
 _OLDEST_API = "1.40"
@@ -48,7 +49,7 @@ class DockerRuntime:
         self._engine = Connections(settings, functools.partial(_connect, settings.base_url))
         self._seen: dict[str, tuple[object, float, Container]] = {}
         self._making_network = threading.Lock()
-        self.images = DockerImages(self._engine)
+        self.images = DockerImages(self._engine, settings.base_url, _credentials)
 
     async def list(self) -> list[Container]:
         """Return this instance's containers: one call to the engine while nothing changes."""
@@ -182,73 +183,6 @@ class DockerRuntime:
                 )
             if not client.inspect_network(name)["Internal"]:
                 raise EngineError(f"network {name} exists but is not internal: remove it")
-
-
-class DockerImages:
-    """The images of one engine."""
-
-    def __init__(self, engine: Connections) -> None:
-        self._engine = engine
-
-    async def resolve(self, reference: str) -> Image | None:
-        """Return the image if the engine has it."""
-        if not reading.is_reference(reference):
-            return None
-
-        raw = await self._engine.looking.call(
-            f"look for image {reference}",
-            lambda client: unless_gone(lambda: client.inspect_image(reference)),
-        )
-        return reading.image(raw, reference) if raw else None
-
-    async def pull(self, reference: str, on_progress: Callable[[PullProgress], None]) -> Image:
-        """Pull the image with the credentials of the user's Docker configuration, if any."""
-        if not reading.is_reference(reference):
-            raise ImageUnavailableError(f"not an image reference: {reference[:200]!r}")
-        repository, tag = reading.split_reference(reference)
-        what = f"pull {reference}"
-        headers = await self._engine.looking.call(
-            what, lambda client: _credentials(client, repository)
-        )
-        options = {"fromImage": repository, "tag": tag}
-        try:
-            stream = self._engine.follow(what, "/images/create", options, headers)
-            error = await _follow(stream, on_progress)
-        except EngineUnreachableError:
-            raise
-        except EngineError as refused:
-            error = refused.message.removeprefix(f"{what}: ")
-        image = None if error else await self.resolve(reference)
-        if image is None:
-            words = reading.pull_refusal(error or "it is not here", repository)
-            raise ImageUnavailableError(f"{what}: {words}")
-        return image
-
-    async def list(self) -> list[Image]:
-        """Return every tagged image."""
-
-        def read(client: Client) -> list[Image]:
-            return [
-                reading.image(raw, reference)
-                for raw in client.images()
-                for reference in raw.get("RepoTags") or []
-                if "<none>" not in reference
-            ]
-
-        return await self._engine.looking.call("list images", read)
-
-
-async def _follow(
-    stream: contextlib.AbstractAsyncContextManager[AsyncGenerator[bytes, None]],
-    on_progress: Callable[[PullProgress], None],
-) -> str | None:
-    """Read a pull to its end; return why it failed, in the engine's words."""
-    messages = reading.PullMessages()
-    async with stream as chunks:
-        async for chunk in chunks:
-            for progress in messages.feed(chunk):
-                on_progress(progress)
-    return messages.error
 
 
 def _connect(base_url: str, timeout_seconds: float, threads: int) -> Client:

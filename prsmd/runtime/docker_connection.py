@@ -7,6 +7,7 @@ a thread of its own. Knows nothing of containers; the client is made by `docker.
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import http.client
 import json
@@ -47,31 +48,36 @@ class Connections:
         Leaving the block frees its thread and connection.
         """
         stream = _Stream(self._settings, what, self._settings.timeout_seconds, None)
-        async with self._opened(stream, "GET", path, options, {}) as chunks:
+        request = _Request("GET", _url(path, options), {})
+        async with self._opened(stream, request) as chunks:
             yield chunks
 
     @contextlib.asynccontextmanager
     async def follow(
-        self, what: str, path: str, options: Mapping[str, Any], headers: Mapping[str, str | bytes]
+        self,
+        what: str,
+        path: str,
+        options: Mapping[str, Any],
+        headers: Mapping[str, str | bytes],
+        body: Iterator[bytes] | None = None,
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-        """POST a long work and read its progress; being silent for too long fails it."""
+        """POST a long work and read its progress; being silent for too long fails it.
+
+        A body is read on the stream's thread; `headers` tell its length.
+        """
         silence = self._settings.pull_silence_seconds
         stream = _Stream(self._settings, what, silence, silence)
-        async with self._opened(stream, "POST", path, options, headers) as chunks:
+        request = _Request("POST", _url(path, options), headers, body)
+        async with self._opened(stream, request) as chunks:
             yield chunks
 
     @contextlib.asynccontextmanager
     async def _opened(
-        self,
-        stream: "_Stream",
-        method: str,
-        path: str,
-        options: Mapping[str, Any],
-        headers: Mapping[str, str | bytes],
+        self, stream: "_Stream", request: "_Request"
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         self._streams.add(stream)
         try:
-            await stream.open(method, path, options, headers)
+            await stream.open(request)
             async with contextlib.aclosing(stream.chunks()) as chunks:
                 yield chunks
         finally:
@@ -131,6 +137,14 @@ def _knock(settings: DockerSettings) -> None:
         _dial(settings).close()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    url: str
+    headers: Mapping[str, str | bytes]
+    body: Iterator[bytes] | None = None
+
+
 class _Stream:
     """One streaming answer: read by one thread, ended from outside by shutting its socket.
 
@@ -154,12 +168,10 @@ class _Stream:
         self._response: http.client.HTTPResponse | None = None
         self._closed = False
 
-    async def open(
-        self, method: str, path: str, options: Mapping[str, Any], headers: Mapping[str, str | bytes]
-    ) -> None:
+    async def open(self, request: "_Request") -> None:
         loop = asyncio.get_running_loop()
         with self._translated():
-            await loop.run_in_executor(self._pool, self._open, method, path, options, headers)
+            await loop.run_in_executor(self._pool, self._open, request)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         loop = asyncio.get_running_loop()
@@ -178,16 +190,16 @@ class _Stream:
         self._pool.submit(self._release)
         self._pool.shutdown(wait=False)
 
-    def _open(
-        self, method: str, path: str, options: Mapping[str, Any], headers: Mapping[str, str | bytes]
-    ) -> None:
+    def _open(self, request: "_Request") -> None:
         connection = http.client.HTTPConnection("engine")
         connection.sock = self._socket = _dial(self._settings)
         if self._closed:  # while it was dialled
             self._shut()
         self._socket.settimeout(self._open_seconds)
-        url = f"{path}?{urllib.parse.urlencode(options)}"
-        connection.request(method, url, headers={**headers, "Connection": "close"})
+        headers = {**request.headers, "Connection": "close"}
+        # The engine may refuse a body, and say why, before it has read it all.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(request.method, request.url, request.body, headers)
         self._response = connection.getresponse()
         if self._response.status >= 400:
             words = json.loads(self._response.read()).get("message", self._response.reason)
@@ -219,6 +231,10 @@ class _Stream:
             self._response.close()
         if self._socket is not None:
             self._socket.close()
+
+
+def _url(path: str, options: Mapping[str, Any]) -> str:
+    return f"{path}?{urllib.parse.urlencode(options)}"
 
 
 def _dial(settings: DockerSettings) -> socket.socket:

@@ -5,12 +5,20 @@ trusts nothing: a container is ours only by instance label *and* name, since lab
 with an image.
 """
 
+import dataclasses
 import datetime as dt
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from prsmd.domain.errors import (
+    ImageUnavailableError,
+    NoRoomForImageError,
+    PrsmdError,
+    PullBrokenOffError,
+)
+from prsmd.domain.image import registry_of
 from prsmd.domain.replica import Endpoint
 
 from .base import Container, ContainerState, Image, Labels, LogLine, PullProgress
@@ -28,6 +36,13 @@ _REFERENCE = re.compile(
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?|sha256:[0-9a-f]{64}"
 )
 
+_FULL = "no space left on device"
+_BROKEN_OFF = re.compile(
+    r"(?i)\bEOF\b|connection re(?:set|fused)|time(?:d )?-?out|broken pipe|nothing was heard"
+    r"|unreachable|no route to host|temporary failure|server misbehaving|too ?many ?requests"
+    r"|HTTP status:? (?:429|5\d\d)|internal server error|bad gateway|service unavailable"
+    r"|context (?:canceled|deadline exceeded)"
+)
 _LOGIN_WANTED = re.compile(
     r"(?i)no basic auth credentials|unauthorized|authentication required|access denied|forbidden"
 )
@@ -62,6 +77,7 @@ def image(raw: Mapping[str, Any], reference: str) -> Image:
     return Image(
         reference=reference,
         digest=pinned[0] if pinned else raw["Id"],
+        id=raw["Id"],
         size_bytes=raw["Size"],
         environment=dict(text.split("=", 1) for text in variables if "=" in text),
     )
@@ -72,6 +88,38 @@ def _same_repository(one: str, other: str) -> bool:
     return len(set(short)) == 1
 
 
+def listed_images(raw: Mapping[str, Any], used: Collection[str]) -> Iterator[Image]:
+    """Yield a listed image once for each name it has; without any, under its id."""
+    found = [image(raw, tag) for tag in raw.get("RepoTags") or [] if "<none>" not in tag]
+    covered = {one.digest for one in found}
+    digests = [text for text in raw.get("RepoDigests") or [] if "<none>" not in text]
+    found += [image(raw, digest) for digest in digests if digest not in covered]
+    for one in found or [image(raw, raw["Id"])]:
+        yield dataclasses.replace(one, in_use=raw["Id"] in used)
+
+
+def pull_failure(what: str, words: str, repository: str, *, asked_with: bool) -> PrsmdError:
+    """Return the error for a pull that failed: whether to try again, and what else helps.
+
+    `asked_with` tells that it was tried with a login of the organization's own.
+    """
+    if _FULL in words:
+        return NoRoomForImageError(f"{what}: {words}")
+    if _LOGIN_WANTED.search(words) is None and _BROKEN_OFF.search(words) is not None:
+        return PullBrokenOffError(f"{what}: {words}")
+    hint = _refused_login(words, repository) if asked_with else pull_refusal(words, repository)
+    return ImageUnavailableError(f"{what}: {hint}")
+
+
+def _refused_login(words: str, repository: str) -> str:
+    if _LOGIN_WANTED.search(words) is None:
+        return words
+    return (
+        f"{words} (the registry does not let the organization's login for {registry_of(repository)}"
+        " read this image: check the name, and `prsmctl registry list`)"
+    )
+
+
 def pull_refusal(words: str, repository: str) -> str:
     """Return the engine's words for a pull that failed, and what to do where that is known."""
     if _LOGIN_WANTED.search(words) is None:
@@ -80,8 +128,9 @@ def pull_refusal(words: str, repository: str) -> str:
     host = registry if re.search(r"[.:]|^localhost$", registry) and "/" in repository else ""
     login = f"docker login {host}".rstrip()
     return (
-        f"{words} (the registry does not let prsmd read this image: check the name, or run"
-        f" `{login}` as the user that prsmd runs as, with an account that may read it)"
+        f"{words} (the registry does not let prsmd read this image: check the name, give your"
+        f" organization a login with `prsmctl registry add`, or run `{login}` as the user that"
+        " prsmd runs as, for everyone on this appliance)"
     )
 
 
@@ -194,7 +243,7 @@ class PullMessages:
         status, layer = str(message.get("status", "")), message.get("id", "")
         detail = message.get("progressDetail") or {}
         _, total = self._layers.get(layer, (0, 0))
-        if status == "Downloading":
+        if status in {"Downloading", "Loading layer"}:
             left = max(detail.get("total", 0), 0)  # of a layer that is taken up again, the rest
             total = max(total, left)
             self._layers[layer] = total - left + max(detail.get("current", 0), 0), total

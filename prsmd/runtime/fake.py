@@ -7,25 +7,27 @@ nothing but values: whoever wants an answer from one gives it an endpoint where 
 
 import asyncio
 import dataclasses
-import hashlib
 import itertools
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 
-from prsmd.domain.errors import EngineError, EngineUnreachableError, ImageUnavailableError
-from prsmd.domain.quantity import MIB
+from prsmd.domain.errors import (
+    EngineError,
+    EngineUnreachableError,
+    ImageUnavailableError,
+)
+from prsmd.domain.image import Login
 from prsmd.domain.replica import Endpoint
 
 from .base import (
     Container,
     ContainerState,
-    Image,
     Launch,
     LogLine,
     LogQuery,
-    PullProgress,
 )
 from .environment import container_environment
+from .fake_images import FakeImages, Shelf
 
 
 @dataclasses.dataclass(slots=True)
@@ -46,10 +48,10 @@ class FakeEngine:
         pullable: tuple[str, ...] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.images = {reference: _image(reference) for reference in images}
+        self.shelf = Shelf(images, pullable)
+        self.images = self.shelf.images
         self.calls: list[str] = []
         self.endpoint: Callable[[Launch], Endpoint] = self._next_endpoint
-        self._pullable = set(pullable)
         self._clock = clock
         self._runs: dict[str, _Run] = {}
         self._ports = itertools.count(20001)
@@ -80,6 +82,7 @@ class FakeEngine:
     def lose(self, replica: str) -> None:
         """Let a container vanish, as if someone had removed it by hand."""
         del self._runs[replica]
+        self.shelf.let_go(replica)
         self.hint()
 
     def hang(self) -> None:
@@ -117,14 +120,15 @@ class FakeEngine:
         self._refusals.clear()
         self._slow_seconds = 0.0
         self._half_made = False
+        self.shelf.cuts = 0
         self._recovered.set()
         self.hint()
 
     # What a test can look at or put in
 
-    def make_pullable(self, reference: str) -> None:
-        """Let a registry have the image."""
-        self._pullable.add(reference)
+    def make_pullable(self, reference: str, *, login: Login | None = None) -> None:
+        """Let a registry have the image, for everyone or only with a login."""
+        self.shelf.make_pullable(reference, login)
 
     def write_log(self, replica: str, text: str, stream: str = "stdout") -> None:
         """Let a container print one line."""
@@ -188,6 +192,7 @@ class FakeEngine:
             id=f"fake-{replica}", labels=launch.labels, state=ContainerState.CREATED
         )
         environment = container_environment(launch, host=address.host, port=address.port)
+        self.shelf.use(replica, launch.image_digest)
         self._runs[replica] = _Run(container, address, environment)
         self.hint()
 
@@ -214,12 +219,6 @@ class FakeEngine:
         """Forget the event."""
         self._hints.discard(hint)
 
-    def pull(self, reference: str) -> Image:
-        """Bring an image here if a registry has it."""
-        if reference not in self._pullable and reference not in self.images:
-            raise ImageUnavailableError(f"pull {reference}: no registry has it")
-        return self.images.setdefault(reference, _image(reference))
-
     def _next_endpoint(self, _: Launch) -> Endpoint:
         return Endpoint("127.0.0.1", next(self._ports))
 
@@ -233,7 +232,7 @@ class FakeRuntime:
     def __init__(self, engine: FakeEngine, instance: str = "test") -> None:
         self.engine = engine
         self._instance = instance
-        self.images = FakeImages(engine)
+        self.images = FakeImages(engine.shelf, engine.enter)
 
     async def list(self) -> list[Container]:
         """Return this instance's containers."""
@@ -294,36 +293,3 @@ class FakeRuntime:
     def _runs(self, replica: str) -> bool:
         container = self.engine.containers().get(replica)
         return container is not None and container.state is ContainerState.RUNNING
-
-
-class FakeImages:
-    """The images of a fake engine."""
-
-    def __init__(self, engine: FakeEngine) -> None:
-        self._engine = engine
-
-    async def resolve(self, reference: str) -> Image | None:
-        """Return the image if the engine has it."""
-        await self._engine.enter("resolve")
-        return self._engine.images.get(reference)
-
-    async def pull(self, reference: str, on_progress: Callable[[PullProgress], None]) -> Image:
-        """Bring the image here, reporting half-way and the end."""
-        await self._engine.enter("pull")
-        image = self._engine.pull(reference)
-        for done in (image.size_bytes // 2, image.size_bytes):
-            progress = PullProgress(
-                status="Downloading", done_bytes=done, total_bytes=image.size_bytes
-            )
-            on_progress(progress)
-        return image
-
-    async def list(self) -> list[Image]:
-        """Return every image."""
-        await self._engine.enter("images")
-        return [*self._engine.images.values()]
-
-
-def _image(reference: str) -> Image:
-    digest = hashlib.sha256(reference.encode()).hexdigest()
-    return Image(reference=reference, digest=f"sha256:{digest}", size_bytes=64 * MIB)

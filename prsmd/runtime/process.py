@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from prsmd.domain.errors import (
+    ConflictError,
     EngineError,
     EngineUnreachableError,
     ImageUnavailableError,
     PrsmdError,
 )
+from prsmd.domain.image import Login
 from prsmd.domain.quantity import MIB
 
+from .archive import Archive
 from .base import Container, ContainerState, Image, Launch, LogLine, LogQuery, PullProgress
 from .bundles import Bundle, Bundles
 from .environment import container_environment
@@ -157,6 +160,8 @@ class ProcessRuntime:
 class BundleImages:
     """Bundles as images. Reading them has a thread of its own: they can be large."""
 
+    loads = False
+
     def __init__(self, bundles: Bundles, timeout_seconds: float) -> None:
         self._bundles = bundles
         self._disk = _Disk(60 * timeout_seconds)
@@ -166,7 +171,12 @@ class BundleImages:
         bundle = await self._disk.call("look for a bundle", lambda: self._bundles.find(reference))
         return bundle.image(reference) if bundle else None
 
-    async def pull(self, reference: str, on_progress: Callable[[PullProgress], None]) -> Image:
+    async def pull(
+        self,
+        reference: str,
+        on_progress: Callable[[PullProgress], None],
+        login: Login | None = None,  # noqa: ARG002 - there is no registry
+    ) -> Image:
         """Return the bundle; it is here or nowhere."""
         image = await self.resolve(reference)
         if image is None:
@@ -176,6 +186,35 @@ class BundleImages:
         size = image.size_bytes
         on_progress(PullProgress(status="here already", done_bytes=size, total_bytes=size))
         return image
+
+    async def load(
+        self,
+        archive: Archive,  # noqa: ARG002 - refused
+        on_progress: Callable[[PullProgress], None],  # noqa: ARG002 - refused
+    ) -> list[Image]:
+        """Refuse: bundles are folders."""
+        raise ConflictError(
+            "The embedded runtime loads no image archives: put a bundle into one of the folders"
+            " of runtime.bundle_dirs, or use a container engine."
+        )
+
+    async def remove(self, image_id: str) -> None:
+        """Refuse to remove a bundle, which someone put here; one that is gone is gone."""
+        bundles = await self._disk.call("list bundles", lambda: (*self._bundles.all(),))
+        if any(bundle.digest == image_id for bundle in bundles):
+            raise EngineError(f"bundle {image_id[:19]} is not prsmd's to remove: delete its folder")
+
+    async def remote_digest(
+        self,
+        reference: str,  # noqa: ARG002 - there is no registry
+        login: Login | None = None,  # noqa: ARG002 - as above
+    ) -> str | None:
+        """Return None: there is no registry."""
+        return None
+
+    async def free_bytes(self) -> int | None:
+        """Return None: nothing is ever brought here."""
+        return None
 
     async def list(self) -> list[Image]:
         """Return every bundle under each of its references."""
