@@ -15,6 +15,7 @@ from multidict import CIMultiDict
 
 from prsmd.api.app import OPERATIONS
 from prsmd.api.idempotency import carry_out
+from prsmd.api.openapi import describe
 from prsmd.api.operations import Operation
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import ConflictError, InvalidInputError
@@ -369,6 +370,14 @@ async def test_a_key_given_twice_is_refused(life: Life):
     with pytest.raises(InvalidInputError, match="Idempotency-Key: must be given once"):
         await carry_out(_operation(_do), life.services, request, caller())
     assert await remembered(life) == []
+
+
+def test_the_header_is_described_exactly_where_it_counts():
+    paths = describe(OPERATIONS, ())["paths"]
+    for operation in OPERATIONS:
+        described = paths[operation.path][operation.method.lower()]["parameters"]
+        headers = [each["name"] for each in described if each["in"] == "header"]
+        assert ("Idempotency-Key" in headers) == (operation.answer is not None)
 
 
 async def test_a_key_on_what_changes_nothing_is_ignored(life: Life, door: Door):
