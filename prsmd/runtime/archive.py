@@ -97,6 +97,7 @@ def verify(
             raise refused(
                 "holds no image: neither manifest.json (docker save) nor index.json (OCI)"
             )
+        reading.check_names()
     if not found:
         raise refused("holds no image")
     if len(found) > _MOST_IMAGES:

@@ -167,7 +167,7 @@ def _records(content: bytes) -> dict[str, str]:
         digits, _, _ = content.partition(b" ")
         length = int(digits)
         record, content = content[len(digits) + 1 : length], content[length:]
-        if not record.endswith(b"\n"):
+        if len(digits) + 1 + len(record) != length or not record.endswith(b"\n"):
             raise ValueError("a record does not end")
         key, equals, value = record[:-1].decode().partition("=")
         if not equals or (key == "size" and not (value.isascii() and value.isdigit())):
