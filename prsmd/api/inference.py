@@ -20,9 +20,10 @@ async def infer(services: Services, request: web.Request, caller: Caller) -> web
         parameters=body.parameters,
         request_id=request[REQUEST_ID],
         stream=wants_stream(request),
+        client=caller.principal.id,
     )
     route, result = await services.inferences.infer(
-        caller, request.match_info["model_id"], inference
+        caller, request.match_info["model_id"], inference, request.headers
     )
     if result.stream is not None:
         return await _relay(request, result.stream)

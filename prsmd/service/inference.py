@@ -1,5 +1,9 @@
 """Inference: find the route, check the permission, hand over to the gateway. No database on it."""
 
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from prsmd.core.routes import Route
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import ModelNotFoundError, ResourceUnavailableError
@@ -7,6 +11,8 @@ from prsmd.gateway.infer import Gateway, Inference, InferenceResult
 from prsmd.service.caller import Caller, require
 from prsmd.service.deployments import find_model
 from prsmd.store.db import Database
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Inferences:
@@ -17,9 +23,17 @@ class Inferences:
         self._database = database
 
     async def infer(
-        self, caller: Caller, model: str, inference: Inference
+        self,
+        caller: Caller,
+        model: str,
+        inference: Inference,
+        headers: Mapping[str, str] = _NO_HEADERS,
     ) -> tuple[Route, InferenceResult]:
-        """Return the model's answer and the route it took. See `Gateway.infer` for the errors."""
+        """Return the model's answer and the route it took. See `Gateway.infer` for the errors.
+
+        Of the request's `headers` (names in any case) only the one that a trial asks about goes on
+        to the gateway.
+        """
         route = self._gateway.find(caller.principal.organization, model)
         if route is None:
             route = self._gateway.find(caller.scope, model)
@@ -27,6 +41,7 @@ class Inferences:
             return await self._explain_missing(caller, model)
         missing = ModelNotFoundError(f"There is no model {model[:100]}.", model_id=model[:100])
         require(caller, Permission.MODELS_INFER, route.organization, missing)
+        inference = _with_trial_header(route, inference, headers)
         return route, await self._gateway.infer(route, inference)
 
     async def _explain_missing(self, caller: Caller, model: str) -> tuple[Route, InferenceResult]:
@@ -39,3 +54,13 @@ class Inferences:
             resource_type="replica",
             deployment_id=found.id,
         )
+
+
+def _with_trial_header(route: Route, inference: Inference, headers: Mapping[str, str]) -> Inference:
+    rule = route.trial.header if route.trial is not None else None
+    if rule is None:
+        return inference
+    value = headers.get(rule.name)
+    if value is None:
+        return inference
+    return dataclasses.replace(inference, headers={rule.name.lower(): value})

@@ -1,12 +1,18 @@
 """Inference: who may, what is found, and what a model that cannot answer yet says."""
 
-import pytest
+import dataclasses
 
+import pytest
+from multidict import CIMultiDict
+
+from prsmd.core.routes import RoutingTable
+from prsmd.core.trial import Trial
 from prsmd.domain.errors import (
     ModelNotFoundError,
     PermissionDeniedError,
     ResourceUnavailableError,
 )
+from prsmd.domain.rollout import HeaderRule
 from prsmd.gateway.infer import Inference
 from tests.engine.harness import Life, caller, spec
 
@@ -72,3 +78,34 @@ async def test_answering_touches_no_store(life: Life) -> None:
 async def test_an_unknown_model_is_not_found(life: Life) -> None:
     with pytest.raises(ModelNotFoundError, match="There is no model nobody"):
         await life.services.inferences.infer(caller(), "nobody", QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("headers", "on_trial"),
+    [
+        ({"x-CANARY": "yes", "Authorization": "secret"}, True),
+        ({"X-Canary": "no"}, False),
+        ({}, False),
+    ],
+)
+async def test_the_header_that_a_trial_asks_for_chooses_the_side(
+    life: Life, headers: dict[str, str], *, on_trial: bool
+) -> None:
+    await life.deploy()
+    await life.settle()
+    await life.tick()
+    gateway = life.appliance.gateway
+    route = gateway.find("default", "legal")
+    assert route is not None
+    (stable,) = route.targets
+    tried = dataclasses.replace(stable, replica_id="tried", version="2.0.0", on_trial=True)
+    trial = Trial(key="1", header=HeaderRule(name="X-Canary", value="yes"))
+    published = dataclasses.replace(route, targets=(stable, tried), trial=trial)
+    gateway.publish(RoutingTable({route.deployment_id: published}))
+
+    _, result = await life.services.inferences.infer(
+        caller(), "legal", QUESTION, CIMultiDict(headers)
+    )
+
+    assert result.replica_id == ("tried" if on_trial else stable.replica_id)
+    assert (result.model_version == "2.0.0") == on_trial
