@@ -56,6 +56,13 @@ def may_run(organization: str, brought: Sequence[Brought]) -> bool:
     return any(not one.private or one.organization == organization for one in brought)
 
 
+def familiar(name: str) -> str:
+    """Return a reference or digest as people and engines write it; without either, `latest`."""
+    short = name.removeprefix("docker.io/").removeprefix("library/")
+    tagged = ":" in short.rpartition("/")[2]
+    return short if tagged else f"{short}:latest"
+
+
 def registry_of(reference: str) -> str:
     """Return the server that a reference is pulled from."""
     first, slash, _ = reference.partition("/")

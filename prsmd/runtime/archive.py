@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from prsmd.domain.errors import InvalidInputError
+from prsmd.domain.image import familiar
 
 from . import tar_index
+from .references import is_reference
 from .tar_index import Span, TarIndex, refused
 
 _LARGEST_DOCUMENT = 4 << 20
@@ -78,9 +80,7 @@ class Archive:
         return {"manifest.json": json.dumps(manifest).encode(), **members}
 
 
-def verify(
-    path: Path, most_unpacked_bytes: int, is_reference: Callable[[str], bool], name: str | None
-) -> Archive:
+def verify(path: Path, most_unpacked_bytes: int, name: str | None = None) -> Archive:
     """Return what the archive at `path` holds. Blocks for as long as reading it takes.
 
     Its layers may take so many bytes when unpacked. `name` is given to the only image in place of
@@ -104,7 +104,7 @@ def verify(
         raise refused(f"holds more than {_MOST_IMAGES} images")
     return Archive(
         path=path,
-        images=_named(found, name, is_reference),
+        images=_named(found, name),
         unpacked_bytes=reading.unpacked_bytes,
     )
 
@@ -331,9 +331,7 @@ def _image(
     return ArchivedImage(id=id_, references=texts, config=config, layers=tuple(layers))
 
 
-def _named(
-    images: Sequence[ArchivedImage], name: str | None, is_reference: Callable[[str], bool]
-) -> tuple[ArchivedImage, ...]:
+def _named(images: Sequence[ArchivedImage], name: str | None) -> tuple[ArchivedImage, ...]:
     """Return the images under usable names: their own, or the one given to the only one."""
     if name is not None and len({image.id for image in images}) > 1:
         raise InvalidInputError.field("name", f"fits one image; the archive has {len(images)}")
@@ -345,14 +343,8 @@ def _named(
             if not is_reference(text) or "@" in text or text in given:
                 raise refused(f"names an image {text[:100]!r}, which cannot be its name")
             given.add(text)
-        named.append(dataclasses.replace(image, references=tuple(map(_familiar, texts))))
+        named.append(dataclasses.replace(image, references=tuple(map(familiar, texts))))
     return tuple(named)
-
-
-def _familiar(name: str) -> str:
-    """Return a name as people write it, with a tag."""
-    short = name.removeprefix("docker.io/").removeprefix("library/")
-    return short if ":" in short.rpartition("/")[2] else f"{short}:latest"
 
 
 def _architecture() -> str:

@@ -79,11 +79,16 @@ class Launch:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PullProgress:
-    """How far a pull is, in bytes; `total_bytes` is None until the engine knows it."""
+    """How far a pull is, in bytes; `total_bytes` is None until the engine knows it.
+
+    `trouble` is why the attempt before this one broke off.
+    """
 
     status: str
     done_bytes: int = 0
     total_bytes: int | None = None
+    attempt: int = 1
+    trouble: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from . import docker_reading as reading
 from .archive import Archive
 from .base import Image, PullProgress
 from .docker_connection import Client, Connections, unless_gone
+from .references import is_reference, split_reference
 
 _ID = re.compile(r"sha256:[0-9a-f]{64}")
 Credentials = Callable[[Client, str], Mapping[str, str | bytes]]
@@ -41,7 +42,7 @@ class DockerImages:
 
     async def resolve(self, reference: str) -> Image | None:
         """Return the image if the engine has it."""
-        if not reading.is_reference(reference):
+        if not is_reference(reference):
             return None
 
         raw = await self._engine.looking.call(
@@ -57,9 +58,9 @@ class DockerImages:
         login: Login | None = None,
     ) -> Image:
         """Pull the image, with the login or else the credentials of the user's configuration."""
-        if not reading.is_reference(reference):
+        if not is_reference(reference):
             raise ImageUnavailableError(f"not an image reference: {reference[:200]!r}")
-        repository, tag = reading.split_reference(reference)
+        repository, tag = split_reference(reference)
         what = f"pull {reference}"
         headers = await self._headers(what, repository, login)
         options = {"fromImage": repository, "tag": tag}
@@ -123,9 +124,9 @@ class DockerImages:
 
     async def remote_digest(self, reference: str, login: Login | None = None) -> str | None:
         """Let the engine ask the registry; any refusal means that it cannot be told."""
-        if not reading.is_reference(reference) or _ID.fullmatch(reference):
+        if not is_reference(reference) or _ID.fullmatch(reference):
             return None
-        repository, _ = reading.split_reference(reference)
+        repository, _ = split_reference(reference)
         sent = None if login is None else _auth(login)
         try:
             found = await self._engine.looking.call(

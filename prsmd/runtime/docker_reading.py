@@ -23,6 +23,7 @@ from prsmd.domain.replica import Endpoint
 
 from .base import Container, ContainerState, Image, Labels, LogLine, PullProgress
 from .docker_config import PORT_LABEL, container_name, read
+from .references import split_reference
 
 _STATES = {"created": ContainerState.CREATED, "configured": ContainerState.CREATED} | dict.fromkeys(
     ("running", "paused", "restarting"), ContainerState.RUNNING
@@ -30,12 +31,6 @@ _STATES = {"created": ContainerState.CREATED, "configured": ContainerState.CREAT
 _STREAMS = {1: "stdout", 2: "stderr"}
 _FRAME_HEADER = 8
 _LONGEST_LINE = 64 * 1024
-_PART = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
-_REFERENCE = re.compile(
-    rf"(?:[a-zA-Z0-9.-]+(?::[0-9]+)?/)?{_PART}(?:/{_PART})*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?|sha256:[0-9a-f]{64}"
-)
-
 _FULL = "no space left on device"
 _BROKEN_OFF = re.compile(
     r"(?i)\bEOF\b|connection re(?:set|fused)|time(?:d )?-?out|broken pipe|nothing was heard"
@@ -46,22 +41,6 @@ _BROKEN_OFF = re.compile(
 _LOGIN_WANTED = re.compile(
     r"(?i)no basic auth credentials|unauthorized|authentication required|access denied|forbidden"
 )
-
-
-def is_reference(text: str) -> bool:
-    """Tell whether `text` can name an image; anything else must not reach the engine's URLs."""
-    return len(text) <= 512 and ".." not in text and _REFERENCE.fullmatch(text) is not None
-
-
-def split_reference(reference: str) -> tuple[str, str]:
-    """Return (repository, tag or digest); without either it is `latest`."""
-    repository, at, digest = reference.partition("@")
-    head, colon, tag = repository.rpartition(":")
-    if colon and "/" not in tag:
-        repository = head
-    else:
-        tag = "latest"
-    return repository, digest if at else tag
 
 
 def image(raw: Mapping[str, Any], reference: str) -> Image:

@@ -10,7 +10,6 @@ import pytest
 
 from prsmd.domain.errors import InvalidInputError
 from prsmd.runtime import archive
-from prsmd.runtime.docker_reading import is_reference
 from tests.support import archives
 from tests.support.archives import digest, laid_out, saved, some_layer, tar
 
@@ -21,7 +20,7 @@ def verify(tmp_path, content, name=None, most=MOST):
     """Verify an archive given as files or as the bytes of a tar file."""
     path = tmp_path / "archive.tar"
     path.write_bytes(content if isinstance(content, bytes) else tar(content))
-    return archive.verify(path, most, is_reference, name)
+    return archive.verify(path, most, name)
 
 
 def refusal(tmp_path, content, **more):

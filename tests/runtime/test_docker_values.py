@@ -20,11 +20,10 @@ from prsmd.runtime.docker_reading import (
     LogFrames,
     PullMessages,
     image,
-    is_reference,
     pull_refusal,
-    split_reference,
     timestamp,
 )
+from prsmd.runtime.references import is_reference, split_reference
 from tests.runtime.harness import GPUS, launch_of
 
 SETTINGS = DockerSettings(instance="ours")

@@ -1,0 +1,62 @@
+"""Images that prsmd brought here: pulled or loaded, by whom and for which organization."""
+
+import sqlite3
+from collections.abc import Collection
+
+from prsmd.domain.image import Brought, ImageOrigin
+
+from .connection import Tx
+from .rows import change, many
+
+
+async def note(tx: Tx, brought: Brought) -> None:
+    """Keep that an image was brought; the last time counts, but what was open to all stays so."""
+    await change(
+        tx,
+        "INSERT INTO images (id, reference, digest, organization, origin, private, by, at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id, reference, organization) DO UPDATE SET "
+        "digest = excluded.digest, origin = excluded.origin, by = excluded.by, at = excluded.at, "
+        "private = min(private, excluded.private)",
+        (
+            brought.id,
+            brought.reference,
+            brought.digest,
+            brought.organization,
+            brought.origin.value,
+            int(brought.private),
+            brought.by,
+            brought.at,
+        ),
+    )
+
+
+async def of_content(tx: Tx, image_id: str) -> list[Brought]:
+    """Return what is known of one content, oldest first."""
+    rows = await many(tx, "SELECT * FROM images WHERE id = ? ORDER BY at, rowid", (image_id,))
+    return [_from_row(row) for row in rows]
+
+
+async def list_all(tx: Tx) -> list[Brought]:
+    """Return all that was brought and not forgotten, oldest first."""
+    return [_from_row(row) for row in await many(tx, "SELECT * FROM images ORDER BY at, rowid")]
+
+
+async def forget(tx: Tx, image_ids: Collection[str]) -> int:
+    """Forget contents that are gone; return how many rows that were."""
+    gone = [
+        await change(tx, "DELETE FROM images WHERE id = ?", (image_id,)) for image_id in image_ids
+    ]
+    return sum(gone)
+
+
+def _from_row(row: sqlite3.Row) -> Brought:
+    return Brought(
+        id=row["id"],
+        reference=row["reference"],
+        digest=row["digest"],
+        organization=row["organization"],
+        origin=ImageOrigin(row["origin"]),
+        private=bool(row["private"]),
+        by=row["by"],
+        at=row["at"],
+    )

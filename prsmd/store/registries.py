@@ -1,0 +1,106 @@
+"""The organizations' logins to image registries. A password is here only sealed."""
+
+import dataclasses
+import sqlite3
+
+from prsmd.domain.image import Login
+
+from .connection import Tx
+from .rows import change, many, one
+from .sealing import Sealer
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLogin:
+    """What may be shown of a login."""
+
+    organization: str
+    server: str
+    username: str
+    created_at: float
+    updated_at: float
+    updated_by: str
+
+
+async def save(tx: Tx, stored: StoredLogin, password: str, sealer: Sealer) -> bool:
+    """Store a login, or replace the one for its server. Return True if it is new."""
+    known = await get(tx, stored.organization, stored.server)
+    sealed = sealer.seal(password.encode(), _place(stored.organization, stored.server))
+    await change(
+        tx,
+        "INSERT INTO registries (organization, server, username, password, created_at, updated_at, "
+        "updated_by) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (organization, server) DO UPDATE SET "
+        "username = excluded.username, password = excluded.password, "
+        "updated_at = excluded.updated_at, updated_by = excluded.updated_by",
+        (
+            stored.organization,
+            stored.server,
+            stored.username,
+            sealed,
+            stored.created_at,
+            stored.updated_at,
+            stored.updated_by,
+        ),
+    )
+    return known is None
+
+
+async def get(tx: Tx, organization: str, server: str) -> StoredLogin | None:
+    """Return what may be shown of an organization's login, or None."""
+    row = await _row(tx, organization, server)
+    return None if row is None else _from_row(row)
+
+
+async def login(tx: Tx, organization: str, server: str, sealer: Sealer) -> Login | None:
+    """Return an organization's login with its password, or None.
+
+    Raises:
+        SealBrokenError: the password cannot be opened.
+    """
+    row = await _row(tx, organization, server)
+    if row is None:
+        return None
+    password = sealer.open(row["password"], _place(organization, server)).decode()
+    return Login(server=server, username=row["username"], password=password)
+
+
+async def list_for(tx: Tx, organization: str | None) -> list[StoredLogin]:
+    """Return an organization's logins (None: all), by organization and server."""
+    rows = await many(
+        tx,
+        "SELECT * FROM registries WHERE :organization IS NULL OR organization = :organization "
+        "ORDER BY organization, server",
+        {"organization": organization},
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def remove(tx: Tx, organization: str, server: str) -> bool:
+    """Forget a login. Return False when there is none."""
+    where = (organization, server)
+    return bool(
+        await change(tx, "DELETE FROM registries WHERE organization = ? AND server = ?", where)
+    )
+
+
+def _place(organization: str, server: str) -> str:
+    return f"registries/{organization}/{server}/password"
+
+
+async def _row(tx: Tx, organization: str, server: str) -> sqlite3.Row | None:
+    return await one(
+        tx,
+        "SELECT * FROM registries WHERE organization = ? AND server = ?",
+        (organization, server),
+    )
+
+
+def _from_row(row: sqlite3.Row) -> StoredLogin:
+    return StoredLogin(
+        organization=row["organization"],
+        server=row["server"],
+        username=row["username"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        updated_by=row["updated_by"],
+    )
