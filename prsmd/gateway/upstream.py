@@ -5,6 +5,7 @@ No redirects, cookies, proxies, decompression or headers of the client. Foreign 
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import aiohttp
 from yarl import URL
@@ -14,6 +15,7 @@ from prsmd.domain.replica import Endpoint
 from prsmd.protocols.base import ContainerAnswer, ContainerRequest, printable
 
 CHUNK_BYTES = 64 * 1024
+_CONNECTIONS_TRIED = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,24 +120,7 @@ class Upstream:
             "Accept-Encoding": "identity",
             "X-Request-ID": request_id,
         }
-        try:
-            response = await self._session.request(
-                request.method,
-                URL.build(
-                    scheme="http",
-                    host=endpoint.host,
-                    port=endpoint.port,
-                    path=request.path,
-                    encoded=True,
-                ),
-                data=request.body,
-                headers=headers,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NotSentError(f"cannot connect to {endpoint}: {_cause(error)}") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _broken(error, "the model did not answer in HTTP") from error
+        response = await self._request(self._session, endpoint, request, headers)
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             response.close()
             raise ProviderError(
@@ -143,6 +128,43 @@ class Upstream:
                 provider_status=response.status,
             )
         return UpstreamAnswer(response, self._settings.max_answer_bytes, len(request.body))
+
+    async def _request(
+        self,
+        session: aiohttp.ClientSession,
+        endpoint: Endpoint,
+        request: ContainerRequest,
+        headers: Mapping[str, str],
+    ) -> aiohttp.ClientResponse:
+        """Send, on another connection where a kept one ended just before; return the head."""
+        url = URL.build(
+            scheme="http",
+            host=endpoint.host,
+            port=endpoint.port,
+            path=request.path,
+            encoded=True,
+        )
+        for _ in range(_CONNECTIONS_TRIED):
+            try:
+                return await session.request(
+                    request.method, url, data=request.body, headers=headers, allow_redirects=False
+                )
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                raise NotSentError(f"cannot connect to {endpoint}: {_cause(error)}") from error
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                if session.closed or not _was_not_written(error):
+                    raise _broken(error, "the model did not answer in HTTP") from error
+        raise NotSentError(f"every connection to {endpoint} ended before it could be used")
+
+
+def _was_not_written(error: BaseException) -> bool:
+    """Tell whether the connection had ended before anything of the request was written.
+
+    aiohttp writes head and body at once, and refuses to do so on a closing transport in its words.
+    """
+    cause = error.__cause__
+    reset = isinstance(cause, aiohttp.ClientConnectionResetError)
+    return reset and "closing transport" in str(cause)
 
 
 def _cause(error: Exception) -> str:

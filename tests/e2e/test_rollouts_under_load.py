@@ -108,6 +108,7 @@ def test_a_replica_killed_by_hand_fails_only_what_it_was_answering(
     for began, ended in kills:
         hit = [one for one in counted.failures if one.began <= ended and one.ended >= began]
         assert len(hit) <= CONCURRENCY, hit
+    assert not any("an not write" in one.text for one in counted.failures), "it was never sent"
     outside = [
         one
         for one in counted.failures
