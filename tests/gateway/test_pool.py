@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from prsmd.core.admission import Admit, Refuse, Wait
 from prsmd.core.routes import RouteTarget
+from prsmd.core.trial import Trial
 from prsmd.domain.replica import Endpoint
 from prsmd.gateway.pool import Pool
 from prsmd.gateway.queue import Ticket
@@ -174,8 +175,36 @@ def test_the_load_is_averaged_over_time_with_the_queue_included():
     assert p.load(20.0).average == 1.5
 
 
+def on_trial(*replica_ids: str) -> tuple[RouteTarget, ...]:
+    return tuple(dataclasses.replace(each, on_trial=True) for each in at(*replica_ids))
+
+
+def test_each_side_of_a_trial_rotates_by_itself():
+    targets = (*at("s"), *on_trial("t1", "t2"))
+    p = Pool(route(*targets, trial=Trial(key="1", weight=50)), 0.0)
+    names = []
+    for _ in range(8):
+        client = Client().claim(p)
+        assert client.target is not None
+        names.append(client.target.replica_id)
+        p.release(client.target, 0.0)
+    assert names == ["s", "t1", "s", "t2"] * 2
+
+
+def test_a_copy_takes_a_slot_only_of_the_side_on_trial():
+    p = Pool(route(*at("s"), *on_trial("t"), trial=Trial(key="1"), max_concurrency=1), 0.0)
+    copied = p.claim_copy()
+    assert copied is not None
+    assert p.claim_copy() is None
+    assert repr(p) == "<Pool deploy_a: s 0/1, t 1/1 on trial; queue 0/64>"
+    assert p.empty
+    p.release_copy(copied, 1.0)
+    p.update(route(*at("s")), 2.0)
+    assert p.claim_copy() is None
+
+
 class PoolMachine(RuleBasedStateMachine):
-    """Claims, releases, lost connections, departures and published tables in any order."""
+    """Claims, releases, lost connections, departures, copies and published tables in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,6 +213,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool = pool("r0", "r1", slots=2, depth=self.depth)
         self.holding: list[tuple[Client, Target]] = []
         self.waiting: list[Client] = []
+        self.copies: list[Target] = []
 
     def tick(self) -> float:
         self.now += 1.0
@@ -238,20 +268,71 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.pool.leave(client.ticket, self.tick())
         assert not self.pool.leave(client.ticket, self.tick())
 
+    @rule()
+    def copy(self) -> None:
+        target = self.pool.claim_copy()
+        if target is not None:
+            assert target.on_trial
+            self.copies.append(target)
+
+    @precondition(lambda self: self.copies)
+    @rule()
+    def end_copy(self) -> None:
+        self.pool.release_copy(self.copies.pop(), self.tick())
+        self.settle()
+
     @rule(
-        names=st.lists(st.sampled_from(["r0", "r1", "r2"]), unique=True),
+        stable=st.lists(st.sampled_from(["r0", "r1", "r2"]), unique=True),
+        tried=st.lists(st.sampled_from(["r3", "r4"]), unique=True),
         slots=st.integers(1, 3),
+        trial=st.none()
+        | st.builds(
+            Trial,
+            key=st.sampled_from("ab"),
+            weight=st.sampled_from([0, 50, 100]),
+            shadow_percent=st.sampled_from([0, 100]),
+        ),
         hopeless=st.booleans(),
     )
-    def publish(self, names: list[str], slots: int, hopeless: bool) -> None:
-        published = route(*at(*names), max_concurrency=slots, queue_depth=self.depth)
-        self.pool.update(dataclasses.replace(published, hopeless=hopeless), self.tick())
+    def publish(
+        self,
+        stable: list[str],
+        tried: list[str],
+        slots: int,
+        trial: Trial | None,
+        hopeless: bool,
+    ) -> None:
+        published = route(
+            *at(*stable),
+            *on_trial(*tried),
+            max_concurrency=slots,
+            queue_depth=self.depth,
+            trial=trial,
+            hopeless=hopeless,
+        )
+        self.pool.update(published, self.tick())
         self.settle()
+
+    def may_have(self, client: Client, target: Target) -> bool:
+        """Tell whether a free target may be given to who waits."""
+        trial = self.pool.route.trial
+        if target.leaving or target.replica_id in client.ticket.tried:
+            return False
+        if target.on_trial == client.ticket.on_trial or trial is None:
+            return True
+        if target.on_trial and trial.compares_only:
+            return False
+        own = [each for each in self.pool if each.on_trial == client.ticket.on_trial]
+        return not any(
+            each.replica_id not in client.ticket.tried and not each.suspect
+            for each in own
+            if not each.leaving
+        )
 
     @invariant()
     def every_slot_counted_is_held_by_someone(self) -> None:
         held: dict[int, int] = {}
-        for _, target in self.holding:
+        for target in (*(target for _, target in self.holding), *self.copies):
             held[id(target)] = held.get(id(target), 0) + 1
         counted = {id(target): target.in_flight for target in self.pool if target.in_flight}
         assert counted == held
@@ -260,9 +341,9 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_for_a_slot_that_is_free(self) -> None:
-        free = [each for each in self.pool if not each.leaving and each.in_flight < each.slots]
+        free = [each for each in self.pool if each.in_flight < each.slots]
         for client in self.waiting:
-            assert all(each.replica_id in client.ticket.tried for each in free)
+            assert not any(self.may_have(client, each) for each in free)
 
     @invariant()
     def idle_exactly_when_nothing_is_held_or_waited_for(self) -> None:
@@ -279,8 +360,11 @@ class PoolMachine(RuleBasedStateMachine):
         assert not self.waiting
         for _, target in self.holding:
             self.pool.release(target, self.tick())
+        for target in self.copies:
+            self.pool.release_copy(target, self.tick())
         assert self.pool.empty
+        assert not any(target.in_flight for target in self.pool)
 
 
-PoolMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+PoolMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
 TestPoolMachine = PoolMachine.TestCase
