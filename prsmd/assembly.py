@@ -42,7 +42,10 @@ from prsmd.service.inference import Inferences
 from prsmd.service.keys import Keys
 from prsmd.service.logs import Logs
 from prsmd.service.node import Nodes
+from prsmd.service.revisions import Revisions
+from prsmd.service.rollouts import Rollouts
 from prsmd.service.status import Sources, Status
+from prsmd.service.versions import Versions
 from prsmd.store import keys, meta, replicas
 from prsmd.store.db import Database, Tx
 from prsmd.store.logs import LogArchive
@@ -279,6 +282,7 @@ def _services(
     public_url: str,
 ) -> Services:
     database, recorder = parts.database, parts.recorder
+    forecaster = Forecaster(parts.observer)
     status = Status(
         Sources(
             database=database,
@@ -296,9 +300,14 @@ def _services(
         deployments=Deployments(
             database=database,
             recorder=recorder,
-            forecaster=Forecaster(parts.observer),
+            forecaster=forecaster,
             wake=reconciler.wake,
         ),
+        revisions=Revisions(
+            database=database, recorder=recorder, forecaster=forecaster, wake=reconciler.wake
+        ),
+        rollouts=Rollouts(database, recorder, reconciler.wake),
+        versions=Versions(database),
         status=status,
         events=Events(database, recorder),
         logs=Logs(database, runtime, parts.archive),

@@ -17,7 +17,10 @@ from prsmd.service.inference import Inferences
 from prsmd.service.keys import Keys
 from prsmd.service.logs import Logs
 from prsmd.service.node import Nodes
+from prsmd.service.revisions import Revisions
+from prsmd.service.rollouts import Rollouts
 from prsmd.service.status import Status
+from prsmd.service.versions import Versions
 
 REQUEST_ID = web.RequestKey("request_id", str)
 
@@ -27,6 +30,9 @@ class Services:
     """The use cases, and the address that clients reach this API at."""
 
     deployments: Deployments
+    revisions: Revisions
+    rollouts: Rollouts
+    versions: Versions
     status: Status
     events: Events
     logs: Logs

@@ -23,6 +23,8 @@ from prsmd.engine.recorder import Recorder
 from prsmd.protocols.registry import PROTOCOLS
 from prsmd.service.caller import Caller, require, require_recorded
 from prsmd.service.forecast import Forecaster, expected_seconds
+from prsmd.service.precondition import Expected, refuse_stale
+from prsmd.service.succession import situation_of
 from prsmd.store import audit, deployments, events, replicas, revisions
 from prsmd.store.db import Database, Tx
 from prsmd.store.specs import spec_hash
@@ -69,7 +71,7 @@ class Deployments:
     async def deploy(self, caller: Caller, model_name: str, spec: Spec) -> Deployed:
         """Store a new model with its first revision. It starts as soon as this returns."""
         await require_recorded(self._database, caller, Permission.MODELS_DEPLOY, model_name)
-        _refuse_unservable(spec)
+        refuse_unservable(spec)
         self._forecaster.refuse_impossible(spec.resources)
         now = time.time()
         deployment = _new_deployment(caller, model_name, spec, now)
@@ -81,7 +83,7 @@ class Deployments:
             created_at=now,
             created_by=caller.principal.id,
         )
-        event = _event(deployment, "Deployed", f"{model_name} {spec.metadata.version} accepted")
+        event = event_of(deployment, "Deployed", f"{model_name} {spec.metadata.version} accepted")
 
         async def write(tx: Tx) -> Deployed:
             await self._refuse_taken(tx, deployment)
@@ -102,29 +104,28 @@ class Deployments:
         return done
 
     async def scale(
-        self, caller: Caller, model: str, target: int, strategy: ScalingStrategy
+        self,
+        caller: Caller,
+        model: str,
+        target: int,
+        strategy: ScalingStrategy,
+        expected: Expected = None,
     ) -> Scaled:
-        """Set the replica count; the autoscaler goes on from there within the spec's bounds."""
-        deployment = await self._mine(caller, model, Permission.MODELS_SCALE)
-        event = _event(deployment, "ScaleRequested", f"{target} replicas asked ({strategy})")
+        """Set the replica count; the autoscaler goes on from there within the spec's bounds.
+
+        PreconditionFailedError when the wanted revision is none of the `expected`.
+        """
+        deployment = await find_changeable(self._database, caller, model, Permission.MODELS_SCALE)
+        event = event_of(deployment, "ScaleRequested", f"{target} replicas asked ({strategy})")
         details = {"target_replicas": target, "strategy": strategy.value}
 
         async def write(tx: Tx) -> Scaled:
-            spec = await _scalable(tx, deployment)
-            _refuse_out_of_bounds(spec, target)
-            rows = await replicas.list_current(tx, 0)
-            active = sum(row.deployment_id == deployment.id for row in rows)
-            await deployments.set_asked(tx, deployment.id, target, strategy, time.time(), active)
+            done, asked_from = await self._scaling(tx, deployment, (target, strategy), expected)
+            await deployments.set_asked(
+                tx, deployment.id, target, strategy, time.time(), asked_from
+            )
             await events.append(tx, event)
             await audit.append(tx, caller.record("models.scale", deployment.id, "allowed", details))
-            missing = max(0, target - active)
-            done = Scaled(
-                deployment=deployment,
-                active_replicas=active,
-                target_replicas=target,
-                strategy=strategy,
-                refused=self._forecaster.replicas(spec.resources, missing, rows).refused,
-            )
             await caller.remember(tx, done)
             return done
 
@@ -133,13 +134,19 @@ class Deployments:
         self._recorder.announce(event)
         return done
 
-    async def delete(self, caller: Caller, model: str) -> Deployment:
-        """Ask for a model to be drained, stopped and forgotten. Asking twice is not an error."""
-        deployment = await self._mine(caller, model, Permission.MODELS_DELETE)
-        event = _event(deployment, "DeleteRequested", "draining and removing all replicas")
+    async def delete(self, caller: Caller, model: str, expected: Expected = None) -> Deployment:
+        """Ask for a model to be drained, stopped and forgotten. Asking twice is not an error.
+
+        PreconditionFailedError when the wanted revision is none of the `expected`.
+        """
+        deployment = await find_changeable(self._database, caller, model, Permission.MODELS_DELETE)
+        event = event_of(deployment, "DeleteRequested", "draining and removing all replicas")
         deleted = dataclasses.replace(deployment, deleting=True)
 
         async def write(tx: Tx) -> None:
+            stored = await deployments.get(tx, deployment.id)
+            if stored is not None:
+                refuse_stale(stored, expected)
             if await deployments.mark_deleting(tx, deployment.id, time.time()):
                 await events.append(tx, event)
             await audit.append(tx, caller.record("models.delete", deployment.id, "allowed"))
@@ -163,28 +170,61 @@ class Deployments:
             refused=forecast.refused,
         )
 
-    async def _mine(self, caller: Caller, model: str, permission: Permission) -> Deployment:
-        await require_recorded(self._database, caller, permission, model)
-        try:
-            async with self._database.read() as tx:
-                return await find_model(tx, caller, model, permission)
-        except ModelNotFoundError as error:  # it may be another organization's: that is a denial
-            denied = caller.record(permission.value, model[:100], "denied", {"code": error.code})
-            await self._database.write(lambda tx: audit.append(tx, denied))
-            raise
+    async def _scaling(
+        self,
+        tx: Tx,
+        deployment: Deployment,
+        asked: tuple[int, ScalingStrategy],
+        expected: Expected,
+    ) -> tuple[Scaled, int | None]:
+        """Return what a scale comes to and where gradual scaling begins (None: all at once)."""
+        target, strategy = asked
+        situation = await situation_of(tx, deployment.id, "scaled")
+        refuse_stale(situation.deployment, expected)
+        spec = situation.current.spec
+        _refuse_out_of_bounds(spec, target)
+        rows = await replicas.list_current(tx, 0)
+        active = sum(row.deployment_id == deployment.id and row.active for row in rows)
+        missing = max(0, target - active)
+        done = Scaled(
+            deployment=situation.deployment,
+            active_replicas=active,
+            target_replicas=target,
+            strategy=strategy,
+            refused=self._forecaster.replicas(spec.resources, missing, rows).refused,
+        )
+        gradual = strategy is ScalingStrategy.GRADUAL
+        return done, active + (target > active) - (target < active) if gradual else None
 
     async def _refuse_taken(self, tx: Tx, deployment: Deployment) -> None:
         for name in (deployment.model_name, deployment.model_id):
             taken = await deployments.find_model(tx, name, deployment.organization)
             if taken is not None:
-                state = "is being deleted; try again shortly" if taken.deleting else "exists"
+                what = (
+                    "is being deleted; try again shortly"
+                    if taken.deleting
+                    else f"exists. To change it, update it: PUT /v1/custom-models/{taken.model_id},"
+                    f" or prsmctl update {taken.model_name}. For another one, choose another name"
+                )
                 raise ConflictError(
-                    f"Model {taken.model_id} {state}. Delete it first, or deploy under another"
-                    f" name; updating in place (PUT /v1/custom-models/{taken.model_id}) comes with"
-                    " a later version.",
+                    f"Model {taken.model_id} {what}.",
                     model_id=taken.model_id,
                     deployment_id=taken.id,
                 )
+
+
+async def find_changeable(
+    database: Database, caller: Caller, model: str, permission: Permission
+) -> Deployment:
+    """Return the model that the caller may change so; who may not is refused and on record."""
+    await require_recorded(database, caller, permission, model[:100])
+    try:
+        async with database.read() as tx:
+            return await find_model(tx, caller, model, permission)
+    except ModelNotFoundError as error:  # it may be another organization's: that is a denial
+        denied = caller.record(permission.value, model[:100], "denied", {"code": error.code})
+        await database.write(lambda tx: audit.append(tx, denied))
+        raise
 
 
 async def find_model(tx: Tx, caller: Caller, model: str, permission: Permission) -> Deployment:
@@ -245,21 +285,8 @@ def _new_deployment(caller: Caller, model_name: str, spec: Spec, now: float) -> 
     )
 
 
-async def _scalable(tx: Tx, deployment: Deployment) -> Spec:
-    """Return the spec of a deployment that can be scaled now."""
-    stored = await deployments.get(tx, deployment.id)
-    if stored is None or stored.deleting:
-        raise ConflictError(
-            f"Model {deployment.model_id} is being deleted and cannot be scaled.",
-            model_id=deployment.model_id,
-            deployment_id=deployment.id,
-        )
-    revision = await revisions.get(tx, stored.id, stored.revision)
-    assert revision is not None  # noqa: S101 - a deployment always has its revision
-    return revision.spec
-
-
-def _refuse_unservable(spec: Spec) -> None:
+def refuse_unservable(spec: Spec) -> None:
+    """Raise InvalidInputError for a spec that no serving protocol here can serve."""
     field = "deployment_config.serving"
     protocol = PROTOCOLS.get(spec.serving.protocol)
     if protocol is None:
@@ -282,7 +309,8 @@ def _refuse_out_of_bounds(spec: Spec, target: int) -> None:
         )
 
 
-def _event(deployment: Deployment, reason: str, message: str) -> Event:
+def event_of(deployment: Deployment, reason: str, message: str) -> Event:
+    """Return an event of a deployment, as of now."""
     return Event(
         deployment_id=deployment.id,
         organization=deployment.organization,

@@ -85,7 +85,9 @@ async def test_two_organizations_may_use_the_same_name(life: Life) -> None:
 @pytest.mark.parametrize("name", ["legal", "LEGAL", "custom_legal", "default-legal"])
 async def test_a_name_that_is_taken_is_refused_with_what_to_do(life: Life, name: str) -> None:
     await life.deploy()
-    with pytest.raises(ConflictError, match=r"exists\. Delete it first.*PUT /v1/custom-models/"):
+    with pytest.raises(
+        ConflictError, match=r"exists\. To change it.*PUT /v1/custom-models/custom_.*prsmctl update"
+    ):
         await life.services.deployments.deploy(caller(), name, spec())
 
     assert len(await life.deployments()) == 1
