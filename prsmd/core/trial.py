@@ -87,10 +87,10 @@ def takes_copy(trial: Trial, turn: int) -> bool:
 def places(trial: Trial, depth: int) -> int:
     """Return how many of a queue's places may wait for the revision on trial.
 
-    Its part of the queue is its part of the traffic, so that a trial that is too slow leaves the
-    others' places alone; one place is always its own.
+    Half of them, or its part of the traffic where that is more: a trial that is too slow must not
+    fill the queue, and cost the others their places. One place is always its own.
     """
-    return max(1, depth * trial.weight // WHOLE)
+    return max(1, depth // 2, depth * trial.weight // WHOLE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

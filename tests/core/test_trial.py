@@ -94,10 +94,17 @@ def test_a_trial_without_weight_that_gets_copies_answers_nobody(
     assert trial.compares_only is compares_only
 
 
-@given(PERCENT, st.integers(0, 10_000))
-def test_the_trial_s_part_of_the_queue_is_its_part_of_the_traffic(weight: int, depth: int):
-    part = places(Trial(key="k", weight=weight), depth)
-    assert part == max(1, depth * weight // 100)
+@given(PERCENT, st.integers(2, 10_000))
+def test_a_trial_leaves_others_their_part_of_the_queue_or_half(weight: int, depth: int):
+    left = depth - places(Trial(key="k", weight=weight), depth)
+    assert left >= min(depth // 2, depth * (100 - weight) // 100)
+
+
+@pytest.mark.parametrize(
+    ("weight", "depth", "part"), [(0, 0, 1), (0, 1, 1), (10, 64, 32), (75, 64, 48), (100, 64, 64)]
+)
+def test_the_trial_s_part_of_the_queue(weight: int, depth: int, part: int):
+    assert places(Trial(key="k", weight=weight), depth) == part
 
 
 GATE = Gate(max_error_rate=0.05, max_latency_ratio=2.0, min_requests=20)

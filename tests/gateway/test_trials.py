@@ -182,11 +182,11 @@ async def test_who_finds_its_part_of_the_queue_taken_goes_to_the_stable_side(gat
     async with Gated("old") as old, Gated("new") as new:
         slots = Serving(max_concurrency=1)
         published = trying(
-            old.target, on_trial(new.target, serving=slots), header=RULE, queue_depth=8
+            old.target, on_trial(new.target, serving=slots), header=RULE, queue_depth=2
         )
         gateway.publish(table(published))
         tasks = [ask(gateway, number, CANARY) for number in range(4)]
-        await new.wait_inside(1)  # one inside, one waits: all that a weight of 0 may hold
+        await new.wait_inside(1)  # one inside, one waits: half of the queue
         await old.wait_inside(2)
         old.let_through(2)
         new.let_through(2)
