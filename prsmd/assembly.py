@@ -28,6 +28,7 @@ from prsmd.engine.observer import Feeds, NodeLimits, Observer
 from prsmd.engine.prober import Prober, ProberSettings
 from prsmd.engine.reconciler import Parts, Reconciler
 from prsmd.engine.recorder import Recorder
+from prsmd.engine.stock import Stock, StockSettings
 from prsmd.engine.usage import UsageMeter
 from prsmd.gateway.infer import Gateway, GatewaySettings
 from prsmd.runtime import registry
@@ -49,10 +50,11 @@ from prsmd.service.versions import Versions
 from prsmd.store import keys, meta, replicas
 from prsmd.store.db import Database, Tx
 from prsmd.store.logs import LogArchive
+from prsmd.store.sealing import Sealer
 
 log = logging.getLogger(__name__)
 _RUNTIME_KEY = "runtime"
-_PEPPER_BYTES = 32
+_SECRET_BYTES = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,9 @@ async def connect(
         engine.tick_seconds,
         drivers.clock,
     )
-    parts = _parts(settings, drivers, gateway, reconciler, retry_seconds)
+    sealer = Sealer(_envelope_key(settings))
+    stock = _stock(settings, drivers, sealer, retry_seconds)
+    parts = _parts(settings, drivers, gateway, reconciler, stock, retry_seconds)
     ring = KeyRing(_pepper(settings), stored_keys)
     autoscaler = _autoscaler(settings, parts, reconciler)
     services = _services(parts, reconciler, autoscaler, drivers.runtime, ring, public_url)
@@ -203,11 +207,12 @@ def _parts(
     drivers: Drivers,
     gateway: Gateway,
     reconciler: Reconciler,
+    stock: Stock,
     retry_seconds: float,
 ) -> Parts:
     database, host = drivers.database, drivers.host
     recorder = Recorder(database)
-    launcher = Launcher(drivers.runtime, database, drivers.instance)
+    launcher = Launcher(drivers.runtime, stock, database, drivers.instance)
     archive = LogArchive(settings.daemon.state_dir / "logs")
     executor = Executor(
         Workshop(
@@ -243,6 +248,19 @@ def _parts(
         launcher=launcher,
         archive=archive,
     )
+
+
+def _stock(settings: Settings, drivers: Drivers, sealer: Sealer, retry_seconds: float) -> Stock:
+    section = settings.images
+    limits = StockSettings(
+        folder=settings.daemon.state_dir,
+        keep_revisions=section.keep_revisions,
+        min_free_bytes=parse_memory(section.min_free),
+        max_archive_bytes=parse_memory(section.max_archive),
+        pull_attempts=section.pull_attempts,
+        retry_seconds=retry_seconds,
+    )
+    return Stock(drivers.runtime, drivers.database, sealer, limits, drivers.clock)
 
 
 def _observer(settings: Settings, drivers: Drivers, feeds: Feeds) -> Observer:
@@ -348,18 +366,29 @@ def _peer_rule(role: UnixRole) -> PeerRule:
 
 
 def _pepper(settings: Settings) -> bytes:
-    """Return the key of the stored key digests: from a credential, a file, or made here once."""
-    configured = settings.access.pepper_file or credential("prsmd-pepper")
-    path = configured or settings.daemon.state_dir / "pepper"
-    if configured is None and not path.exists():
-        _write_secret(path, secrets.token_bytes(_PEPPER_BYTES))
+    """Return the key of the stored key digests."""
+    return _secret(settings, "pepper", settings.access.pepper_file)
+
+
+def _envelope_key(settings: Settings) -> bytes:
+    """Return what the key that seals stored passwords is made from."""
+    return _secret(settings, "envelope-key", settings.access.envelope_key_file)
+
+
+def _secret(settings: Settings, name: str, configured: Path | None) -> bytes:
+    """Return a secret: from the configured file, a credential, or a file made here once."""
+    given = configured or credential(f"prsmd-{name}")
+    path = given or settings.daemon.state_dir / name
+    setting = f"access.{name.replace('-', '_')}_file"
+    if given is None and not path.exists():
+        _write_secret(path, secrets.token_bytes(_SECRET_BYTES))
     try:
-        pepper = path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
-        raise ConfigurationError([f"access.pepper_file: {path}: {error.strerror}"]) from None
-    if len(pepper) < _PEPPER_BYTES:
-        raise ConfigurationError([f"access.pepper_file: {path}: at least 32 bytes are needed"])
-    return pepper
+        raise ConfigurationError([f"{setting}: {path}: {error.strerror}"]) from None
+    if len(content) < _SECRET_BYTES:
+        raise ConfigurationError([f"{setting}: {path}: at least 32 bytes are needed"])
+    return content
 
 
 def _write_secret(path: Path, content: bytes) -> None:

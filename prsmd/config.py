@@ -106,6 +106,7 @@ class AccessSection(_Section):
     organization: str = Field(default="default", pattern="^[a-z0-9][a-z0-9-]{0,62}$")
     unix_roles: tuple[UnixRole, ...] = ()
     pepper_file: Path | None = None
+    envelope_key_file: Path | None = None
 
 
 class RuntimeSection(_Section):
@@ -117,6 +118,15 @@ class RuntimeSection(_Section):
     network_prefix: str = Field(default="prsmd", pattern="^[a-z0-9][a-z0-9-]{0,20}$")
     bundle_dirs: tuple[Path, ...] = (Path("/usr/share/prsmd/bundles"),)
     stop_grace_seconds: Seconds = 10.0
+
+
+class ImagesSection(_Section):
+    """Which images stay, how much room is kept free for them, how often a pull is tried."""
+
+    keep_revisions: int = Field(default=3, ge=1, le=1000)
+    min_free: Memory = "2Gi"
+    max_archive: Memory = "64Gi"
+    pull_attempts: int = Field(default=5, ge=1, le=100)
 
 
 class NodeSection(_Section):
@@ -173,6 +183,7 @@ class Settings(_Section):
     tcp: TcpSection = TcpSection()
     access: AccessSection = AccessSection()
     runtime: RuntimeSection = RuntimeSection()
+    images: ImagesSection = ImagesSection()
     node: NodeSection = NodeSection()
     engine: EngineSection = EngineSection()
     gpus: GpusSection = GpusSection()

@@ -204,7 +204,11 @@ def test_no_setting_holds_a_secret_only_where_one_is():
         for key, value in values.items()
         if any(word in key for word in ("pepper", "secret", "key", "password", "token"))
     }
-    assert names == {"tcp.key": None, "access.pepper_file": None}
+    assert names == {
+        "tcp.key": None,
+        "access.pepper_file": None,
+        "access.envelope_key_file": None,
+    }
     assert load(None, {}, ["access.pepper_file=/p"]).access.pepper_file == Path("/p")
 
 

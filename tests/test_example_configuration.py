@@ -14,6 +14,7 @@ WITHOUT_FIXED_DEFAULT = {
     "tcp.public_url",
     "access.unix_roles",
     "access.pepper_file",
+    "access.envelope_key_file",
     "node.name",
 }
 

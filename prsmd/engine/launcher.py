@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from prsmd.domain.deployment import Revision
 from prsmd.domain.errors import ImageUnavailableError, PrsmdError
 from prsmd.domain.replica import Replica
+from prsmd.engine.stock import Order, Stock
 from prsmd.runtime import base
 from prsmd.store import history, revisions
 from prsmd.store.db import Database, Tx
@@ -27,25 +28,40 @@ class _Pull:
 class Launcher:
     """Launches replicas. Replicas of one image that start together share one pull."""
 
-    def __init__(self, runtime: base.Runtime, database: Database, instance: str) -> None:
+    def __init__(
+        self, runtime: base.Runtime, stock: Stock, database: Database, instance: str
+    ) -> None:
         self._runtime = runtime
+        self._stock = stock
         self._database = database
         self._instance = instance
-        # By (reference, what is asked of the registry): one tag can mean two contents at a time.
-        self._pulls: dict[tuple[str, str], tuple[_Pull, asyncio.Task[base.Image]]] = {}
+        # One tag can mean two contents at a time, and each organization has its own logins.
+        self._pulls: dict[Order, tuple[_Pull, asyncio.Task[base.Image]]] = {}
         self._tasks: set[asyncio.Task[base.Image]] = set()
 
     def progress(self, image: str) -> base.PullProgress | None:
         """Return how far the pull of an image reference is; None when none is in progress."""
-        found = (pull for (reference, _), (pull, _) in self._pulls.items() if reference == image)
+        found = (pull for order, (pull, _) in self._pulls.items() if order.reference == image)
         return next((pull.progress for pull in found), None)
 
-    async def prepare(self, organization: str, revision: Revision) -> base.Image:  # noqa: ARG002 - decides whose registry credentials are used, once there are any
+    async def prepare(self, organization: str, revision: Revision) -> base.Image:
         """Bring the revision's image here and pin it, as a launch would; touch nothing else.
 
+        It is the one image that every replica of the revision runs, whatever its tag says now.
         EngineError, ImageUnavailableError or StorageFullError say why not.
         """
-        return await self._image(revision)
+        order = Order(
+            organization=organization,
+            reference=revision.spec.image,
+            wanted=revision.spec.image,
+            by=revision.created_by,
+        )
+        pinned = revision.image_digest
+        if pinned is None:
+            found, pinned = await self._find(order, revision)
+            if found.digest == pinned:
+                return found
+        return await self._pinned(pinned, order, revision)
 
     async def launch(self, replica: Replica, revision: Revision) -> base.Container:
         """Return the started container. EngineError or ImageUnavailableError say why not."""
@@ -71,54 +87,47 @@ class Launcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _image(self, revision: Revision) -> base.Image:
-        """Return the one image that every replica of a revision runs, whatever its tag says now."""
-        pinned, reference = revision.image_digest, revision.spec.image
-        if pinned is None:
-            here = await self._runtime.images.resolve(reference)
-            found = here or await self._pull(reference)
-            pinned = await self._pin(revision, found.digest)
-            if found.digest == pinned:
-                return found
-        return await self._pinned(pinned, revision)
+    async def _find(self, order: Order, revision: Revision) -> tuple[base.Image, str]:
+        """Return what the image's name means here, else to its registry, and what is pinned."""
+        async with self._stock.still:  # so that it cannot go before it is pinned
+            here = await self._stock.here(order.organization, order.reference)
+            if here is not None:
+                return here, await self._pin(revision, here.digest)
+        pulled = await self._pull(order)
+        return pulled, await self._pin(revision, pulled.digest)
 
-    async def _pinned(self, pinned: str, revision: Revision) -> base.Image:
+    async def _pinned(self, pinned: str, order: Order, revision: Revision) -> base.Image:
         """Return the image with the pinned content, brought here again if it is gone."""
-        deployed = await self._runtime.images.resolve(pinned)
+        deployed = await self._stock.resolve_pinned(pinned)
         if deployed is not None:
             return deployed
-        reference = revision.spec.image
         # What a registry's digest names, any engine can pull; an engine's own image id, none can.
-        wanted = pinned if "@" in pinned else reference
-        found = await self._runtime.images.resolve(wanted) or await self._pull(reference, wanted)
+        wanted = pinned if "@" in pinned else order.reference
+        found = await self._stock.here(order.organization, wanted)
+        found = found or await self._pull(dataclasses.replace(order, wanted=wanted))
         if found.digest == pinned:
             return found
         raise ImageUnavailableError(
-            f"{reference} is now {found.digest}, but revision {revision.number} was"
+            f"{order.reference} is now {found.digest}, but revision {revision.number} was"
             f" deployed as {pinned}, which is no longer here; deploy the new image as an update"
         )
 
-    async def _pull(self, reference: str, pinned: str | None = None) -> base.Image:
-        """Wait for the image's pull, started if need be; it ends when nobody waits any more.
-
-        The registry is asked for the reference, or for the digest it was `pinned` to.
-        """
-        wanted = pinned or reference
-        pull, task = self._pulls.get((reference, wanted)) or self._begin_pull(reference, wanted)
+    async def _pull(self, order: Order) -> base.Image:
+        """Wait for the image's pull, started if need be; it ends when nobody waits any more."""
+        pull, task = self._pulls.get(order) or self._begin_pull(order)
         pull.waiting += 1
         try:
             return await asyncio.shield(task)  # one waiter's cancellation is not the others'
         finally:
             pull.waiting -= 1
             if not pull.waiting:
-                self._pulls.pop((reference, wanted), None)
+                self._pulls.pop(order, None)
                 task.cancel()
 
-    def _begin_pull(self, reference: str, wanted: str) -> tuple[_Pull, asyncio.Task[base.Image]]:
+    def _begin_pull(self, order: Order) -> tuple[_Pull, asyncio.Task[base.Image]]:
         pull = _Pull(base.PullProgress(status="pulling"))
-        work = self._pull_once(reference, wanted, pull)
-        task = asyncio.create_task(work, name=f"pull:{wanted}")
-        self._pulls[reference, wanted] = pull, task
+        task = asyncio.create_task(self._pull_once(order, pull), name=f"pull:{order.wanted}")
+        self._pulls[order] = pull, task
         self._tasks.add(task)
         task.add_done_callback(self._note_end)
         return pull, task
@@ -128,13 +137,13 @@ class Launcher:
         if not task.cancelled():
             task.exception()  # every waiter may have left before it could be told
 
-    async def _pull_once(self, reference: str, wanted: str, pull: _Pull) -> base.Image:
+    async def _pull_once(self, order: Order, pull: _Pull) -> base.Image:
         def note(progress: base.PullProgress) -> None:
             pull.progress = progress
 
         began = time.monotonic()
-        image = await self._runtime.images.pull(wanted, note)
-        await self._note_duration(reference, time.monotonic() - began)
+        image = await self._stock.pull(order, note)
+        await self._note_duration(order.reference, time.monotonic() - began)
         return image
 
     async def _note_duration(self, reference: str, seconds: float) -> None:

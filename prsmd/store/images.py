@@ -1,4 +1,7 @@
-"""Images that prsmd brought here: pulled or loaded, by whom and for which organization."""
+"""Images that prsmd brought here: pulled or loaded, by whom and for which organization.
+
+A pull is recorded before it begins, with an empty id, and settled when it has ended.
+"""
 
 import sqlite3
 from collections.abc import Collection
@@ -28,6 +31,17 @@ async def note(tx: Tx, brought: Brought) -> None:
             brought.at,
         ),
     )
+
+
+async def settle(tx: Tx, pending: Brought, arrived: Brought | None) -> None:
+    """Put what came of a pull in the place of the record that was written before it."""
+    await change(
+        tx,
+        "DELETE FROM images WHERE id = '' AND reference = ? AND organization = ?",
+        (pending.reference, pending.organization),
+    )
+    if arrived is not None:
+        await note(tx, arrived)
 
 
 async def of_content(tx: Tx, image_id: str) -> list[Brought]:

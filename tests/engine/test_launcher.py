@@ -7,11 +7,16 @@ import pytest
 
 from prsmd.domain.errors import ImageUnavailableError
 from prsmd.domain.replica import ExitKind, ReplicaState
+from prsmd.engine.stock import Order
 from prsmd.store import history, revisions
 from tests.engine.harness import IMAGE, Life, World, spec
 from tests.gateway.backends import until
 
 HUGE = "models/huge:1"
+
+
+def order(reference: str = HUGE) -> Order:
+    return Order(organization="default", reference=reference, wanted=reference, by="key:admin")
 
 
 async def test_replicas_that_start_together_share_one_pull(life: Life, world: World) -> None:
@@ -27,10 +32,9 @@ async def test_a_pull_that_fails_fails_everyone_who_waited_with_its_words(
     life: Life, world: World
 ) -> None:
     world.engine.hang()
-    launches = [
-        asyncio.create_task(life.appliance.parts.launcher._pull("models/none:1")) for _ in range(3)
-    ]
-    await until(lambda: "pull" in world.engine.calls)
+    launcher = life.appliance.parts.launcher
+    launches = [asyncio.create_task(launcher._pull(order("models/none:1"))) for _ in range(3)]
+    await until(lambda: "free bytes" in world.engine.calls)
     world.engine.recover()
     await asyncio.wait(launches)
 
@@ -56,9 +60,9 @@ async def test_one_waiter_that_leaves_does_not_end_the_pull_of_the_others(
     launcher = life.appliance.parts.launcher
     world.engine.make_pullable(HUGE)
     world.engine.hang()
-    first = asyncio.create_task(launcher._pull(HUGE))
-    second = asyncio.create_task(launcher._pull(HUGE))
-    await until(lambda: "pull" in world.engine.calls)
+    first = asyncio.create_task(launcher._pull(order()))
+    second = asyncio.create_task(launcher._pull(order()))
+    await until(lambda: "free bytes" in world.engine.calls)
     first.cancel()
     await asyncio.wait([first])
     assert launcher.progress(HUGE) is not None
@@ -76,13 +80,13 @@ async def test_a_pull_that_nobody_waits_for_is_given_up_and_can_begin_anew(
     launcher = life.appliance.parts.launcher
     world.engine.make_pullable(HUGE)
     world.engine.hang()
-    only = asyncio.create_task(launcher._pull(HUGE))
-    await until(lambda: "pull" in world.engine.calls)
+    only = asyncio.create_task(launcher._pull(order()))
+    await until(lambda: "free bytes" in world.engine.calls)
     only.cancel()
     await asyncio.wait([only])
     assert launcher.progress(HUGE) is None
 
-    again = asyncio.create_task(launcher._pull(HUGE))
+    again = asyncio.create_task(launcher._pull(order()))
     world.engine.recover()
 
     assert (await again).reference == HUGE
@@ -127,7 +131,7 @@ async def test_two_launches_that_saw_different_images_agree_on_the_one_pinned_fi
     assert await launcher._pin(revision, "sha256:first") == "sha256:first"
     assert await launcher._pin(revision, "sha256:second") == "sha256:first"
     with pytest.raises(ImageUnavailableError, match="deployed as sha256:first"):
-        await launcher._image(revision)
+        await launcher.prepare("default", revision)
 
 
 async def test_how_long_pull_and_start_took_is_kept(life: Life, world: World) -> None:

@@ -1,0 +1,337 @@
+"""Owns which images are here: brings them, keeps room for them, collects what nobody needs.
+
+What is brought is recorded before it can be used, so that an image which one organization may read
+is never taken for everyone's, whenever the daemon ends. Which images go, and who may run what is
+here, is decided in `core/collect.py` and `domain/image.py`; this carries it out.
+"""
+
+import asyncio
+import dataclasses
+import functools
+import logging
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from prsmd.core.collect import Content, KeptRevision, Verdict, collect, kept_revisions
+from prsmd.domain.errors import (
+    ConflictError,
+    EngineError,
+    ImageUnavailableError,
+    NoRoomForImageError,
+    PrsmdError,
+)
+from prsmd.domain.image import Brought, ImageOrigin, Login, familiar, may_run, registry_of
+from prsmd.engine.pulling import Note, Puller
+from prsmd.runtime import archive, base
+from prsmd.store import deployments, images, registries, replicas, revisions, rollouts
+from prsmd.store.db import Database, Tx
+from prsmd.store.sealing import SealBrokenError, Sealer
+
+log = logging.getLogger(__name__)
+_UNPACKED_RATIO = 4  # weights hardly compress; what unpacks to more than so many times is a bomb
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StockSettings:
+    """How many revisions keep their images, how much room stays free, how often a pull is tried.
+
+    `retry_seconds` is half the first pause between two attempts; pauses double up to a minute.
+    `folder` tells the disk that counts where the engine's own cannot be seen.
+    """
+
+    folder: Path
+    keep_revisions: int = 3
+    min_free_bytes: int = 2 << 30
+    max_archive_bytes: int = 64 << 30
+    pull_attempts: int = 5
+    retry_seconds: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A pull for an organization: `wanted` is the reference, or the digest it is pinned to."""
+
+    organization: str
+    reference: str
+    wanted: str
+    by: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """An image that was loaded under one name, and the revisions that ran what it meant before."""
+
+    image: base.Image
+    replaced: base.Image | None
+    still_run_by: tuple[KeptRevision, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """The images that are here at one moment. `kept` are the revisions that keep theirs."""
+
+    images: Sequence[base.Image]
+    brought: Sequence[Brought]
+    kept: Sequence[KeptRevision]
+    verdicts: Sequence[Verdict]
+
+
+class Stock:
+    """The images of this appliance. While `still` is held, nothing is collected."""
+
+    def __init__(
+        self,
+        runtime: base.Runtime,
+        database: Database,
+        sealer: Sealer,
+        settings: StockSettings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._images = runtime.images
+        self._database = database
+        self._sealer = sealer
+        self._settings = settings
+        self._now = clock
+        self.still = asyncio.Lock()
+        self._puller = Puller(
+            self._images, self.make_room, settings.pull_attempts, settings.retry_seconds
+        )
+        self._under_way: set[tuple[str, str]] = set()
+
+    @property
+    def settings(self) -> StockSettings:
+        """The settings it works with."""
+        return self._settings
+
+    @property
+    def loads(self) -> bool:
+        """Whether archives can be loaded at all."""
+        return self._images.loads
+
+    async def here(self, organization: str, reference: str) -> base.Image | None:
+        """Return the image if it is here and the organization may run it unasked."""
+        image = await self._images.resolve(reference)
+        if image is None:
+            return None
+        await self._settle()
+        async with self._database.read() as tx:
+            known = await images.of_content(tx, image.id)
+            pending = await images.of_content(tx, "")
+        coming = [one for one in pending if one.reference == familiar(reference)]
+        return image if may_run(organization, [*known, *coming]) else None
+
+    async def resolve_pinned(self, digest: str) -> base.Image | None:
+        """Return the image that a revision was pinned to: its organization was let in then."""
+        return await self._images.resolve(digest)
+
+    async def remote_digest(self, organization: str, reference: str) -> str | None:
+        """Return what a deployment of this image would be pinned to, without bringing anything."""
+        image = await self.here(organization, reference)
+        if image is not None:
+            return image.digest
+        login = await self._login(organization, reference)
+        return await self._images.remote_digest(reference, login)
+
+    async def pull(self, order: Order, note: Note) -> base.Image:
+        """Bring an image here, trying again while that can help.
+
+        Raises:
+            NoRoomForImageError: the disk is too full, even after what nobody needs was removed.
+            ImageUnavailableError: the registry has no such image, refuses it, or breaks off.
+        """
+        login = await self._login(order.organization, order.reference)
+        name = familiar(order.wanted)
+        pending = Brought(
+            id="",
+            reference=name,
+            digest="",
+            organization=order.organization,
+            origin=ImageOrigin.PULLED,
+            private=login is not None,
+            by=order.by,
+            at=self._now(),
+        )
+        await self._database.write(lambda tx: images.note(tx, pending))
+        self._under_way.add((order.organization, name))
+        try:
+            image = await self._puller.pull(order.wanted, login, note)
+        except PrsmdError:
+            await self._database.write(lambda tx: images.settle(tx, pending, None))
+            raise
+        else:
+            await self._arrived(pending, image)
+            return image
+        finally:  # one that was cancelled may be here all the same: it is settled when looked for
+            self._under_way.discard((order.organization, name))
+
+    async def load(
+        self,
+        path: Path,
+        name: str | None,
+        by: Brought,
+        also: Callable[[Tx, Sequence[Loaded]], Awaitable[None]],
+    ) -> list[Loaded]:
+        """Load the archive at `path`; `name` is given to its only image.
+
+        `by` says who does it, in its organization and principal; `also` is written with the record.
+
+        Raises:
+            InvalidInputError: the archive is not as it should be; the engine saw nothing of it.
+            NoRoomForImageError: its images do not fit on the disk.
+            ConflictError, EngineError: the engine takes no archives, or did not take this one.
+        """
+        if not self._images.loads:
+            raise ConflictError("This runtime loads no archives: it runs bundles, not images.")
+        most = _UNPACKED_RATIO * self._settings.max_archive_bytes
+        verified = await asyncio.to_thread(archive.verify, path, most, name)
+        await self.make_room("load the archive", verified.unpacked_bytes)
+        names = [name for image in verified.images for name in image.references]
+        before = {name: await self._images.resolve(name) for name in names}
+        kept = (await self.survey()).kept
+        found = await self._images.load(verified, lambda _: None)
+        loaded = [_loaded(image, before.get(image.reference), kept) for image in found]
+
+        async def write(tx: Tx) -> None:
+            for image in found:
+                reference = familiar(image.reference) if image.reference in before else image.id
+                await images.note(
+                    tx,
+                    dataclasses.replace(by, id=image.id, reference=reference, digest=image.digest),
+                )
+            await also(tx, loaded)
+
+        await self._database.write(write)
+        return loaded
+
+    async def survey(
+        self, keep_revisions: int | None = None, *, pulled_only: bool = False
+    ) -> Survey:
+        """Look at every image and decide which may go."""
+        keep = self._settings.keep_revisions if keep_revisions is None else keep_revisions
+        await self._settle()
+        found = await self._images.list()
+        async with self._database.read() as tx:
+            brought = await images.list_all(tx)
+            kept = await _kept(tx, keep)
+        verdicts = collect(_contents(found), brought, kept, pulled_only=pulled_only)
+        return Survey(images=found, brought=brought, kept=kept, verdicts=verdicts)
+
+    async def collect(self, keep_revisions: int, *, pulled_only: bool = False) -> list[Verdict]:
+        """Remove what may go; return every verdict, with what the engine refused as reason."""
+        async with self.still:
+            survey = await self.survey(keep_revisions, pulled_only=pulled_only)
+            verdicts = [await self._remove(verdict) for verdict in survey.verdicts]
+            here = {verdict.content.id for verdict in verdicts if not verdict.goes}
+            gone = {one.id for one in survey.brought if one.id} - here
+            await self._database.write(lambda tx: images.forget(tx, gone))
+        return verdicts
+
+    async def make_room(self, what: str, bytes_: int = 0) -> None:
+        """Return if so many bytes fit and enough stays free, after collecting what nobody needs.
+
+        Raises:
+            NoRoomForImageError: they do not fit; says how much is free and needed.
+        """
+        needed = bytes_ + self._settings.min_free_bytes
+        if await self.free_bytes() >= needed:
+            return
+        for verdict in await self.collect(self._settings.keep_revisions, pulled_only=True):
+            if verdict.goes:
+                log.info("removed image %s: the disk is short", verdict.content.id[:19])
+        free = await self.free_bytes()
+        if free < needed:
+            raise NoRoomForImageError(
+                f"{what}: {_size(free)} are free where images are kept and {_size(needed)} are"
+                " needed; nothing was fetched. Make room: `prsmctl image prune --dry-run` shows"
+                " what can go.",
+                free_bytes=free,
+                needed_bytes=needed,
+            )
+
+    async def free_bytes(self) -> int:
+        """Return the bytes left for images: of the engine's disk, else of the state folder's."""
+        free = await self._images.free_bytes()
+        return shutil.disk_usage(self._settings.folder).free if free is None else free
+
+    async def _login(self, organization: str, reference: str) -> Login | None:
+        server = registry_of(reference)
+        try:
+            async with self._database.read() as tx:
+                return await registries.login(tx, organization, server, self._sealer)
+        except SealBrokenError as error:
+            raise ImageUnavailableError(f"pull {reference}: {error.message}") from error
+
+    async def _arrived(self, pending: Brought, image: base.Image) -> None:
+        arrived = dataclasses.replace(pending, id=image.id, digest=image.digest, at=self._now())
+        await self._database.write(lambda tx: images.settle(tx, pending, arrived))
+
+    async def _settle(self) -> None:
+        """Finish the records of pulls that ended unseen: the daemon, or who waited, had gone."""
+        async with self._database.read() as tx:
+            left = await images.of_content(tx, "")
+        for pending in left:
+            if (pending.organization, pending.reference) in self._under_way:
+                continue
+            image = await self._images.resolve(pending.reference)
+            if image is None:
+                drop = functools.partial(images.settle, pending=pending, arrived=None)
+                await self._database.write(drop)
+            else:
+                await self._arrived(pending, image)
+
+    async def _remove(self, verdict: Verdict) -> Verdict:
+        if not verdict.goes:
+            return verdict
+        try:
+            await self._images.remove(verdict.content.id)
+        except EngineError as error:
+            return dataclasses.replace(verdict, kept_for=error.message)
+        return verdict
+
+
+def _loaded(image: base.Image, before: base.Image | None, kept: Sequence[KeptRevision]) -> Loaded:
+    """Return what a load did to one name."""
+    if before is None or before.id == image.id:
+        return Loaded(image=image, replaced=None, still_run_by=())
+    former = {before.id, before.digest}
+    users = tuple(revision for revision in kept if former & revision.names)
+    return Loaded(image=image, replaced=before, still_run_by=users)
+
+
+def _contents(found: Sequence[base.Image]) -> list[Content]:
+    """Return the images as contents, each once with all its names."""
+    by_id: dict[str, list[base.Image]] = {}
+    for image in found:
+        by_id.setdefault(image.id, []).append(image)
+    return [
+        Content(
+            id=id_,
+            names=frozenset({id_, *(name for i in same for name in (i.reference, i.digest))}),
+            size_bytes=max(image.size_bytes for image in same),
+            in_use=any(image.in_use for image in same),
+        )
+        for id_, same in by_id.items()
+    ]
+
+
+async def _kept(tx: Tx, keep: int) -> list[KeptRevision]:
+    running: dict[str, set[int]] = {}
+    for replica in await replicas.list_current(tx, 0):
+        if replica.active:
+            running.setdefault(replica.deployment_id, set()).add(replica.revision)
+    kept: list[KeptRevision] = []
+    for deployment in await deployments.list_all(tx):
+        kept += kept_revisions(
+            deployment,
+            await revisions.list_for(tx, deployment.id),
+            await rollouts.latest(tx, deployment.id),
+            running.get(deployment.id, set()),
+            keep,
+        )
+    return kept
+
+
+def _size(bytes_: int) -> str:
+    return f"{bytes_ / (1 << 30):.1f} GiB" if bytes_ >= 1 << 30 else f"{bytes_ / 1e6:.0f} MB"
