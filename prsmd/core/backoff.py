@@ -1,7 +1,7 @@
 """Decides how long a slot stays empty after its replicas failed. Knows only ended replicas."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from prsmd.domain.replica import Replica, ReplicaState
 
@@ -51,9 +51,9 @@ def failures(ended: Sequence[Replica]) -> tuple[Replica, ...]:
     return tuple(reversed(row))
 
 
-def ended_in(replicas: Iterable[Replica], revision: int, slot: int) -> list[Replica]:
-    """Return the ended replicas of one slot of a revision, in the order given."""
-    return [r for r in replicas if not r.active and r.revision == revision and r.slot == slot]
+def ended_in(replicas: Iterable[Replica], revisions: Container[int], slot: int) -> list[Replica]:
+    """Return the ended replicas of one slot of these revisions, in the order given."""
+    return [r for r in replicas if not r.active and r.revision in revisions and r.slot == slot]
 
 
 def _proven(replica: Replica) -> bool:

@@ -1,12 +1,15 @@
 """Decides which empty slots of a deployment are filled now, and why the others have to wait."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 
 from prsmd.core.backoff import ended_in, failures, waits_until
 from prsmd.core.capacity import reserve
 from prsmd.core.exits import cause_words
 from prsmd.core.place import place
 from prsmd.core.plan import Capacity, DesiredDeployment, Hold, Launch, Unplaceable
+from prsmd.core.room import Vacancy, Yield, make_room
+from prsmd.core.shares import Room
 from prsmd.core.slots import Layout
 from prsmd.core.supervise import Moment
 from prsmd.domain.deployment import ScalingStrategy
@@ -15,97 +18,222 @@ from prsmd.domain.replica import Placement, Replica, ReplicaState
 
 _COMING = frozenset({ReplicaState.PENDING, ReplicaState.STARTING})
 
+Decision = Launch | Hold | Yield
+
 
 def fill(
     item: DesiredDeployment, layout: Layout, capacity: Capacity, moment: Moment
-) -> tuple[list[Launch | Hold], Capacity]:
-    """Return a launch or a hold for each empty slot, and the capacity that remains."""
-    decisions: list[Launch | Hold] = []
-    for slot in layout.empty:
-        launched = [one for one in decisions if isinstance(one, Launch)]
-        hold = (
-            _engine_silent(item, slot, moment)
-            or _backing_off(item, slot, moment)
-            or _one_at_a_time(item, slot, layout, launched, moment)
-        )
-        decision = hold or _placed(item, slot, capacity, moment)
-        if isinstance(decision, Launch):
-            capacity = reserve(capacity, [decision.replica])
-        decisions.append(decision)
-    return decisions, capacity
+) -> tuple[list[Decision], Capacity]:
+    """Return a launch, a hold or who gives way for each empty slot, and the capacity that remains.
+
+    Where somebody gives way the slot is held as well, with the reason.
+    """
+    filling = _Filling(item, layout, capacity, moment)
+    for vacancy in _vacancies(item, layout):
+        filling.decide(vacancy)
+    for slot in layout.withheld:
+        vacancy = Vacancy(revision=item.revision, slot=slot)
+        filling.decisions.append(_withheld(item, layout, vacancy, moment))
+    return filling.decisions, filling.capacity
 
 
-def _engine_silent(item: DesiredDeployment, slot: int, moment: Moment) -> Hold | None:
-    if moment.sight.containers is not None:
+def _vacancies(item: DesiredDeployment, layout: Layout) -> list[Vacancy]:
+    """Return the slots to be filled now: the current revision's, then the stable one's."""
+    found = [Vacancy(revision=item.revision, slot=slot) for slot in layout.empty]
+    if item.stable is not None:
+        found += [Vacancy(revision=item.stable, slot=slot) for slot in layout.refilled]
+    return found
+
+
+class _Filling:
+    """One deployment's slots being filled: what was decided and what is left to place on."""
+
+    def __init__(
+        self, item: DesiredDeployment, layout: Layout, capacity: Capacity, moment: Moment
+    ) -> None:
+        self.item = item
+        self.layout = layout
+        self.capacity = capacity
+        self.moment = moment
+        self.decisions: list[Decision] = []
+
+    @property
+    def launched(self) -> list[Launch]:
+        """What was decided to be launched so far."""
+        return [one for one in self.decisions if isinstance(one, Launch)]
+
+    def decide(self, vacancy: Vacancy) -> None:
+        """Decide about one slot."""
+        hold = next((hold for check in _CHECKS if (hold := check(self, vacancy))), None)
+        if hold is not None:
+            self.decisions.append(hold)
+        elif self._full() and self.layout.share.room is Room.FIRST:
+            self._swap(vacancy, Unplaceable(summary="one has to give way first", reasons=()))
+        elif self._full():
+            self.decisions.append(_hold(self.item, vacancy, "surge", _surge_words(self)))
+        else:
+            self._place(vacancy)
+
+    def _full(self) -> bool:
+        """Tell whether as many replicas exist as may at once."""
+        limit = self.layout.share.limit
+        there = len(self.layout.kept) + len(self.layout.older) + len(self.launched)
+        return limit is not None and there >= limit
+
+    def _place(self, vacancy: Vacancy) -> None:
+        verdict = place(vacancy.revision.spec.resources, self.capacity)
+        if isinstance(verdict, Unplaceable):
+            self._swap(vacancy, verdict)
+            return
+        launch = _launch(self.item, vacancy, verdict, self.moment.now)
+        self.capacity = reserve(self.capacity, [launch.replica])
+        self.decisions.append(launch)
+
+    def _swap(self, vacancy: Vacancy, verdict: Unplaceable) -> None:
+        """Let an earlier replica give way, once at a time; else say why the slot stays empty."""
+        item = self.item
+        given = next((one for one in self.decisions if isinstance(one, Yield)), None)
+        if given is not None:
+            self.decisions.append(_hold(item, vacancy, "swap", _turn_words(given)))
+            return
+        made = make_room(item, self.layout, vacancy, self.capacity, self.moment.sight)
+        if isinstance(made, Yield):
+            self.decisions += [made, _hold(item, vacancy, "swap", _gives_way_words(made))]
+        elif made is not None:
+            self.decisions.append(made)
+        else:
+            self.decisions.append(
+                _hold(item, vacancy, "unplaceable", verdict.summary, details=verdict.reasons)
+            )
+
+
+def _engine_silent(filling: _Filling, vacancy: Vacancy) -> Hold | None:
+    if filling.moment.sight.containers is not None:
         return None
     reason = "the container engine does not answer; nothing is launched until it does"
-    return Hold(deployment_id=item.deployment.id, slot=slot, kind="engine", reason=reason)
+    return _hold(filling.item, vacancy, "engine", reason)
 
 
-def _backing_off(item: DesiredDeployment, slot: int, moment: Moment) -> Hold | None:
-    ended = ended_in(item.replicas, item.revision.number, slot)
-    until = waits_until(ended, moment.now)
+def _backing_off(filling: _Filling, vacancy: Vacancy) -> Hold | None:
+    ended = _ended(filling.item, vacancy)
+    until = waits_until(ended, filling.moment.now)
     if until is None:
         return None
     row = failures(ended)
     times = "failed" if len(row) == 1 else f"failed {len(row)} times in a row"
+    reason = f"{times}, last: {cause_words(row[-1])}; it is tried again after a pause"
+    return _hold(filling.item, vacancy, "backoff", reason, until=until)
+
+
+def _one_at_a_time(filling: _Filling, vacancy: Vacancy) -> Hold | None:
+    """Hold under the gradual strategy, which does not apply while nothing serves at all."""
+    item, layout = filling.item, filling.layout
+    gradual = item.deployment.scaling_strategy is ScalingStrategy.GRADUAL
+    if not gradual or (item.rollout is not None and item.rollout.active):
+        return None
+    serving = any(filling.moment.sight.ready(r) for r in (*layout.kept, *layout.older))
+    coming = [r.id for r in layout.kept if r.state in _COMING]
+    coming += [launch.replica.id for launch in filling.launched]
+    if not serving or not coming:
+        return None
+    reason = f"scaling is gradual: replica {coming[0]} has to be ready first"
+    return _hold(item, vacancy, "gradual", reason)
+
+
+def _alone(filling: _Filling, vacancy: Vacancy) -> Hold | None:
+    """Hold while anything of an earlier revision is there, where that was asked for."""
+    current = filling.item.current_numbers
+    there = [r for r in filling.item.replicas if r.active and r.revision not in current]
+    if not filling.layout.share.alone or not there:
+        return None
+    reason = f"recreate: {len(there)} earlier replicas have to end first"
+    return _hold(filling.item, vacancy, "swap", reason)
+
+
+_CHECKS: Sequence[Callable[[_Filling, Vacancy], Hold | None]] = (
+    _engine_silent,
+    _backing_off,
+    _one_at_a_time,
+    _alone,
+)
+
+
+def _hold(
+    item: DesiredDeployment,
+    vacancy: Vacancy,
+    kind: str,
+    reason: str,
+    *,
+    details: tuple[str, ...] = (),
+    until: float | None = None,
+) -> Hold:
     return Hold(
         deployment_id=item.deployment.id,
-        slot=slot,
-        kind="backoff",
-        reason=f"{times}, last: {cause_words(row[-1])}; it is tried again after a pause",
+        revision=vacancy.revision.number,
+        slot=vacancy.slot,
+        kind=kind,
+        reason=reason,
+        details=details,
         until=until,
     )
 
 
-def _one_at_a_time(
-    item: DesiredDeployment, slot: int, layout: Layout, launched: list[Launch], moment: Moment
-) -> Hold | None:
-    """Hold under the gradual strategy, which does not apply while nothing serves at all."""
-    if item.deployment.scaling_strategy is not ScalingStrategy.GRADUAL:
-        return None
-    serving = any(moment.sight.ready(r) for r in (*layout.kept, *layout.older))
-    coming = [r.id for r in layout.kept if r.state in _COMING]
-    coming += [launch.replica.id for launch in launched]
-    if not serving or not coming:
-        return None
-    reason = f"scaling is gradual: replica {coming[0]} has to be ready first"
-    return Hold(deployment_id=item.deployment.id, slot=slot, kind="gradual", reason=reason)
+def _surge_words(filling: _Filling) -> str:
+    return f"at most {filling.layout.share.limit} replicas exist at once during this rollout"
 
 
-def _placed(
-    item: DesiredDeployment, slot: int, capacity: Capacity, moment: Moment
-) -> Launch | Hold:
-    placement = place(item.revision.spec.resources, capacity)
-    if isinstance(placement, Unplaceable):
-        return Hold(
-            deployment_id=item.deployment.id,
-            slot=slot,
-            kind="unplaceable",
-            reason=placement.summary,
-            details=placement.reasons,
-        )
-    ended = ended_in(item.replicas, item.revision.number, slot)
+def _turn_words(given: Yield) -> str:
+    return f"its turn comes after {', '.join(replica.id for replica in given.replicas)} gave way"
+
+
+def _gives_way_words(made: Yield) -> str:
+    names = ", ".join(replica.id for replica in made.replicas)
+    return f"waits for the room of {names}, which is drained for it"
+
+
+def _withheld(item: DesiredDeployment, layout: Layout, vacancy: Vacancy, moment: Moment) -> Hold:
+    demand = moment.sight.observed.demand.get(item.deployment.id)
+    work = "nothing is known" if demand is None else f"{demand:.2f} replicas' worth of work"
+    goal = item.revision.spec.scaling.target_utilization
+    reason = (
+        f"scaling is gradual: the step after {layout.target} of {layout.asked} is taken when all"
+        f" of them are ready and used beyond {goal:.0%}"
+    )
+    return _hold(item, vacancy, "gradual", reason, details=(f"lately: {work}",))
+
+
+def _ended(item: DesiredDeployment, vacancy: Vacancy) -> list[Replica]:
+    numbers = item.current_numbers
+    if vacancy.revision.number not in numbers:
+        numbers = item.stable_numbers
+    return ended_in(item.replicas, numbers, vacancy.slot)
+
+
+def _launch(item: DesiredDeployment, vacancy: Vacancy, placement: Placement, now: float) -> Launch:
+    ended = _ended(item, vacancy)
     reason = f"replaces {ended[-1].id}" if ended else "needs a replica"
-    return Launch(replica=_replica(item, slot, placement, moment.now), reason=reason)
+    return Launch(replica=_replica(item, vacancy, placement, now), reason=reason)
 
 
-def _replica(item: DesiredDeployment, slot: int, placement: Placement, now: float) -> Replica:
-    deployment, number = item.deployment, item.revision.number
+def _replica(
+    item: DesiredDeployment, vacancy: Vacancy, placement: Placement, now: float
+) -> Replica:
+    deployment, number = item.deployment, vacancy.revision.number
     return Replica(
-        id=replica_id_for(deployment.id, number, slot, _suffix(item, slot, now)),
+        id=replica_id_for(deployment.id, number, vacancy.slot, _suffix(item, vacancy, now)),
         deployment_id=deployment.id,
         organization=deployment.organization,
         revision=number,
-        slot=slot,
+        slot=vacancy.slot,
         state=ReplicaState.PENDING,
         placement=placement,
         created_at=now,
     )
 
 
-def _suffix(item: DesiredDeployment, slot: int, now: float) -> str:
+def _suffix(item: DesiredDeployment, vacancy: Vacancy, now: float) -> str:
     """Return what tells this replica from those before it: the same for the same decision."""
-    known = sum(r.revision == item.revision.number and r.slot == slot for r in item.replicas)
-    text = f"{item.deployment.id}/{item.revision.number}/{slot}/{now!r}/{known}"
+    number, slot = vacancy.revision.number, vacancy.slot
+    known = sum(r.revision == number and r.slot == slot for r in item.replicas)
+    text = f"{item.deployment.id}/{number}/{slot}/{now!r}/{known}"
     return hashlib.blake2s(text.encode(), digest_size=4).hexdigest()

@@ -80,7 +80,7 @@ def is_left_alone(resources: Resources, room: GpuRoom) -> str | None:
     """Refuse to sell a GPU as whole while someone else works on it."""
     if resources.shares_gpu or room.strangers_bytes <= STRANGERS_TOLERANCE_BYTES:
         return None
-    return f"{gib(room.strangers_bytes)} in use by processes that are not prsmd's"
+    return _strangers_words(room)
 
 
 def has_gpu_memory(resources: Resources, room: GpuRoom) -> str | None:
@@ -91,7 +91,7 @@ def has_gpu_memory(resources: Resources, room: GpuRoom) -> str | None:
     reason = _too_little(room.free_bytes, room.gpu.memory_total_bytes, asked)
     if not room.strangers_bytes:
         return reason
-    return f"{reason} ({gib(room.strangers_bytes)} in use by processes that are not prsmd's)"
+    return f"{reason} ({_strangers_words(room)})"
 
 
 NODE_FILTERS: Mapping[str, NodeFilter] = {
@@ -118,6 +118,11 @@ def gpu_refusal(resources: Resources, room: GpuRoom) -> str | None:
     """Return the first reason against this GPU, or None."""
     verdicts = (check(resources, room) for check in GPU_FILTERS)
     return next((reason for reason in verdicts if reason is not None), None)
+
+
+def _strangers_words(room: GpuRoom) -> str:
+    names = f": {', '.join(room.stranger_names)}" if room.stranger_names else ""
+    return f"{gib(room.strangers_bytes)} in use by processes that are not prsmd's{names}"
 
 
 def _too_little(free: int, total: int, asked: int, of_what: str = "") -> str:

@@ -72,7 +72,7 @@ def coming_words(replica: Replica, sight: Sight) -> str:
 
 def failing_row(item: DesiredDeployment, slot: int) -> tuple[Replica, ...]:
     """Return the failures in a row of a slot of the current revision, oldest first."""
-    return failures(ended_in(item.replicas, item.revision.number, slot))
+    return failures(ended_in(item.replicas, item.current_numbers, slot))
 
 
 def needs_operator(row: Sequence[Replica]) -> bool:

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from prsmd.core.trial import TrialReading
-from prsmd.domain.deployment import Deployment, Revision
+from prsmd.domain.deployment import Deployment, Revision, same_container
 from prsmd.domain.node import Gpu, Node
 from prsmd.domain.replica import Endpoint, ExitCause, Placement, Replica
 from prsmd.domain.rollout import Rollout
@@ -28,6 +28,33 @@ class DesiredDeployment:
     replicas: tuple[Replica, ...]
     others: tuple[Revision, ...] = ()
     rollout: Rollout | None = None
+
+    @property
+    def current_numbers(self) -> frozenset[int]:
+        """The revisions whose replicas count as current ones: they run the same container."""
+        same = (one.number for one in self.others if same_container(one, self.revision))
+        return frozenset({self.revision.number, *same})
+
+    @property
+    def stable(self) -> Revision | None:
+        """The revision that a rollout under way goes back to; None without one."""
+        if self.rollout is None or not self.rollout.active:
+            return None
+        number = self.rollout.from_revision
+        return next((one for one in self.others if one.number == number), None)
+
+    @property
+    def stable_numbers(self) -> frozenset[int]:
+        """The revisions whose replicas count as stable ones; none without a rollout under way."""
+        stable = self.stable
+        if stable is None:
+            return frozenset()
+        return frozenset(one.number for one in self.others if same_container(one, stable))
+
+    def revision_of(self, replica: Replica) -> Revision:
+        """Return what a replica was made from; the current revision if its own is not known."""
+        found = (one for one in self.others if one.number == replica.revision)
+        return next(found, self.revision)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +208,15 @@ class NoteGood:
     revision: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleStep:
+    """Let gradual scaling go one step further: to `replicas`."""
+
+    deployment_id: str
+    replicas: int
+    reason: str
+
+
 Action = (
     Launch
     | Resume
@@ -194,6 +230,7 @@ Action = (
     | Prepare
     | Advance
     | NoteGood
+    | ScaleStep
 )
 
 
@@ -204,7 +241,7 @@ def preparing(rollout: Rollout) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """A slot that should be filled but is not, and why, in words that reach the user unchanged.
+    """A slot of a revision that should be filled but is not, and why, in words for the user.
 
     `kind` is `unplaceable`, `backoff`, `gradual`, `engine`, `surge` (as many as may are coming) or
     `swap` (it waits for room that is being made); `until` is when time alone ends it.
@@ -216,6 +253,7 @@ class Hold:
     reason: str
     details: tuple[str, ...] = ()
     until: float | None = None
+    revision: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

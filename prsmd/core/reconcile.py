@@ -5,10 +5,11 @@ world that is as it should be is empty. Expects the rows in `desired` to be no o
 containers in `observed`; then a container without an active row is truly an orphan.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from prsmd.core.capacity import capacity_of
-from prsmd.core.fill import fill
+from prsmd.core.fill import Decision, fill
 from prsmd.core.plan import (
     Action,
     Adopt,
@@ -18,14 +19,18 @@ from prsmd.core.plan import (
     FinishDelete,
     Hold,
     Launch,
+    NoteGood,
     Observed,
     Plan,
     RemoveOrphan,
     Stop,
 )
 from prsmd.core.policy import Policy
+from prsmd.core.rollout import Course, course
+from prsmd.core.room import Yield
 from prsmd.core.sight import Sight
 from prsmd.core.slots import Layout, lay_out
+from prsmd.core.steps import next_step
 from prsmd.core.supervise import Care, Moment, look_after
 from prsmd.domain.replica import Replica, ReplicaState
 
@@ -38,32 +43,66 @@ def reconcile(
     """Return what to do now and what is held back, each with its reason.
 
     Every replica gets at most one action. Replicas that are ill or done are ended, those on their
-    way are helped on, those too many are drained; empty slots are filled, the oldest deployment's
-    first, with what no replica has reserved; containers that belong to no active replica go.
-    `now` is seconds since the epoch.
+    way are helped on, those too many are drained; empty slots are filled with what no replica has
+    reserved, first those of deployments that are being rolled out (what one gave up for its new
+    revision is for nobody else), then the oldest deployment's; rollouts go a step further;
+    containers that belong to no active replica go. `now` is seconds since the epoch.
     """
+    observed = dataclasses.replace(observed, at=now)
     moment = Moment(sight=Sight.of(observed), now=now, policy=policy)
     capacity = capacity_of(observed, (r for item in desired for r in item.replicas))
     actions: list[Action] = []
     holds: list[Hold] = []
-    for item in sorted(desired, key=lambda each: (each.deployment.created_at, each.deployment.id)):
+    moments: list[float] = []
+    for item in sorted(desired, key=_turn):
         layout = lay_out(item, moment.sight)
-        actions += _upkeep(item, layout, moment)
         decisions, capacity = fill(item, layout, capacity, moment)
+        actions += _upkeep(item, layout, _yielded(decisions), moment)
         actions += [one for one in decisions if isinstance(one, Launch)]
         holds += [one for one in decisions if isinstance(one, Hold)]
+        onward = course(item, layout, moment.sight)
+        actions += _onward(item, layout, onward, moment.sight)
+        moments += [onward.until] if onward.until is not None else []
     actions += _orphans(desired, observed)
     actions += _forgotten(desired)
-    return Plan(actions=tuple(actions), holds=tuple(holds))
+    return Plan(actions=tuple(actions), holds=tuple(holds), until=min(moments, default=None))
 
 
-def _upkeep(item: DesiredDeployment, layout: Layout, moment: Moment) -> list[Action]:
+def _turn(item: DesiredDeployment) -> tuple[bool, float, str]:
+    rolling = item.rollout is not None and item.rollout.active
+    return not rolling, item.deployment.created_at, item.deployment.id
+
+
+def _yielded(decisions: Sequence[Decision]) -> dict[str, str]:
+    """Return the replicas that give way, with the reason."""
+    given = (one for one in decisions if isinstance(one, Yield))
+    return {replica.id: one.reason for one in given for replica in one.replicas}
+
+
+def _onward(item: DesiredDeployment, layout: Layout, onward: Course, sight: Sight) -> list[Action]:
+    """Return what moves the deployment itself on: its rollout, gradual scaling, what is good."""
+    if onward.action is not None:
+        return [onward.action]
+    step = next_step(item, layout, sight)
+    if step is not None:
+        return [step]
+    deployment, rollout = item.deployment, item.rollout
+    known = deployment.stable_revision == deployment.revision
+    under_way = (rollout is not None and rollout.active) or deployment.deleting
+    if known or under_way or not layout.settled or sight.containers is None:
+        return []
+    return [NoteGood(deployment_id=deployment.id, revision=deployment.revision)]
+
+
+def _upkeep(
+    item: DesiredDeployment, layout: Layout, yielded: Mapping[str, str], moment: Moment
+) -> list[Action]:
     """Return at most one action for each active replica of a deployment."""
-    surplus = {replica.id: reason for replica, reason in layout.surplus}
-    timeout = item.revision.spec.serving.startup_timeout_seconds
+    surplus = {**{replica.id: reason for replica, reason in layout.surplus}, **yielded}
     actions: list[Action] = []
     for replica in item.replicas:
         if replica.active:
+            timeout = item.revision_of(replica).spec.serving.startup_timeout_seconds
             care = look_after(replica, timeout, moment)
             action = _drain_instead(replica, care, surplus, moment.sight) or care
             actions += [action] if action is not None else []

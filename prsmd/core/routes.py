@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from prsmd.core.outlook import Outlook, outlook
 from prsmd.core.plan import DesiredDeployment, Drain, Fail, Observed, Plan, Stop
+from prsmd.core.rollout import traffic
 from prsmd.core.sight import Sight
 from prsmd.core.slots import lay_out
 from prsmd.core.trial import Trial
-from prsmd.domain.replica import Endpoint
+from prsmd.domain.replica import Endpoint, Replica
+from prsmd.domain.rollout import Rollout, RolloutPhase
 from prsmd.domain.spec import Serving
 
 
@@ -68,9 +70,9 @@ _SERVED = Outlook(waiting_for="", hopeless=False)
 def routes(desired: Sequence[DesiredDeployment], observed: Observed, plan: Plan) -> RoutingTable:
     """Return a route for every deployment that is not being deleted.
 
-    Its targets are the ready replicas of the current revision that the plan leaves in service; the
-    ready ones of earlier revisions stand in only while there is none. While the engine is silent a
-    good probe is enough: inference goes on.
+    Its targets are the ready replicas that the plan leaves in service. While one revision takes
+    over from another, those of both; else those of earlier revisions stand in only while there is
+    none of the current one. While the engine is silent a good probe is enough: inference goes on.
     """
     sight = Sight.of(observed)
     leaving = frozenset(
@@ -89,13 +91,34 @@ def _targets(
     item: DesiredDeployment, leaving: frozenset[str], sight: Sight
 ) -> tuple[RouteTarget, ...]:
     ready = [
-        (replica.revision == item.revision.number, RouteTarget(replica_id=replica.id, endpoint=at))
+        (replica, at)
         for replica in item.replicas
         if replica.id not in leaving and sight.ready(replica)
         if (at := sight.endpoint(replica)) is not None
     ]
-    current = tuple(target for is_current, target in ready if is_current)
-    return current or tuple(target for _, target in ready)
+    numbers = item.current_numbers
+    current = [(replica, at) for replica, at in ready if replica.revision in numbers]
+    serving = ready if _side_by_side(item.rollout) else current or ready
+    return tuple(_target(item, replica, at) for replica, at in serving)
+
+
+def _side_by_side(rollout: Rollout | None) -> bool:
+    """Tell whether replicas of two revisions serve together: neither is known to be bad."""
+    return rollout is not None and (rollout.active or rollout.phase is RolloutPhase.ABORTED)
+
+
+def _target(item: DesiredDeployment, replica: Replica, at: Endpoint) -> RouteTarget:
+    trying = item.rollout is not None and item.rollout.phase is RolloutPhase.TRYING
+    current = replica.revision in item.current_numbers
+    revision = item.revision if current else item.revision_of(replica)
+    return RouteTarget(
+        replica_id=replica.id,
+        endpoint=at,
+        revision=revision.number,
+        version=revision.spec.metadata.version,
+        serving=revision.spec.serving,
+        on_trial=trying and current,
+    )
 
 
 def _route(
@@ -115,4 +138,5 @@ def _route(
         targets=targets,
         waiting_for=ahead.waiting_for,
         hopeless=ahead.hopeless,
+        trial=traffic(item.rollout),
     )

@@ -5,10 +5,12 @@ Counts and orders only: whether a replica is well is asked elsewhere, where a ne
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from prsmd.core.plan import DesiredDeployment
+from prsmd.core.shares import Share, Tally, share_out
 from prsmd.core.sight import Sight
+from prsmd.domain.deployment import ScalingStrategy
 from prsmd.domain.replica import Replica, ReplicaState
 
 _PROGRESS = (ReplicaState.RUNNING, ReplicaState.STARTING, ReplicaState.PENDING)
@@ -16,16 +18,24 @@ _PROGRESS = (ReplicaState.RUNNING, ReplicaState.STARTING, ReplicaState.PENDING)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How a deployment should be: `kept` and `empty` together make its target.
+    """How a deployment should be: what stays, what is missing, what goes.
 
-    `older` are replicas of earlier revisions that still stand in; `surplus` should be drained,
-    each with the reason.
+    `target` is how many replicas there should be now, `asked` where gradual scaling is going.
+    `kept` are of the current revision, `settled` those of them that have taken over; `older` are of
+    earlier revisions and still stand in. `surplus` should be drained, each with the reason. `empty`
+    are the current revision's slots to be filled now, `withheld` those that wait for gradual
+    scaling, and `refilled` the stable revision's slots to be filled again.
     """
 
     target: int
+    asked: int
+    share: Share
     kept: tuple[Replica, ...]
-    empty: tuple[int, ...]
+    settled: tuple[Replica, ...]
     older: tuple[Replica, ...]
+    empty: tuple[int, ...]
+    withheld: tuple[int, ...]
+    refilled: tuple[int, ...]
     surplus: tuple[tuple[Replica, str], ...]
 
 
@@ -39,32 +49,67 @@ def target_replicas(item: DesiredDeployment) -> int:
     return max(scaling.min_replicas, min(wanted, scaling.max_replicas))
 
 
+def gradual_target(item: DesiredDeployment) -> int:
+    """Return how many replicas there should be at the step that gradual scaling has reached."""
+    deployment, asked = item.deployment, target_replicas(item)
+    reached = deployment.asked_from
+    gradual = deployment.scaling_strategy is ScalingStrategy.GRADUAL
+    if not gradual or reached is None or deployment.recommendation or deployment.deleting:
+        return asked
+    return reached
+
+
 def lay_out(item: DesiredDeployment, sight: Sight) -> Layout:
     """Return who stays, who goes and what is missing.
 
     Of the current revision the best replicas stay, one to a slot: ready ones, then the furthest
-    on, then the lowest slots. Replicas of earlier revisions stand in until as many of the current
-    one are ready. A new replica takes the lowest slot in which none is active.
+    on, then the lowest slots. Replicas of earlier revisions stand in as the rollout's share says. A
+    new replica takes the lowest slot in which none is active.
     """
-    target = target_replicas(item)
-    settled = [r for r in item.replicas if r.active and r.state is not ReplicaState.DRAINING]
-    settled.sort(key=lambda replica: _rank(replica, sight))
-    current = [r for r in settled if r.revision == item.revision.number]
-    earlier = [r for r in settled if r.revision != item.revision.number]
-    unique, doubles = _one_per_slot(current)
-    kept = unique[:target]
-    stand_ins = max(0, target - sum(sight.ready(replica) for replica in kept))
+    target = gradual_target(item)
+    there = [r for r in item.replicas if r.active and r.state is not ReplicaState.DRAINING]
+    there.sort(key=lambda replica: _rank(replica, sight))
+    unique, doubles = _one_per_slot([r for r in there if r.revision in item.current_numbers])
+    earlier, useless = _stand_ins(item, there, sight)
+    settled = tuple(r for r in unique[:target] if has_settled(item, r, sight))
+    share = share_out(item.rollout, Tally(target=target, coming=len(unique), settled=len(settled)))
+    kept, older = unique[: share.coming], earlier[: share.kept]
+    asked = target_replicas(item)
+    beyond = _empty_slots(item, max(0, asked - len(kept))) if share.coming == target else ()
     return Layout(
         target=target,
+        asked=asked,
+        share=share,
         kept=tuple(kept),
-        empty=_empty_slots(item, target - len(kept)),
-        older=tuple(earlier[:stand_ins]),
+        settled=settled,
+        older=tuple(older),
+        empty=_empty_slots(item, share.coming - len(kept)),
+        withheld=beyond[max(0, target - len(kept)) :],
+        refilled=_free_slots(item, item.stable_numbers, share.refilled - len(older)),
         surplus=(
             *((r, f"another replica is active in slot {r.slot}") for r in doubles),
-            *((r, _too_many(item, target)) for r in unique[target:]),
-            *((r, _replaced(item, target)) for r in earlier[stand_ins:]),
+            *((r, _too_many(item, target)) for r in unique[share.coming :]),
+            *((r, _replaced(item, target)) for r in (*earlier[share.kept :], *useless)),
         ),
     )
+
+
+def has_settled(item: DesiredDeployment, replica: Replica, sight: Sight) -> bool:
+    """Tell whether a ready replica has been ready long enough for its rollout to count on it."""
+    if not sight.ready(replica):
+        return False
+    until = settles_at(item, replica)
+    return until is None or until <= sight.observed.at
+
+
+def settles_at(item: DesiredDeployment, replica: Replica) -> float | None:
+    """Return when a replica that was ready will count, in epoch seconds; None: it counts now."""
+    rollout = item.rollout
+    if rollout is None or not rollout.active or replica.ready_at is None:
+        return None
+    if replica.ready_at < rollout.started_at:
+        return None
+    return replica.ready_at + rollout.options.min_ready_seconds
 
 
 def _rank(replica: Replica, sight: Sight) -> tuple[bool, bool, int, int, int, float, str]:
@@ -87,11 +132,29 @@ def _one_per_slot(ranked: Sequence[Replica]) -> tuple[list[Replica], list[Replic
     return unique, [replica for replica in ranked if first[replica.slot] is not replica]
 
 
+def _stand_ins(
+    item: DesiredDeployment, ranked: Sequence[Replica], sight: Sight
+) -> tuple[list[Replica], list[Replica]]:
+    """Return the earlier replicas that can stand in, best first, and those that cannot.
+
+    Ready ones come first, the stable revision's among them. One that never served helps nobody
+    once its revision is not wanted any more.
+    """
+    stable = item.stable_numbers
+    earlier = [r for r in ranked if r.revision not in item.current_numbers]
+    useful = [r for r in earlier if r.state is ReplicaState.RUNNING or r.revision in stable]
+    useful.sort(key=lambda r: (not sight.ready(r), r.revision not in stable))
+    return useful, [r for r in earlier if r not in useful]
+
+
 def _empty_slots(item: DesiredDeployment, count: int) -> tuple[int, ...]:
-    number = item.revision.number
-    occupied = {r.slot for r in item.replicas if r.active and r.revision == number}
+    return _free_slots(item, item.current_numbers, count)
+
+
+def _free_slots(item: DesiredDeployment, numbers: Collection[int], count: int) -> tuple[int, ...]:
+    occupied = {r.slot for r in item.replicas if r.active and r.revision in numbers}
     free = (slot for slot in itertools.count() if slot not in occupied)
-    return tuple(itertools.islice(free, count))
+    return tuple(itertools.islice(free, max(0, count)))
 
 
 def _too_many(item: DesiredDeployment, target: int) -> str:

@@ -15,10 +15,12 @@ from prsmd.core.outlook import (
     needs_operator,
 )
 from prsmd.core.plan import DesiredDeployment, Hold, Observed
+from prsmd.core.rollout import course
 from prsmd.core.sight import Sight
 from prsmd.core.slots import Layout, lay_out
 from prsmd.domain.deployment import DeploymentStatus
 from prsmd.domain.replica import Replica, ReplicaState
+from prsmd.domain.rollout import Rollout, RolloutPhase
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,8 @@ class StatusView:
 
     `ready_replicas` are of the current revision; `available_replicas` are all that can serve, those
     of earlier revisions included. `health_status` is `healthy`, `degraded`, `unhealthy`, `starting`
-    or `unknown` (nothing runs that could be asked).
+    or `unknown` (nothing runs that could be asked). `rollout_waits_for` says what a rollout under
+    way waits for; empty without one.
     """
 
     status: DeploymentStatus
@@ -48,14 +51,23 @@ class StatusView:
     reason: str
     message: str
     conditions: tuple[Condition, ...]
+    rollout_waits_for: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Facts:
-    """What the rules look at. `row` is the longest row of failures of a slot that is not ready."""
+    """What the rules look at. `row` is the longest row of failures of a slot that is not ready.
+
+    `target` is the larger of what there should be now and of where gradual scaling is going
+    (`asked`). `rollout` is the latest one.
+    """
 
     deleting: bool
     target: int
+    asked: int
+    stepping: bool
+    rollout: Rollout | None
+    rollout_waits_for: str
     ready: int
     available: int
     waiting: tuple[Replica, ...]
@@ -65,6 +77,10 @@ class _Facts:
     holds: tuple[Hold, ...]
     served_before: bool
     engine_answers: bool
+
+    @property
+    def rolling(self) -> bool:
+        return self.rollout is not None and self.rollout.active
 
     @property
     def unplaceable(self) -> tuple[Hold, ...]:
@@ -88,13 +104,14 @@ _RULES: Sequence[tuple[DeploymentStatus, Callable[[_Facts], bool]]] = (
     (_S.IDLE, lambda f: not f.target and not f.leaving),
     (_S.SCALING, lambda f: not f.target),
     (_S.FAILED, lambda f: not f.available and f.hopeless),
+    (_S.UPDATING, lambda f: f.rolling and not f.troubled),
     (_S.DEGRADED, lambda f: not f.available and f.served_before and f.troubled),
     (_S.SCALING, lambda f: not f.available and f.served_before),
     (_S.DEPLOYING, lambda f: not f.available),
     (_S.DEGRADED, lambda f: f.available < f.target and f.troubled),
     (_S.DEGRADED, lambda f: f.ready < f.target and (f.hopeless or bool(f.unplaceable))),
-    (_S.UPDATING, lambda f: f.older > 0),
-    (_S.SCALING, lambda f: f.ready < f.target or f.leaving > 0),
+    (_S.UPDATING, lambda f: f.rolling or f.older > 0),
+    (_S.SCALING, lambda f: f.ready < f.target or f.leaving > 0 or f.stepping),
     (_S.RUNNING, lambda _: True),
 )
 
@@ -109,12 +126,13 @@ def derive(item: DesiredDeployment, observed: Observed, holds: Sequence[Hold]) -
     return StatusView(
         status=status,
         health_status=_health(status, facts),
-        desired_replicas=facts.target,
+        desired_replicas=facts.asked,
         ready_replicas=facts.ready,
         available_replicas=facts.available,
         reason=reason,
         message=message,
         conditions=_conditions(facts, reason, message),
+        rollout_waits_for=facts.rollout_waits_for,
     )
 
 
@@ -126,7 +144,11 @@ def _facts(item: DesiredDeployment, layout: Layout, holds: Sequence[Hold], sight
     ready = sum(sight.ready(replica) for replica in layout.kept)
     return _Facts(
         deleting=item.deployment.deleting,
-        target=layout.target,
+        target=max(layout.target, layout.asked),
+        asked=layout.asked,
+        stepping=layout.target != layout.asked,
+        rollout=item.rollout,
+        rollout_waits_for=course(item, layout, sight).waiting_for,
         ready=ready,
         available=ready + sum(sight.ready(replica) for replica in layout.older),
         waiting=waiting,
@@ -184,7 +206,7 @@ def _message(facts: _Facts, sight: Sight) -> str:
     if not facts.target:
         rest = f"; {facts.leaving} replicas are still ending" if facts.leaving else ""
         return ("being deleted" if facts.deleting else "scaled to zero") + rest
-    parts = [f"{facts.available} of {facts.target} replicas can serve"]
+    parts = [f"{facts.available} of {facts.target} replicas can serve", *_rollout_words(facts)]
     if facts.older:
         parts.append(f"{facts.older} of an earlier revision stand in")
     parts += [coming_words(replica, sight) for replica in facts.waiting]
@@ -196,6 +218,31 @@ def _message(facts: _Facts, sight: Sight) -> str:
     if not facts.engine_answers and not any(hold.kind == "engine" for hold in facts.holds):
         parts.append("the container engine does not answer; what runs is left as it is")
     return ". ".join(parts)
+
+
+def _rollout_words(facts: _Facts) -> list[str]:
+    """Return what is to be said of the latest rollout: nothing, where it went well."""
+    rollout = facts.rollout
+    if rollout is None:
+        return []
+    if rollout.active:
+        waits = f": {facts.rollout_waits_for}" if facts.rollout_waits_for else ""
+        how = f"{rollout.options.strategy}, {rollout.phase}"
+        return [f"revision {rollout.to_revision} is being rolled out ({how}){waits}"]
+    if rollout.phase is RolloutPhase.ROLLED_BACK:
+        return [f"revision {rollout.to_revision} was rolled back: {rollout.outcome}"]
+    return []
+
+
+def _rolled_out(facts: _Facts) -> Condition:
+    words = ". ".join(_rollout_words(facts)) or "the current revision is fully rolled out"
+    rolled_back = facts.rollout is not None and facts.rollout.phase is RolloutPhase.ROLLED_BACK
+    return Condition(
+        type="RolledOut",
+        status=not (facts.rolling or rolled_back),
+        reason="RolledBack" if rolled_back else "RollingOut" if facts.rolling else "RolledOut",
+        message=words,
+    )
 
 
 def _conditions(facts: _Facts, reason: str, message: str) -> tuple[Condition, ...]:
@@ -221,6 +268,7 @@ def _conditions(facts: _Facts, reason: str, message: str) -> tuple[Condition, ..
             reason="Unplaceable" if facts.unplaceable else "Placed",
             message=placed,
         ),
+        _rolled_out(facts),
         Condition(
             type="EngineReachable",
             status=facts.engine_answers,

@@ -81,7 +81,8 @@ class Deployment:
 
     `asked_replicas` is the last count set by a person (deploy: `min_replicas`; scale: the target);
     the autoscaler's `recommendation`, when newer, takes over from it within the spec's bounds.
-    `asked_from` is how many replicas there were when it was set: where gradual scaling begins.
+    `asked_from` is how far gradual scaling may go by now towards what was asked (None: all the
+    way).
     `stable_revision` is the last one that was good, None before the first was; an update under way
     goes back to it.
     """

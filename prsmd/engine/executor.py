@@ -25,6 +25,7 @@ from prsmd.domain.events import Event, Severity
 from prsmd.domain.replica import ExitCause, ExitKind, Replica, ReplicaState
 from prsmd.engine.capture import LogCapture
 from prsmd.engine.launcher import Launcher
+from prsmd.engine.progress import Progress
 from prsmd.engine.recorder import Recorder
 from prsmd.engine.slowsteps import SlowSteps
 from prsmd.engine.words import placed_words, started_words
@@ -34,7 +35,15 @@ from prsmd.store.db import Database, Tx
 
 log = logging.getLogger(__name__)
 _TAIL_LINES = 20
-_QUICK = (plans.Adopt, plans.MarkRunning, plans.Drain, plans.FinishDelete)
+_QUICK = (
+    plans.Adopt,
+    plans.MarkRunning,
+    plans.Drain,
+    plans.FinishDelete,
+    plans.Advance,
+    plans.NoteGood,
+    plans.ScaleStep,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +73,12 @@ class Executor:
         self._wake = wake
         self._now = workshop.clock
         self._slow = SlowSteps(wake, workshop.retry_seconds)
+        progress = self._progress = Progress(
+            database=workshop.database,
+            recorder=workshop.recorder,
+            launcher=workshop.launcher,
+            clock=workshop.clock,
+        )
         self._steps: Mapping[type, Callable[[Any], Coroutine[Any, Any, None]]] = {
             plans.Launch: self._launch,
             plans.Resume: self._resume,
@@ -74,6 +89,10 @@ class Executor:
             plans.Fail: self._fail,
             plans.RemoveOrphan: self._remove_orphan,
             plans.FinishDelete: self._finish_delete,
+            plans.Prepare: self._prepare,
+            plans.Advance: progress.advance,
+            plans.NoteGood: progress.note_good,
+            plans.ScaleStep: progress.step,
         }
 
     def working(self) -> frozenset[str]:
@@ -172,6 +191,10 @@ class Executor:
     async def _fail(self, action: plans.Fail) -> None:
         work = functools.partial(self._take_down, action.replica, action.cause)
         self._slow.begin("fail", action.replica.id, work)
+
+    async def _prepare(self, action: plans.Prepare) -> None:
+        work = functools.partial(self._progress.prepare, action)
+        self._slow.begin("prepare", plans.preparing(action.rollout), work)
 
     async def _remove_orphan(self, action: plans.RemoveOrphan) -> None:
         if not self._slow.has_failed(action.replica_id):

@@ -15,7 +15,8 @@ from prsmd.core.routes import routes
 from prsmd.core.sight import Sight
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.events import Event, Severity
-from prsmd.domain.replica import ReplicaState
+from prsmd.domain.replica import Replica, ReplicaState
+from prsmd.domain.spec import Serving
 from prsmd.engine.executor import Executor
 from prsmd.engine.launcher import Launcher
 from prsmd.engine.observer import Observer
@@ -63,7 +64,8 @@ class Reconciler:
         self._tick_seconds = tick_seconds
         self._clock = clock
         self._woken = asyncio.Event()
-        self._held: dict[tuple[str, int], str] = {}
+        self._until: float | None = None
+        self._held: dict[tuple[str, int, int], str] = {}
 
     def wake(self) -> None:
         """Make the next tick come now."""
@@ -89,19 +91,23 @@ class Reconciler:
                 continue
 
     def _pause(self, *, busy: bool) -> float:
-        """Return the seconds until the next tick: sooner where time alone ends a hold."""
-        ends = [hold.until - self._clock() for hold in self.holds if hold.until is not None]
+        """Return the seconds until the next tick: sooner where time alone lets more happen."""
+        moments = [hold.until for hold in self.holds if hold.until is not None]
+        moments += [self._until] if self._until is not None else []
+        ends = [moment - self._clock() for moment in moments]
         longest = min(_BUSY_SECONDS, self._tick_seconds) if busy else self._tick_seconds
         return max(_LEAST_SECONDS, min([longest, *ends]))
 
     async def tick(self, parts: Parts) -> bool:
         """Run once; return whether something is in progress, so that it is looked at again soon."""
-        observed = await parts.observer.snapshot()
+        snapshot = await parts.observer.snapshot()
         async with parts.database.read() as tx:  # after the snapshot: rows are never older than it
             desired = await load_desired(tx)
         now = self._clock()
+        observed = dataclasses.replace(snapshot, at=now)
         plan = reconcile(desired, observed, now, self._policy)
         self.holds = plan.holds
+        self._until = plan.until
         parts.gateway.publish(routes(desired, observed, plan))
         parts.prober.watch(_probe_targets(desired, Sight.of(observed)))
         parts.usage.sample(desired, parts.observer.containers)
@@ -113,17 +119,20 @@ class Reconciler:
         self, recorder: Recorder, desired: Sequence[DesiredDeployment], plan: Plan, now: float
     ) -> None:
         """Record each new reason for a slot to stay empty, once."""
-        held = {(hold.deployment_id, hold.slot): hold.reason for hold in plan.holds}
+        held = {_place(hold): hold.reason for hold in plan.holds}
         organizations = {d.deployment.id: d.deployment.organization for d in desired}
         news = [
             _hold_event(hold, organizations[hold.deployment_id], now)
             for hold in plan.holds
-            if self._held.get((hold.deployment_id, hold.slot)) != hold.reason
-            and hold.deployment_id in organizations
+            if self._held.get(_place(hold)) != hold.reason and hold.deployment_id in organizations
         ]
         if news:
             await recorder.record(*news)
         self._held = held
+
+
+def _place(hold: Hold) -> tuple[str, int, int]:
+    return hold.deployment_id, hold.revision, hold.slot
 
 
 def _probe_targets(desired: Sequence[DesiredDeployment], sight: Sight) -> list[ProbeTarget]:
@@ -136,9 +145,9 @@ def _probe_targets(desired: Sequence[DesiredDeployment], sight: Sight) -> list[P
         ProbeTarget(
             replica.id,
             endpoint,
-            _health_path(item),
+            _health_path(serving := _serving(item, replica)),
             probed[replica.state],
-            item.revision.spec.serving.request_timeout_seconds,
+            serving.request_timeout_seconds,
         )
         for item in desired
         for replica in item.replicas
@@ -146,14 +155,21 @@ def _probe_targets(desired: Sequence[DesiredDeployment], sight: Sight) -> list[P
     ]
 
 
-def _health_path(item: DesiredDeployment) -> str:
-    serving = item.revision.spec.serving
+def _serving(item: DesiredDeployment, replica: Replica) -> Serving:
+    """Return how a replica is spoken to: as the current revision says where it runs the same."""
+    current = replica.revision in item.current_numbers
+    return (item.revision if current else item.revision_of(replica)).spec.serving
+
+
+def _health_path(serving: Serving) -> str:
     return PROTOCOLS[serving.protocol].health_path(serving)
 
 
 def _in_progress(desired: Sequence[DesiredDeployment]) -> bool:
     moving = {ReplicaState.PENDING, ReplicaState.STARTING, ReplicaState.DRAINING}
-    return any(replica.state in moving for item in desired for replica in item.replicas)
+    return any(replica.state in moving for item in desired for replica in item.replicas) or any(
+        item.rollout is not None and item.rollout.active for item in desired
+    )
 
 
 def _hold_event(hold: Hold, organization: str, now: float) -> Event:

@@ -1,23 +1,49 @@
 """Reads everything that is desired from the store, as the decisions take it."""
 
+from collections.abc import Sequence
+
 from prsmd.core.plan import DesiredDeployment
+from prsmd.domain.deployment import Deployment
 from prsmd.domain.replica import Replica
-from prsmd.store import deployments, replicas, revisions
+from prsmd.store import deployments, revisions, rollouts
+from prsmd.store import replicas as replica_rows
 from prsmd.store.db import Tx
 
 
 async def load_desired(tx: Tx) -> list[DesiredDeployment]:
-    """Return every deployment with its current revision and the replicas that matter."""
+    """Return every deployment with the revisions and the replicas that matter."""
     rows = await current_replicas(tx)
-    desired = []
-    for deployment in await deployments.list_all(tx):
-        revision = await revisions.get(tx, deployment.id, deployment.revision)
-        if revision is not None:
-            mine = tuple(rows.get(deployment.id, ()))
-            desired.append(
-                DesiredDeployment(deployment=deployment, revision=revision, replicas=mine)
-            )
-    return desired
+    found = [
+        await desired_of(tx, deployment, rows.get(deployment.id, ()))
+        for deployment in await deployments.list_all(tx)
+    ]
+    return [item for item in found if item is not None]
+
+
+async def desired_of(
+    tx: Tx, deployment: Deployment, replicas: Sequence[Replica]
+) -> DesiredDeployment | None:
+    """Return one deployment as the decisions take it; None when its revision is not stored."""
+    revision = await revisions.get(tx, deployment.id, deployment.revision)
+    if revision is None:
+        return None
+    rollout = await rollouts.latest(tx, deployment.id)
+    numbers = {replica.revision for replica in replicas}
+    if deployment.stable_revision is not None:
+        numbers.add(deployment.stable_revision)
+    if rollout is not None and rollout.active:
+        numbers.add(rollout.from_revision)
+    others = [
+        await revisions.get(tx, deployment.id, number)
+        for number in sorted(numbers - {deployment.revision})
+    ]
+    return DesiredDeployment(
+        deployment=deployment,
+        revision=revision,
+        replicas=tuple(replicas),
+        others=tuple(one for one in others if one is not None),
+        rollout=rollout,
+    )
 
 
 async def current_replicas(tx: Tx) -> dict[str, list[Replica]]:
@@ -26,6 +52,6 @@ async def current_replicas(tx: Tx) -> dict[str, list[Replica]]:
     Active ones are never left out: a page of the newest rows would be all failures one day.
     """
     rows: dict[str, list[Replica]] = {}
-    for replica in await replicas.list_current(tx):
+    for replica in await replica_rows.list_current(tx):
         rows.setdefault(replica.deployment_id, []).append(replica)
     return rows

@@ -16,13 +16,14 @@ from prsmd.engine.launcher import Launcher
 from prsmd.engine.observer import Observer
 from prsmd.engine.reconciler import Reconciler
 from prsmd.engine.recorder import Recorder
-from prsmd.engine.rows import current_replicas
+from prsmd.engine.rows import current_replicas, desired_of
 from prsmd.engine.usage import UsageMeter
 from prsmd.gateway.infer import Gateway, Load, Performance
 from prsmd.runtime.base import PullProgress
 from prsmd.service.caller import Caller, require_own
 from prsmd.service.deployments import find_deployment, find_model
-from prsmd.store import deployments, revisions
+from prsmd.service.rollouts import RolloutReport, TrafficShare, report_of, shares_of
+from prsmd.store import deployments
 from prsmd.store.db import Database, Tx
 
 _SETTLED = frozenset({"running", "idle", "failed", "degraded"})
@@ -44,11 +45,14 @@ class ReplicaReport:
 class Report:
     """One deployment with everything that status, list and models show. Percentages are 0..100.
 
+    `rollout` is the latest one, ended or not; `traffic` how requests divide between revisions.
     `held` is why the autoscaler left the replicas as they are at its last look, if it did.
     """
 
     deployment: Deployment
     revision: Revision
+    rollout: RolloutReport | None
+    traffic: tuple[TrafficShare, ...]
     view: StatusView
     replicas: tuple[ReplicaReport, ...]
     performance: Performance
@@ -140,25 +144,25 @@ class Status:
             return await self._report(tx, found, await current_replicas(tx))
 
     async def _report(self, tx: Tx, deployment: Deployment, rows: _Rows) -> Report:
-        revision = await revisions.get(tx, deployment.id, deployment.revision)
-        assert revision is not None  # noqa: S101 - a deployment always has its revision
-        return self._assemble(deployment, revision, rows.get(deployment.id, ()))
+        desired = await desired_of(tx, deployment, rows.get(deployment.id, ()))
+        assert desired is not None  # noqa: S101 - a deployment always has its revision
+        return self._assemble(desired, await report_of(tx, deployment.id))
 
-    def _assemble(
-        self, deployment: Deployment, revision: Revision, rows: Sequence[Replica]
-    ) -> Report:
+    def _assemble(self, desired: DesiredDeployment, rollout: RolloutReport | None) -> Report:
         sources, now = self._sources, time.time()
-        observed = sources.observer.latest()
+        deployment, rows = desired.deployment, desired.replicas
+        observed = dataclasses.replace(sources.observer.latest(), at=now)
         holds = [h for h in sources.reconciler.holds if h.deployment_id == deployment.id]
-        desired = DesiredDeployment(deployment=deployment, revision=revision, replicas=tuple(rows))
         active = [row for row in rows if row.active]
         verdict = sources.verdict(deployment.id)
         usages = [usage for row in active if (usage := sources.usage.usage(row.id))]
         return Report(
             deployment=deployment,
-            revision=revision,
+            revision=desired.revision,
+            rollout=rollout,
+            traffic=shares_of(desired.revision, rollout),
             view=derive(desired, observed, holds),
-            replicas=tuple(self._replica(row, observed, revision) for row in _shown(rows)),
+            replicas=tuple(self._replica(row, observed, desired) for row in _shown(rows)),
             performance=sources.gateway.performance(deployment.id, now),
             load=sources.gateway.load(deployment.id),
             cpu_percent=_mean([u.cpu_percent for u in usages]),
@@ -167,14 +171,18 @@ class Status:
             held=verdict.reason if isinstance(verdict, Hold) else None,
         )
 
-    def _replica(self, row: Replica, observed: Observed, revision: Revision) -> ReplicaReport:
+    def _replica(
+        self, row: Replica, observed: Observed, desired: DesiredDeployment
+    ) -> ReplicaReport:
         probe = observed.probes.get(row.id)
         return ReplicaReport(
             replica=row,
             ready=row.state is ReplicaState.RUNNING and probe is not None and probe.ready,
             in_flight=self._sources.gateway.in_flight().get(row.id, 0),
             usage=self._sources.usage.usage(row.id) if row.active else None,
-            message=self._message(row, revision, probe.last_error if probe else None),
+            message=self._message(
+                row, desired.revision_of(row), probe.last_error if probe else None
+            ),
         )
 
     def _message(self, row: Replica, revision: Revision, probe_error: str | None) -> str:

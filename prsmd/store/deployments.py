@@ -137,6 +137,15 @@ async def set_asked(
     )
 
 
+async def set_asked_from(tx: Tx, deployment_id: str, replicas: int) -> bool:
+    """Store how far gradual scaling may go by now. False: there is no such deployment."""
+    return bool(
+        await change(
+            tx, "UPDATE deployments SET asked_from = ? WHERE id = ?", (replicas, deployment_id)
+        )
+    )
+
+
 async def set_recommendation(tx: Tx, deployment_id: str, recommendation: Recommendation) -> bool:
     """Store what the autoscaler thinks. Return False when there is no such deployment."""
     return bool(

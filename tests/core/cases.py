@@ -87,6 +87,8 @@ def deployment(*replicas, asked=1, least=0, most=10, **changes):
     number = changes.pop("revision", 1)
     id_ = changes.pop("id", "deploy_a")
     recommended = changes.pop("recommended", None)
+    others, rollout = changes.pop("others", ()), changes.pop("rollout", None)
+    changes.setdefault("stable_revision", number)
     spec = Spec(
         image="model:1",
         model_type="text",
@@ -117,6 +119,8 @@ def deployment(*replicas, asked=1, least=0, most=10, **changes):
             created_by="someone",
         ),
         replicas=replicas,
+        others=others,
+        rollout=rollout,
     )
 
 

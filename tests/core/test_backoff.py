@@ -91,7 +91,7 @@ def test_only_ended_replicas_of_the_slot_and_revision_are_looked_at():
         failed(slot=0, number=3, revision=2),
         replica(1, revision=2, id="active"),
     ]
-    assert ended_in([*others, wanted], 2, 1) == [wanted]
+    assert ended_in([*others, wanted], {2}, 1) == [wanted]
 
 
 ENDS = st.lists(

@@ -35,9 +35,10 @@ def served(item, sees, plan=None):
 def test_ready_replicas_get_traffic_at_their_address():
     one, two = replica(0), replica(1)
     found = route(deployment(one, two, asked=2), healthy(one, two))
+    spoken = {"revision": 1, "version": "1.0.0", "serving": found.serving}
     assert found.targets == (
-        RouteTarget(replica_id=one.id, endpoint=one.endpoint),
-        RouteTarget(replica_id=two.id, endpoint=two.endpoint),
+        RouteTarget(replica_id=one.id, endpoint=one.endpoint, **spoken),
+        RouteTarget(replica_id=two.id, endpoint=two.endpoint, **spoken),
     )
     assert (found.waiting_for, found.hopeless) == ("", False)
 

@@ -197,7 +197,13 @@ def test_every_status_says_something_in_words_and_one_word(item, sees, told):
 def test_conditions_agree_with_the_counts(item, sees, told):
     found = view(item, sees)
     conditions = {condition.type: condition.status for condition in found.conditions}
-    assert list(conditions) == ["Available", "Progressing", "Placed", "EngineReachable"]
+    assert list(conditions) == [
+        "Available",
+        "Progressing",
+        "Placed",
+        "RolledOut",
+        "EngineReachable",
+    ]
     assert conditions["Available"] == (found.available_replicas > 0)
     assert conditions["EngineReachable"] == (sees.containers is not None)
     assert conditions["Placed"] == (found.reason != "Unplaceable")

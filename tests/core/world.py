@@ -9,28 +9,35 @@ import enum
 
 from prsmd.core.plan import (
     Adopt,
+    Advance,
     Drain,
     Fail,
     FinishDelete,
     Launch,
     MarkRunning,
+    NoteGood,
     Observed,
     ObservedContainer,
     Plan,
+    Prepare,
     Probe,
     RemoveOrphan,
     Resume,
+    ScaleStep,
     Stop,
 )
 from prsmd.core.reconcile import Policy, reconcile
 from prsmd.core.routes import routes
 from prsmd.core.status import derive
 from prsmd.domain.replica import TRANSITIONS, Endpoint, ReplicaState
+from prsmd.domain.rollout import Rollout, RolloutOptions, RolloutPhase
 from tests.core.cases import NOW, changed, deployment, gpu, node
 
 PENDING, STARTING = ReplicaState.PENDING, ReplicaState.STARTING
 RUNNING, DRAINING = ReplicaState.RUNNING, ReplicaState.DRAINING
 STOPPED, FAILED = ReplicaState.STOPPED, ReplicaState.FAILED
+COMPLETED, ABORTED = RolloutPhase.COMPLETED, RolloutPhase.ABORTED
+ROLLED_BACK = RolloutPhase.ROLLED_BACK
 FOREIGN = "c-of-somebody-else"
 KEPT_ENDED = 20
 POLICY = Policy()
@@ -74,6 +81,7 @@ class World:
         self.plan = Plan()
         self.table = None
         self._count = 0
+        self._rollouts = 0
 
     # What people do.
 
@@ -87,13 +95,53 @@ class World:
         item = self.desired[id_]
         self.desired[id_] = changed(item, deployment=changed(item.deployment, **values))
 
-    def update(self, id_, fate):
+    def update(self, id_, fate, **options):
+        """Ask for a new revision, as the service does: what was good is what it goes back to."""
         item = self.desired[id_]
-        number = item.deployment.revision + 1
-        self.change(id_, revision=number)
-        revision = changed(item.revision, number=number)
-        self.desired[id_] = changed(self.desired[id_], revision=revision)
+        number = max(one.number for one in (item.revision, *item.others)) + 1
+        stable = item.deployment.stable_revision
+        goes_back_to = item.deployment.revision if stable is None else stable
+        revision = changed(
+            item.revision, number=number, spec=changed(item.revision.spec, image=f"model:{number}")
+        )
+        self._rollouts += 1
+        rollout = Rollout(
+            deployment_id=id_,
+            number=self._rollouts,
+            from_revision=goes_back_to,
+            to_revision=number,
+            options=RolloutOptions(**options),
+            started_at=self.now,
+            started_by="someone",
+        )
         self.fates[id_, number] = fate
+        self.change(id_, revision=number)
+        self.desired[id_] = changed(
+            self.desired[id_],
+            revision=revision,
+            others=(*item.others, item.revision),
+            rollout=rollout,
+        )
+
+    def abort(self, id_):
+        """Give a rollout up, as a person does."""
+        item = self.desired[id_]
+        if item.rollout is not None and item.rollout.active:
+            self._store_rollout(changed(item.rollout, phase=ABORTED, finished_at=self.now))
+
+    def _store_rollout(self, after):
+        """Store a rollout; where it goes back, its deployment does too."""
+        id_ = after.deployment_id
+        item = changed(self.desired[id_], rollout=after)
+        self.desired[id_] = item
+        if after.phase is COMPLETED:
+            self.change(id_, stable_revision=item.deployment.revision)
+        elif after.phase in {ROLLED_BACK, ABORTED}:
+            known = (item.revision, *item.others)
+            back = next(one for one in known if one.number == after.from_revision)
+            others = tuple(one for one in known if one is not back)
+            self.desired[id_] = changed(item, revision=back, others=others)
+            self.change(id_, revision=back.number)
 
     # What happens to them.
 
@@ -156,6 +204,7 @@ class World:
             in_flight=dict.fromkeys(self.busy, 1),
             working=frozenset(self.tasks),
             strangers=self.strangers,
+            at=self.now,
         )
         desired = [changed(item, replicas=self._rows_of(id_)) for id_, item in self.desired.items()]
         return desired, observed
@@ -194,6 +243,27 @@ class World:
     # How plans are carried out.
 
     def _apply(self, action):
+        if not self._move_on(action):
+            self._carry_out(action)
+
+    def _move_on(self, action):
+        """Do what concerns a deployment; return whether it was that."""
+        match action:
+            case FinishDelete():
+                del self.desired[action.deployment_id]
+            case Prepare(rollout=rollout):
+                self._store_rollout(changed(rollout, prepared=True))
+            case Advance(after=after):
+                self._store_rollout(after)
+            case ScaleStep():
+                self.change(action.deployment_id, asked_from=action.replicas)
+            case NoteGood():
+                self.change(action.deployment_id, stable_revision=action.revision)
+            case _:
+                return False
+        return True
+
+    def _carry_out(self, action):
         match action:
             case Launch(replica=row):
                 assert row.id not in self.rows
@@ -215,8 +285,6 @@ class World:
                 self.tasks[row.id] = "fail"
             case RemoveOrphan():
                 self.boxes.pop(action.container_id, None)
-            case FinishDelete():
-                del self.desired[action.deployment_id]
 
     def _finish_tasks(self):
         if not self.engine_up:
@@ -288,21 +356,29 @@ class World:
             assert route.targets or route.waiting_for
 
     def _check_floor(self, before):
-        """Only as many serving replicas are drained as the target does not need."""
-        drained = {a.replica.id for a in self.plan.actions if isinstance(a, Drain)}
+        """Only as many serving replicas are drained as the target does not need.
+
+        Beyond that one gives way at a time where a new one fits nowhere beside it.
+        """
+        drains = {a.replica.id: a.reason for a in self.plan.actions if isinstance(a, Drain)}
         for id_, item in self.desired.items():
-            scaling = item.revision.spec.scaling
-            target = max(
-                scaling.min_replicas, min(item.deployment.asked_replicas, scaling.max_replicas)
-            )
-            if item.deployment.deleting:
-                continue
             lost = [
-                row
+                drains[row.id]
                 for row in self.rows.values()
-                if row.id in drained and row.deployment_id == id_ and self.serves(row)
+                if row.id in drains and row.deployment_id == id_ and self.serves(row)
             ]
-            assert not lost or before[id_] - len(lost) >= target, "drained below the target"
+            if item.deployment.deleting or not lost:
+                continue
+            yielded = [reason for reason in lost if reason.startswith("makes room")]
+            assert len(yielded) <= 1 or "recreate" in yielded[0], "several gave way at once"
+            plain = len(lost) - len(yielded)
+            assert not plain or before[id_] - plain >= self.target(id_), "drained below the target"
+
+    def target(self, id_):
+        item = self.desired[id_]
+        scaling = item.revision.spec.scaling
+        asked = item.deployment.asked_replicas
+        return max(scaling.min_replicas, min(asked, scaling.max_replicas))
 
     def _check_rows(self):
         active = [row for row in self.rows.values() if row.active]

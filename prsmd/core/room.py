@@ -1,0 +1,147 @@
+"""Decides which earlier replica gives way when a new one fits nowhere beside it.
+
+One at a time where one is enough, and only while everything else is in order: so what can serve
+falls below the target by no more than what the hardware forces.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from prsmd.core.place import place
+from prsmd.core.plan import Capacity, DesiredDeployment, Hold, Unplaceable
+from prsmd.core.shares import Room
+from prsmd.core.sight import Sight
+from prsmd.core.slots import Layout
+from prsmd.domain.deployment import Revision
+from prsmd.domain.replica import Placement, Replica, ReplicaState
+
+ROOM_BACK_SECONDS = 60.0  # what is not free so long after it was given up is somebody else's
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Vacancy:
+    """A slot of a revision that should hold a replica and does not."""
+
+    revision: Revision
+    slot: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Yield:
+    """These replicas are drained so that the slot can be filled."""
+
+    replicas: tuple[Replica, ...]
+    reason: str
+
+
+def make_room(
+    item: DesiredDeployment, layout: Layout, vacancy: Vacancy, capacity: Capacity, sight: Sight
+) -> Yield | Hold | None:
+    """Return who gives way to a replica that cannot be placed, or what that waits for.
+
+    None: nobody here can make room. `capacity` is what is left now, everything reserved on it.
+    """
+    if layout.share.room is Room.NEVER or vacancy.revision is not item.revision:
+        return None
+    leaving = [r for r in item.replicas if r.state is ReplicaState.DRAINING]
+    if leaving and _fits(item, without(capacity, leaving)):
+        names = ", ".join(replica.id for replica in leaving)
+        return _hold(item, vacancy, f"waits for the room of {names}, which is draining")
+    gave_way_at = _gave_way_at(item)
+    if len(layout.kept) + len(layout.older) < _floor(item, layout) and gave_way_at is not None:
+        until = gave_way_at + ROOM_BACK_SECONDS
+        late = sight.observed.at >= until
+        return None if late else _room_not_back(item, vacancy, capacity, until)
+    victims = _victims(item, layout, capacity, sight)
+    if not victims:
+        return None
+    unsettled = [r for r in layout.kept if r not in layout.settled]
+    if unsettled and sight.ready(victims[0]):
+        return _hold(item, vacancy, f"replica {unsettled[0].id} has to be ready first")
+    return Yield(replicas=victims, reason=_why(item, victims, layout))
+
+
+def without(capacity: Capacity, replicas: Sequence[Replica]) -> Capacity:
+    """Return `capacity` as it would be once these replicas reserve nothing any more."""
+    gone = [replica.placement for replica in replicas]
+    reservations: list[Placement] = []
+    for placement in capacity.reservations:
+        if placement in gone:
+            gone.remove(placement)
+        else:
+            reservations.append(placement)
+    return dataclasses.replace(capacity, reservations=tuple(reservations))
+
+
+def _fits(item: DesiredDeployment, capacity: Capacity) -> bool:
+    verdict = place(item.revision.spec.resources, capacity)
+    return not isinstance(verdict, Unplaceable)
+
+
+def _floor(item: DesiredDeployment, layout: Layout) -> int:
+    """Return how many replicas there have to be before another one may give way."""
+    base = item.rollout.base if item.rollout is not None else None
+    return layout.target if base is None else min(layout.target, base)
+
+
+def _gave_way_at(item: DesiredDeployment) -> float | None:
+    """Return when the last earlier replica ended since the current revision was to take over."""
+    rollout = item.rollout
+    if rollout is None:
+        return None
+    since = rollout.started_at if rollout.finished_at is None else rollout.finished_at
+    ends = [
+        replica.finished_at
+        for replica in item.replicas
+        if replica.finished_at is not None and replica.revision not in item.current_numbers
+    ]
+    return max((at for at in ends if at >= since), default=None)
+
+
+def _victims(
+    item: DesiredDeployment, layout: Layout, capacity: Capacity, sight: Sight
+) -> tuple[Replica, ...]:
+    """Return the fewest earlier replicas without which the new one fits.
+
+    Those that serve least go first: not ready before ready, idle before busy, the newest of equals.
+    """
+    order = sorted(
+        layout.older,
+        key=lambda r: (sight.ready(r), sight.in_flight(r), -r.created_at, r.id),
+    )
+    if layout.share.room is Room.FIRST and _fits(item, capacity):
+        return tuple(order[:1])
+    for replica in order:
+        if _fits(item, without(capacity, [replica])):
+            return (replica,)
+    for count in range(2, len(order) + 1):
+        if _fits(item, without(capacity, order[:count])):
+            return tuple(order[:count])
+    return ()
+
+
+def _why(item: DesiredDeployment, victims: Sequence[Replica], layout: Layout) -> str:
+    makes = f"makes room for revision {item.revision.number}"
+    if len(victims) == 1:
+        return f"{makes}, which does not fit beside it"
+    every = "all" if len(victims) == len(layout.older) else str(len(victims))
+    return f"{makes}, which fits only where {every} earlier replicas have gone (recreate)"
+
+
+def _room_not_back(
+    item: DesiredDeployment, vacancy: Vacancy, capacity: Capacity, until: float
+) -> Hold:
+    verdict = place(item.revision.spec.resources, capacity)
+    details = verdict.reasons if isinstance(verdict, Unplaceable) else ()
+    reason = "waits until the room that was made for it is really free"
+    return dataclasses.replace(_hold(item, vacancy, reason), details=details, until=until)
+
+
+def _hold(item: DesiredDeployment, vacancy: Vacancy, reason: str) -> Hold:
+    return Hold(
+        deployment_id=item.deployment.id,
+        revision=vacancy.revision.number,
+        slot=vacancy.slot,
+        kind="swap",
+        reason=reason,
+    )
