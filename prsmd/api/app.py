@@ -12,7 +12,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiohttp import web
 from aiohttp.http import HttpVersion10
 
-from prsmd.api import deployments, inference, keys, models, monitoring, node, openapi
+from prsmd.api import (
+    deployments,
+    inference,
+    keys,
+    models,
+    monitoring,
+    node,
+    openapi,
+    revisions,
+    rollouts,
+    versions,
+)
 from prsmd.api.idempotency import carry_out
 from prsmd.api.operations import (
     OPEN_TABLE,
@@ -51,6 +62,9 @@ _PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred
 OPERATIONS: Sequence[Operation] = (
     *deployments.OPERATIONS,
     *models.OPERATIONS,
+    *revisions.OPERATIONS,
+    *versions.OPERATIONS,
+    *rollouts.OPERATIONS,
     *inference.OPERATIONS,
     *keys.OPERATIONS,
     *node.OPERATIONS,

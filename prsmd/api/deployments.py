@@ -24,6 +24,7 @@ from prsmd.api.respond import (
     send_event,
     wants_stream,
 )
+from prsmd.api.rollouts import rollout_body, traffic_body
 from prsmd.api.schemas import DeployBody
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import InvalidInputError
@@ -172,6 +173,8 @@ def status_body(services: Services, report: Report) -> dict[str, Any]:
         "model_version": report.revision.spec.metadata.version,
         "container_image": report.revision.spec.image,
         "image_digest": report.revision.image_digest,
+        "traffic": traffic_body(report.traffic),
+        "rollout": report.rollout and rollout_body(report.rollout, view.rollout_waits_for),
         "created_at": rfc3339(report.deployment.created_at),
         "updated_at": rfc3339(report.deployment.updated_at),
         "autoscaling": _autoscaling_body(report),

@@ -6,16 +6,26 @@ from aiohttp import web
 
 from prsmd.api.deployments import endpoint_url
 from prsmd.api.operations import Operation, Services
-from prsmd.api.requests import PAGE_QUERY, body_as, page_body, page_of, refuse_unknown
-from prsmd.api.respond import json_response, rfc3339
+from prsmd.api.requests import (
+    PAGE_QUERY,
+    body_as,
+    expected_revisions,
+    page_body,
+    page_of,
+    refuse_unknown,
+)
+from prsmd.api.respond import etag, json_response, rfc3339
+from prsmd.api.rollouts import rollout_body, traffic_body
 from prsmd.api.schemas import ScaleBody
 from prsmd.domain.access import Permission
+from prsmd.domain.body import body_of
 from prsmd.domain.deployment import Deployment, ScalingStrategy
-from prsmd.domain.quantity import format_cpu, format_gpu, format_memory
 from prsmd.service.caller import Caller
 from prsmd.service.deployments import Scaled
 from prsmd.service.idempotency import Answer
 from prsmd.service.status import Report
+
+_PRIVATE = {"environment", "command", "args"}  # never shown: they can hold secrets
 
 
 async def page(services: Services, request: web.Request, caller: Caller) -> web.Response:
@@ -33,7 +43,9 @@ async def get(services: Services, request: web.Request, caller: Caller) -> web.R
     """Show one model with its spec."""
     refuse_unknown(request)
     report = await services.status.model(caller, request.match_info["model_id"])
-    return json_response(_model_body(services, report))
+    response = json_response(_model_body(services, report))
+    response.headers.update(etag(report.deployment.revision))
+    return response
 
 
 async def scale(services: Services, request: web.Request, caller: Caller) -> Scaled:
@@ -42,7 +54,9 @@ async def scale(services: Services, request: web.Request, caller: Caller) -> Sca
     body = await body_as(request, ScaleBody)
     strategy = ScalingStrategy(body.scaling_strategy)
     model = request.match_info["model_id"]
-    return await services.deployments.scale(caller, model, body.target_replicas, strategy)
+    return await services.deployments.scale(
+        caller, model, body.target_replicas, strategy, expected_revisions(request)
+    )
 
 
 def scaled(_services: Services, done: Scaled) -> Answer:
@@ -58,13 +72,14 @@ def scaled(_services: Services, done: Scaled) -> Answer:
     if done.refused is not None:
         body["message"] = f"what fits is started; not all fits now: {done.refused.summary}"
         body["reasons"] = list(done.refused.reasons)
-    return Answer(body=body, status=202)
+    return Answer(body=body, status=202, headers=etag(done.deployment.revision))
 
 
 async def delete(services: Services, request: web.Request, caller: Caller) -> Deployment:
     """Drain, stop and remove a model."""
     refuse_unknown(request)
-    return await services.deployments.delete(caller, request.match_info["model_id"])
+    model = request.match_info["model_id"]
+    return await services.deployments.delete(caller, model, expected_revisions(request))
 
 
 def deleted(_services: Services, deployment: Deployment) -> Answer:
@@ -79,7 +94,8 @@ def deleted(_services: Services, deployment: Deployment) -> Answer:
 
 def _model_body(services: Services, report: Report) -> dict[str, Any]:
     deployment, spec = report.deployment, report.revision.spec
-    needs, scaling, serving = spec.resources, spec.scaling, spec.serving
+    body = body_of(spec)
+    config = {k: v for k, v in body["deployment_config"].items() if k not in _PRIVATE}
     return {
         "model_id": deployment.model_id,
         "model_name": deployment.model_name,
@@ -92,34 +108,10 @@ def _model_body(services: Services, report: Report) -> dict[str, Any]:
         "version": spec.metadata.version,
         "created_at": rfc3339(deployment.created_at),
         "created_by": report.revision.created_by,
-        "deployment_config": {
-            "container_image": spec.image,
-            "image_digest": report.revision.image_digest,
-            "resource_requirements": {
-                "cpu": format_cpu(needs.cpu_millis),
-                "memory": format_memory(needs.memory_bytes),
-                "gpu": format_gpu(needs.gpu_millis),
-                "gpu_memory": needs.gpu_memory_bytes and format_memory(needs.gpu_memory_bytes),
-            },
-            "scaling": {
-                "min_replicas": scaling.min_replicas,
-                "max_replicas": scaling.max_replicas,
-                "target_utilization": scaling.target_utilization,
-            },
-            "serving": {
-                "protocol": serving.protocol,
-                "port": serving.port,
-                "max_concurrency": serving.max_concurrency,
-                "queue_depth": serving.queue_depth,
-                "request_timeout_seconds": serving.request_timeout_seconds,
-            },
-        },
-        "model_metadata": {
-            "description": spec.metadata.description,
-            "version": spec.metadata.version,
-            "capabilities": list(spec.metadata.capabilities),
-            "domains": list(spec.metadata.domains),
-        },
+        "traffic": traffic_body(report.traffic),
+        "rollout": report.rollout and rollout_body(report.rollout, report.view.rollout_waits_for),
+        "deployment_config": {**config, "image_digest": report.revision.image_digest},
+        "model_metadata": body["model_metadata"],
     }
 
 
@@ -148,6 +140,7 @@ OPERATIONS = (
         permission=Permission.MODELS_SCALE,
         body=ScaleBody,
         answer=scaled,
+        conditional=True,
     ),
     Operation(
         method="DELETE",
@@ -156,5 +149,6 @@ OPERATIONS = (
         summary="Drain, stop and remove a model",
         permission=Permission.MODELS_DELETE,
         answer=deleted,
+        conditional=True,
     ),
 )

@@ -64,6 +64,8 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     ]
     if operation.answer is not None:
         parameters.append(_IDEMPOTENCY_KEY)
+    if operation.conditional:
+        parameters.append(_IF_MATCH)
     entry: dict[str, Any] = {
         "operationId": f"{operation.handler.__module__.rsplit('.', 1)[-1]}_"
         f"{operation.handler.__name__}",
@@ -80,7 +82,7 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
         schemas[operation.body.__name__] = schema
         reference = {"$ref": f"#/components/schemas/{operation.body.__name__}"}
         content = {"application/json": {"schema": reference}}
-        entry["requestBody"] = {"required": True, "content": content}
+        entry["requestBody"] = {"required": not operation.body_optional, "content": content}
     return entry
 
 
@@ -117,6 +119,13 @@ _IDEMPOTENCY_KEY = {
     "required": False,
     "description": "Repeating the request with the same key gets the first answer for 24 hours",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+_IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "description": "The ETag of the model as last seen: 412 if it is at another revision by now",
+    "schema": {"type": "string"},
 }
 _ANSWERS = {"application/json": {"type": "object"}, "text/plain": {"type": "string"}}
 _ERROR = {

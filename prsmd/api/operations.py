@@ -56,6 +56,8 @@ class Operation:
     What changes something has an `answer`: its handler returns a result, which the use case has
     remembered, and `answer` says how that is told (service/idempotency.py). Other handlers, and a
     dry run, return a response. `uploads`: the body is a stream that is not kept in memory.
+    `conditional`: `If-Match` says which revision the caller has seen. `body_optional`: none means
+    an empty one.
     """
 
     method: str
@@ -67,6 +69,8 @@ class Operation:
     query: Mapping[str, str] = dataclasses.field(default_factory=dict)
     answer: AnswerOf | None = None
     uploads: bool = False
+    conditional: bool = False
+    body_optional: bool = False
     streams: bool = False
     answers: str = "application/json"
 

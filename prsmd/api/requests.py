@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from prsmd.api.schemas import parse
 from prsmd.domain.errors import InvalidInputError
+from prsmd.service.precondition import Expected
 from prsmd.service.status import Page
 
 PAGE_QUERY = {
@@ -23,6 +24,8 @@ PAGE_QUERY = {
     "sort_order": "asc or desc",
 }
 BODY_SECONDS = web.AppKey("body_seconds", float)
+_ETAG = re.compile(r'"([1-9]\d{0,14})"', re.ASCII)
+_MOST_TAGS = 20
 _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 _SORT_FIELDS = ("created_at", "updated_at", "model_name", "model_id")
 
@@ -31,6 +34,16 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 
 async def body_as(request: web.Request, schema: type[Parsed]) -> Parsed:
     """Return the JSON body as `schema`. Raise InvalidInputError naming every wrong field."""
+    return parse(schema, await json_body(request))
+
+
+async def optional_body_as(request: web.Request, schema: type[Parsed]) -> Parsed:
+    """Return the JSON body as `schema`, or what an empty object comes to where there is none."""
+    return parse(schema, await json_body(request) if await content(request) else {})
+
+
+async def json_body(request: web.Request) -> Any:
+    """Return what the JSON body holds. Raise InvalidInputError where it is none."""
     if request.content_type != "application/json":
         raise InvalidInputError.field(
             "Content-Type", "must be application/json", request.content_type[:100]
@@ -47,7 +60,20 @@ async def body_as(request: web.Request, schema: type[Parsed]) -> Parsed:
             _refuse_half_characters(body)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError.field("body", f"is not valid JSON: {_why(error)}") from None
-    return parse(schema, body)
+    return body
+
+
+def expected_revisions(request: web.Request) -> Expected:
+    """Return the revisions that `If-Match` names; None where it is absent or `*`."""
+    given = request.headers.getall("If-Match", [])
+    tags = [tag.strip() for value in given for tag in value.split(",")]
+    if not tags or tags == ["*"]:
+        return None
+    found = [_ETAG.fullmatch(tag) for tag in tags]
+    if len(tags) > _MOST_TAGS or not all(found):
+        problem = 'must be the ETag of a model, such as "3", or *'
+        raise InvalidInputError.field("If-Match", problem, ", ".join(tags)[:100])
+    return frozenset(int(match[1]) for match in found if match)
 
 
 async def content(request: web.Request) -> bytes:

@@ -61,6 +61,11 @@ def json_response(body: Any, status: int = 200) -> web.Response:
     return web.Response(body=content, status=status, content_type="application/json")
 
 
+def etag(revision: int) -> dict[str, str]:
+    """Return the header that names the revision of a model; `If-Match` takes it."""
+    return {"ETag": f'"{revision}"'}
+
+
 def new_request_id() -> str:
     """Return an id for a request whose client gave none."""
     return f"req_{secrets.token_hex(8)}"

@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 
+from prsmd.core.rollout import traffic
 from prsmd.domain.access import Permission
 from prsmd.domain.deployment import Deployment, Revision
 from prsmd.domain.errors import ConflictError, NotFoundError
@@ -20,6 +21,7 @@ from prsmd.service.succession import Situation, ended, exchange, note, situation
 from prsmd.store import audit, deployments, revisions, rollouts
 from prsmd.store.db import Database, Tx
 
+_WHOLE = 100  # percent
 _DIVIDED = {RolloutStrategy.CANARY, RolloutStrategy.BLUE_GREEN}
 
 
@@ -42,11 +44,19 @@ class Steered:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficShare:
+    """One live revision's part of the traffic in percent; None: as its replicas' load allows."""
+
+    revision: Revision
+    weight: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Divided:
-    """How traffic divides now: percents by revision. `report` is the rollout under way, if any."""
+    """How traffic divides now. `report` is the rollout under way, if any."""
 
     deployment: Deployment
-    weights: Mapping[int, int]
+    shares: tuple[TrafficShare, ...]
     report: RolloutReport | None
 
 
@@ -120,10 +130,11 @@ class Rollouts:
             await note(tx, event)
             details = {"weights": {str(number): weight for number, weight in weights.items()}}
             await audit.append(tx, caller.record("models.traffic", found.id, "allowed", details))
+            report = await report_of(tx, found.id) if rollout is not None else None
             done = Divided(
                 deployment=situation.deployment,
-                weights={number: weights.get(number, 0) for number in live},
-                report=await report_of(tx, found.id) if rollout is not None else None,
+                shares=shares_of(situation.current, report),
+                report=report,
             )
             await caller.remember(tx, done)
             return done
@@ -174,6 +185,23 @@ async def report_of(tx: Tx, deployment_id: str) -> RolloutReport | None:
     assert stable is not None  # noqa: S101 - a rollout's revisions are kept with it
     assert coming is not None  # noqa: S101 - a rollout's revisions are kept with it
     return RolloutReport(rollout=latest, stable=stable, coming=coming)
+
+
+def shares_of(wanted: Revision, report: RolloutReport | None) -> tuple[TrafficShare, ...]:
+    """Return how a deployment's traffic divides; `report` is its latest rollout."""
+    if report is None or not report.rollout.active:
+        return (TrafficShare(revision=wanted, weight=_WHOLE),)
+    stable, coming, trial = report.stable, report.coming, traffic(report.rollout)
+    if report.rollout.phase is RolloutPhase.REPLACING:
+        return (
+            TrafficShare(revision=coming, weight=None),
+            TrafficShare(revision=stable, weight=None),
+        )
+    weight = trial.weight if trial is not None else 0
+    return (
+        TrafficShare(revision=coming, weight=weight),
+        TrafficShare(revision=stable, weight=_WHOLE - weight),
+    )
 
 
 def live_revisions(situation: Situation) -> tuple[int, ...]:

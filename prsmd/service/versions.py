@@ -65,7 +65,10 @@ class Versions:
         default = earlier[-1] if earlier else new.number
         old = numbered(history, default if before is None else before, found.model_id)
         changes = differences(old.spec, new.spec)
-        if old.image_digest != new.image_digest:
+        if (
+            None not in {old.image_digest, new.image_digest}
+            and old.image_digest != new.image_digest
+        ):
             pinned = FieldChange(
                 field="image_digest", before=old.image_digest, after=new.image_digest
             )

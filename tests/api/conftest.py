@@ -48,7 +48,14 @@ class Site:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             return {
                 table: database.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall()
-                for table in ("deployments", "revisions", "replicas", "api_keys", "events")
+                for table in (
+                    "deployments",
+                    "revisions",
+                    "rollouts",
+                    "replicas",
+                    "api_keys",
+                    "events",
+                )
             }
 
     def state(self) -> dict[str, Any]:

@@ -9,6 +9,12 @@ from tests.api.envelope import refused
 from tests.support.daemon import Answer
 
 OURS = "custom_legal_analyzer_v2"
+UPDATE = {"deployment_config": {"scaling": {"max_replicas": 3}}}
+TRAFFIC = {"weights": {"1": 100}}
+STEERING = [
+    ("POST", f"/v1/custom-models/{{model}}/rollout/{verb}", None)
+    for verb in ("pause", "resume", "promote", "abort")
+]
 EVERYTHING = [
     ("POST", "/v1/custom-models/deploy", DEPLOY),
     ("GET", "/v1/custom-models/deployments", None),
@@ -17,6 +23,13 @@ EVERYTHING = [
     ("GET", "/v1/custom-models/deployments/{deployment}/logs", None),
     ("GET", "/v1/custom-models", None),
     ("GET", "/v1/custom-models/{model}", None),
+    ("PUT", "/v1/custom-models/{model}", UPDATE),
+    ("POST", "/v1/custom-models/{model}/rollback", {}),
+    ("GET", "/v1/custom-models/{model}/versions", None),
+    ("GET", "/v1/custom-models/{model}/diff", None),
+    ("GET", "/v1/custom-models/{model}/rollout", None),
+    *STEERING,
+    ("PUT", "/v1/custom-models/{model}/traffic", TRAFFIC),
     ("POST", "/v1/custom-models/{model}/scale", SCALE),
     ("DELETE", "/v1/custom-models/{model}", None),
     ("POST", "/v1/models/{model}/infer", INFER),
@@ -162,6 +175,10 @@ FORBIDDEN = {
         ("POST", "/v1/custom-models/deploy", small("viewers-model"), "models.deploy"),
         ("POST", f"/v1/custom-models/{OURS}/scale", SCALE, "models.scale"),
         ("DELETE", f"/v1/custom-models/{OURS}", None, "models.delete"),
+        ("PUT", f"/v1/custom-models/{OURS}", UPDATE, "models.update"),
+        ("POST", f"/v1/custom-models/{OURS}/rollback", {"revision": 1}, "models.update"),
+        *((m, path.format(model=OURS), body, "models.update") for m, path, body in STEERING),
+        ("PUT", f"/v1/custom-models/{OURS}/traffic", TRAFFIC, "models.update"),
         ("POST", f"/v1/models/{OURS}/infer", INFER, "models.infer"),
         ("GET", "/v1/custom-models/deployments/{deployment}/logs", None, "logs.read"),
         ("GET", "/v1/node", None, "node.read"),
@@ -179,6 +196,7 @@ FORBIDDEN = {
     ],
     "invoker": [
         ("POST", f"/v1/custom-models/{OURS}/scale", SCALE, "models.scale"),
+        ("PUT", f"/v1/custom-models/{OURS}", UPDATE, "models.update"),
         ("GET", "/v1/custom-models/deployments/{deployment}/logs", None, "logs.read"),
     ],
 }
@@ -249,6 +267,13 @@ FOREIGN = [
     ("GET", "/v1/custom-models/deployments/{}/events", None, "deployment"),
     ("GET", "/v1/custom-models/deployments/{}/logs", None, "deployment"),
     ("GET", "/v1/custom-models/{}", None, "model"),
+    ("PUT", "/v1/custom-models/{}", UPDATE, "model"),
+    ("POST", "/v1/custom-models/{}/rollback", {"revision": 1}, "model"),
+    ("GET", "/v1/custom-models/{}/versions", None, "model"),
+    ("GET", "/v1/custom-models/{}/diff?from=1&to=1", None, "model"),
+    ("GET", "/v1/custom-models/{}/rollout", None, "model"),
+    *((method, path.format(model="{}"), body, "model") for method, path, body in STEERING),
+    ("PUT", "/v1/custom-models/{}/traffic", TRAFFIC, "model"),
     ("POST", "/v1/custom-models/{}/scale", SCALE, "model"),
     ("DELETE", "/v1/custom-models/{}", None, "model"),
     ("POST", "/v1/models/{}/infer", INFER, "model"),

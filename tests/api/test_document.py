@@ -61,11 +61,7 @@ def test_scale_accepts_the_documents_request_and_says_what_does_not_fit(site: Si
     site.daemon.until_ready(site.accepted["deployment_id"], 1)
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [("PUT", "", {"model_name": "x"}), ("POST", "/share", SHARE)],
-    ids=["update", "share"],
-)
+@pytest.mark.parametrize(("method", "path", "body"), [("POST", "/share", SHARE)], ids=["share"])
 def test_what_this_version_does_not_serve_is_refused_in_words(site: Site, method, path, body):
     before = site.state()
 

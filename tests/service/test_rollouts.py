@@ -13,6 +13,7 @@ from prsmd.domain.errors import (
     PreconditionFailedError,
 )
 from prsmd.domain.rollout import Rollout, RolloutOptions, RolloutPhase, RolloutStrategy
+from prsmd.service.rollouts import Divided, RolloutReport, shares_of
 from prsmd.store import rollouts
 from prsmd.store.db import Tx
 from tests.engine.harness import Life, caller
@@ -26,6 +27,10 @@ async def rolling(life: Life, phase: RolloutPhase, **changes: Any) -> tuple[Desk
     model = await desk(life)
     await model.update(NEW_IMAGE, options=canary())
     return model, await model.reach(phase, **changes)
+
+
+def weights(done: Divided) -> dict[int, int | None]:
+    return {share.revision.number: share.weight for share in done.shares}
 
 
 def rollouts_of(life: Life) -> Any:
@@ -161,18 +166,18 @@ async def test_the_traffic_of_a_trial_is_divided_by_hand(
     done = await rollouts_of(life).set_traffic(caller("operator"), "legal", {1: 70, 2: 30})
 
     assert await model.latest() == dataclasses.replace(before, weight=30)
-    assert done.weights == {1: 70, 2: 30}
+    assert weights(done) == {1: 70, 2: 30}
     assert (await life.events(model.id))[-1].message == (
         "divided by hand: 70 % to revision 1, 30 % to revision 2"
     )
     done = await rollouts_of(life).set_traffic(caller("operator"), "legal", {1: 100})
-    assert (done.weights, (await model.latest()).weight) == ({1: 100, 2: 0}, 0)
+    assert (weights(done), (await model.latest()).weight) == ({1: 100, 2: 0}, 0)
 
 
 async def test_without_a_trial_all_traffic_goes_to_the_one_that_serves(life: Life) -> None:
     model = await desk(life)
     done = await rollouts_of(life).set_traffic(caller("operator"), "legal", {1: 100})
-    assert (done.weights, done.report) == ({1: 100}, None)
+    assert (weights(done), done.report) == ({1: 100}, None)
     await model.update(MORE_REPLICAS)
     with pytest.raises(ConflictError, match=r"Revision 1 of custom_legal .*live is revision 2"):
         await rollouts_of(life).set_traffic(caller("operator"), "legal", {1: 100})
@@ -206,3 +211,32 @@ async def test_traffic_to_what_was_never_there_is_refused(life: Life) -> None:
         await rollouts_of(life).set_traffic(caller("operator"), "legal", {1: 50, 7: 50})
 
     assert refused.value.details["live_revisions"] == [1, 2]
+
+
+async def test_traffic_is_what_the_trial_says_and_nobodys_while_replicas_are_replaced(
+    life: Life,
+) -> None:
+    model, trying = await rolling(life, RolloutPhase.TRYING)
+    first, second = await model.history()
+    shown = {}
+    for name, changes in {
+        "before it flows": {},
+        "first step": {"step_since": 1.0},
+        "second step": {"step": 1, "step_since": 1.0},
+        "preparing": {"phase": RolloutPhase.PREPARING},
+        "replacing": {"phase": RolloutPhase.REPLACING},
+        "ended": {"phase": RolloutPhase.COMPLETED},
+    }.items():
+        rollout = dataclasses.replace(trying, **changes)
+        report = RolloutReport(rollout=rollout, stable=first, coming=second)
+        shares = shares_of(second, report)
+        shown[name] = {share.revision.number: share.weight for share in shares}
+
+    assert shown == {
+        "before it flows": {2: 0, 1: 100},
+        "first step": {2: 10, 1: 90},
+        "second step": {2: 50, 1: 50},
+        "preparing": {2: 0, 1: 100},
+        "replacing": {2: None, 1: None},
+        "ended": {2: 100},
+    }
