@@ -236,7 +236,13 @@ def _parts(
         reconciler.wake,
         gateway.in_flight,
     )
-    feeds = Feeds(probes=prober.probes, in_flight=gateway.in_flight, working=executor.working)
+    feeds = Feeds(
+        probes=prober.probes,
+        in_flight=gateway.in_flight,
+        working=executor.working,
+        trials=gateway.trial_readings,
+        demand=gateway.demand,
+    )
     return Parts(
         database=database,
         observer=_observer(settings, drivers, feeds),

@@ -8,7 +8,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from prsmd.core.plan import Observed, ObservedContainer, Probe
-from prsmd.core.strangers import strangers_memory
+from prsmd.core.strangers import strangers_memory, strangers_names
+from prsmd.core.trial import TrialReading
 from prsmd.devices.base import Gpus, Host
 from prsmd.domain.errors import EngineError
 from prsmd.domain.node import GpuSample, Node
@@ -36,6 +37,8 @@ class Feeds:
     probes: Callable[[], Mapping[str, Probe]]
     in_flight: Callable[[], Mapping[str, int]]
     working: Callable[[], frozenset[str]]
+    trials: Callable[[], Mapping[str, TrialReading]]
+    demand: Callable[[], Mapping[str, float]]
 
 
 class Observer:
@@ -65,13 +68,18 @@ class Observer:
             self._feeds.working()
         )  # before the list, so that what ends meanwhile is left alone
         containers = await self._list()
+        sample = self._gpus.sample()
+        own = self._own_pids(sample)
         self._latest = Observed(
             node=self._node(),
             containers=containers,
             probes=self._feeds.probes(),
             in_flight=self._feeds.in_flight(),
             working=working,
-            strangers=self._strangers(self._gpus.sample()),
+            strangers=strangers_memory(sample.gpus, own),
+            stranger_names=strangers_names(sample.gpus, own),
+            trials=self._feeds.trials(),
+            demand=self._feeds.demand(),
         )
         return self._latest
 
@@ -111,11 +119,11 @@ class Observer:
             self.replica_hosts = frozenset(c.endpoint.host for c in found if c.endpoint)
         return tuple(_observed(container) for container in found)
 
-    def _strangers(self, sample: GpuSample) -> Mapping[str, int]:
+    def _own_pids(self, sample: GpuSample) -> frozenset[int]:
+        """Return the processes on the GPUs that are our replicas'."""
         ours = [c.pid for c in self.containers.values() if c.pid is not None]
         pids = {process.pid for gpu in sample.gpus for process in gpu.processes}
-        own = frozenset(pid for pid in pids if self._host.belongs_to(pid, ours))
-        return strangers_memory(sample.gpus, own)
+        return frozenset(pid for pid in pids if self._host.belongs_to(pid, ours))
 
 
 def _observed(container: Container) -> ObservedContainer:
