@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prsmd.core.strangers import DRIVER_BASELINE_BYTES, strangers_memory
+from prsmd.core.strangers import DRIVER_BASELINE_BYTES, strangers_memory, strangers_names
 from prsmd.domain.node import GpuProcess
 from prsmd.domain.quantity import GIB, MIB
 from tests.core.cases import gpu
