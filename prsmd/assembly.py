@@ -39,10 +39,12 @@ from prsmd.service.events import Events
 from prsmd.service.forecast import Forecaster
 from prsmd.service.health import Health
 from prsmd.service.idempotency import Answers
+from prsmd.service.images import Images
 from prsmd.service.inference import Inferences
 from prsmd.service.keys import Keys
 from prsmd.service.logs import Logs
 from prsmd.service.node import Nodes
+from prsmd.service.registries import Registries
 from prsmd.service.revisions import Revisions
 from prsmd.service.rollouts import Rollouts
 from prsmd.service.status import Sources, Status
@@ -85,6 +87,14 @@ class Drivers:
     host: Host
     instance: str
     clock: Callable[[], float] = time.time
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Locks:
+    """What guards secrets: the digests of keys, and the seal of what has to be read again."""
+
+    ring: KeyRing
+    sealer: Sealer
 
 
 async def assemble(settings: Settings, database: Database, public_url: str) -> Appliance:
@@ -132,7 +142,8 @@ async def connect(
     parts = _parts(settings, drivers, gateway, reconciler, stock, retry_seconds)
     ring = KeyRing(_pepper(settings), stored_keys)
     autoscaler = _autoscaler(settings, parts, reconciler)
-    services = _services(parts, reconciler, autoscaler, drivers.runtime, ring, public_url)
+    locks = _Locks(ring=ring, sealer=sealer)
+    services = _services(parts, reconciler, autoscaler, drivers.runtime, locks, public_url)
     return Appliance(
         database=database,
         runtime=drivers.runtime,
@@ -302,10 +313,11 @@ def _services(
     reconciler: Reconciler,
     autoscaler: Autoscaler,
     runtime: Runtime,
-    ring: KeyRing,
+    locks: _Locks,
     public_url: str,
 ) -> Services:
     database, recorder = parts.database, parts.recorder
+    stock = parts.launcher.stock
     forecaster = Forecaster(parts.observer)
     status = Status(
         Sources(
@@ -320,7 +332,7 @@ def _services(
         )
     )
     return Services(
-        answers=Answers(database, ring.digest),
+        answers=Answers(database, locks.ring.digest),
         deployments=Deployments(
             database=database,
             recorder=recorder,
@@ -337,7 +349,9 @@ def _services(
         logs=Logs(database, runtime, parts.archive),
         inferences=Inferences(parts.gateway, database),
         nodes=Nodes(database, parts.observer, runtime),
-        keys=Keys(database, ring),
+        keys=Keys(database, locks.ring),
+        images=Images(database, stock, recorder),
+        registries=Registries(database, locks.sealer),
         health=Health(
             database=database,
             observer=parts.observer,
@@ -346,6 +360,7 @@ def _services(
             status=status,
         ),
         public_url=public_url,
+        uploads=stock.settings.folder,
     )
 
 

@@ -14,12 +14,14 @@ from aiohttp.http import HttpVersion10
 
 from prsmd.api import (
     deployments,
+    images,
     inference,
     keys,
     models,
     monitoring,
     node,
     openapi,
+    registries,
     revisions,
     rollouts,
     versions,
@@ -67,6 +69,8 @@ OPERATIONS: Sequence[Operation] = (
     *rollouts.OPERATIONS,
     *inference.OPERATIONS,
     *keys.OPERATIONS,
+    *images.OPERATIONS,
+    *registries.OPERATIONS,
     *node.OPERATIONS,
     *monitoring.OPERATIONS,
     *openapi.OPERATIONS,

@@ -76,6 +76,9 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     }
     if operation.permission is not None:
         entry["x-permission"] = operation.permission.value
+    if operation.uploads:
+        archive = {"schema": {"type": "string", "format": "binary"}}
+        entry["requestBody"] = {"required": True, "content": {"application/x-tar": archive}}
     if operation.body is not None:
         schema = operation.body.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))

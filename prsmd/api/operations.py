@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -13,10 +14,12 @@ from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
 from prsmd.service.health import Health
 from prsmd.service.idempotency import Answer, Answers
+from prsmd.service.images import Images
 from prsmd.service.inference import Inferences
 from prsmd.service.keys import Keys
 from prsmd.service.logs import Logs
 from prsmd.service.node import Nodes
+from prsmd.service.registries import Registries
 from prsmd.service.revisions import Revisions
 from prsmd.service.rollouts import Rollouts
 from prsmd.service.status import Status
@@ -27,7 +30,7 @@ REQUEST_ID = web.RequestKey("request_id", str)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The use cases, and the address that clients reach this API at."""
+    """The use cases, the address of this API, and the folder where large bodies arrive."""
 
     deployments: Deployments
     revisions: Revisions
@@ -39,9 +42,12 @@ class Services:
     inferences: Inferences
     nodes: Nodes
     keys: Keys
+    images: Images
+    registries: Registries
     health: Health
     answers: Answers
     public_url: str
+    uploads: Path
 
 
 Handler = Callable[[Services, web.Request, Caller], Awaitable[Any]]

@@ -32,7 +32,13 @@ _REFUSED_VARIABLES = re.compile(
 )
 _PATH = re.compile(r"/[A-Za-z0-9._~/:@!$&'()*+,;=-]{0,255}")
 _MOST_PROBLEMS = 20  # of one request that are named
-_PRIVATE = {"environment", "secrets", "command", "args"}  # never quoted: they can hold secrets
+_PRIVATE = {
+    "environment",
+    "secrets",
+    "command",
+    "args",
+    "password",
+}  # never quoted: they can hold secrets
 _RESERVED_NAMES = {"deploy", "deployments"}  # what stands in a model's place in some paths
 _PLANNED = {
     "secrets": "encrypted secrets are not part of this version",

@@ -25,6 +25,7 @@ class Content:
 class KeptRevision:
     """A revision whose image has to stay. `names` are how it names its image."""
 
+    deployment_id: str
     organization: str
     model_id: str
     number: int
@@ -33,10 +34,14 @@ class KeptRevision:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What happens to one image: it goes, or `kept_for` says why not."""
+    """What happens to one image: it goes, or `kept_for` says why not.
+
+    `needed_by` is a revision that keeps it, where that is why.
+    """
 
     content: Content
     kept_for: str | None
+    needed_by: KeptRevision | None = None
 
     @property
     def goes(self) -> bool:
@@ -62,6 +67,7 @@ def kept_revisions(
         wanted |= {rollout.from_revision, rollout.to_revision}
     return [
         KeptRevision(
+            deployment_id=deployment.id,
             organization=deployment.organization,
             model_id=deployment.model_id,
             number=revision.number,
@@ -91,29 +97,32 @@ def collect(
     for revision in kept:
         by_name |= dict.fromkeys(revision.names, revision)
     return [
-        Verdict(
-            content=content,
-            kept_for=_reason(content, by_id.get(content.id, ()), by_name, pulled_only=pulled_only),
-        )
+        _verdict(content, by_id.get(content.id, ()), by_name, pulled_only=pulled_only)
         for content in contents
     ]
 
 
-def _reason(
+def _verdict(
     content: Content,
     brought: Sequence[Brought],
     kept: Mapping[str, KeptRevision],
     *,
     pulled_only: bool,
-) -> str | None:
-    """Return why an image stays, None if it may go."""
+) -> Verdict:
+    needed = next((kept[name] for name in sorted(content.names) if name in kept), None)
+    reason = _reason(content, brought, pulled_only=pulled_only)
+    if needed is not None and brought and not content.in_use:
+        reason = f"revision {needed.number} of {needed.model_id} may need it"
+        return Verdict(content=content, kept_for=reason, needed_by=needed)
+    return Verdict(content=content, kept_for=reason)
+
+
+def _reason(content: Content, brought: Sequence[Brought], *, pulled_only: bool) -> str | None:
+    """Return why an image stays that no revision needs, None if it may go."""
     if not brought:
         return "prsmd did not bring it"
     if content.in_use:
         return "a container is made from it"
-    revision = next((kept[name] for name in sorted(content.names) if name in kept), None)
-    if revision is not None:
-        return f"revision {revision.number} of {revision.model_id} may need it"
     ours = {content.id, *(name for one in brought for name in (one.reference, one.digest))}
     others = sorted(content.names - ours)
     if others:

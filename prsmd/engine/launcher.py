@@ -32,7 +32,7 @@ class Launcher:
         self, runtime: base.Runtime, stock: Stock, database: Database, instance: str
     ) -> None:
         self._runtime = runtime
-        self._stock = stock
+        self.stock = stock
         self._database = database
         self._instance = instance
         # One tag can mean two contents at a time, and each organization has its own logins.
@@ -89,8 +89,8 @@ class Launcher:
 
     async def _find(self, order: Order, revision: Revision) -> tuple[base.Image, str]:
         """Return what the image's name means here, else to its registry, and what is pinned."""
-        async with self._stock.still:  # so that it cannot go before it is pinned
-            here = await self._stock.here(order.organization, order.reference)
+        async with self.stock.still:  # so that it cannot go before it is pinned
+            here = await self.stock.here(order.organization, order.reference)
             if here is not None:
                 return here, await self._pin(revision, here.digest)
         pulled = await self._pull(order)
@@ -98,12 +98,12 @@ class Launcher:
 
     async def _pinned(self, pinned: str, order: Order, revision: Revision) -> base.Image:
         """Return the image with the pinned content, brought here again if it is gone."""
-        deployed = await self._stock.resolve_pinned(pinned)
+        deployed = await self.stock.resolve_pinned(pinned)
         if deployed is not None:
             return deployed
         # What a registry's digest names, any engine can pull; an engine's own image id, none can.
         wanted = pinned if "@" in pinned else order.reference
-        found = await self._stock.here(order.organization, wanted)
+        found = await self.stock.here(order.organization, wanted)
         found = found or await self._pull(dataclasses.replace(order, wanted=wanted))
         if found.digest == pinned:
             return found
@@ -142,7 +142,7 @@ class Launcher:
             pull.progress = progress
 
         began = time.monotonic()
-        image = await self._stock.pull(order, note)
+        image = await self.stock.pull(order, note)
         await self._note_duration(order.reference, time.monotonic() - began)
         return image
 

@@ -70,11 +70,11 @@ class Loaded:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """The images that are here at one moment. `kept` are the revisions that keep theirs."""
+    """The images that are here at one moment, and `uses`: how each revision names its own."""
 
     images: Sequence[base.Image]
     brought: Sequence[Brought]
-    kept: Sequence[KeptRevision]
+    uses: Sequence[KeptRevision]
     verdicts: Sequence[Verdict]
 
 
@@ -105,10 +105,13 @@ class Stock:
         """The settings it works with."""
         return self._settings
 
-    @property
-    def loads(self) -> bool:
-        """Whether archives can be loaded at all."""
-        return self._images.loads
+    def require_loading(self) -> None:
+        """Return where archives can be loaded at all. ConflictError where not."""
+        if not self._images.loads:
+            raise ConflictError(
+                "The embedded runtime loads no image archives: put a bundle into one of the folders"
+                " of runtime.bundle_dirs, or use a container engine."
+            )
 
     async def here(self, organization: str, reference: str) -> base.Image | None:
         """Return the image if it is here and the organization may run it unasked."""
@@ -182,16 +185,15 @@ class Stock:
             NoRoomForImageError: its images do not fit on the disk.
             ConflictError, EngineError: the engine takes no archives, or did not take this one.
         """
-        if not self._images.loads:
-            raise ConflictError("This runtime loads no archives: it runs bundles, not images.")
+        self.require_loading()
         most = _UNPACKED_RATIO * self._settings.max_archive_bytes
         verified = await asyncio.to_thread(archive.verify, path, most, name)
-        await self.make_room("load the archive", verified.unpacked_bytes)
+        await self.make_room("load the archive", verified.unpacked_bytes + verified.tar_bytes())
         names = [name for image in verified.images for name in image.references]
         before = {name: await self._images.resolve(name) for name in names}
-        kept = (await self.survey()).kept
+        uses = (await self.survey()).uses
         found = await self._images.load(verified, lambda _: None)
-        loaded = [_loaded(image, before.get(image.reference), kept) for image in found]
+        loaded = [_loaded(image, before.get(image.reference), uses) for image in found]
 
         async def write(tx: Tx) -> None:
             for image in found:
@@ -214,9 +216,9 @@ class Stock:
         found = await self._images.list()
         async with self._database.read() as tx:
             brought = await images.list_all(tx)
-            kept = await _kept(tx, keep)
+            kept, uses = await _kept(tx, keep)
         verdicts = collect(_contents(found), brought, kept, pulled_only=pulled_only)
-        return Survey(images=found, brought=brought, kept=kept, verdicts=verdicts)
+        return Survey(images=found, brought=brought, uses=uses, verdicts=verdicts)
 
     async def collect(self, keep_revisions: int, *, pulled_only: bool = False) -> list[Verdict]:
         """Remove what may go; return every verdict, with what the engine refused as reason."""
@@ -291,12 +293,12 @@ class Stock:
         return verdict
 
 
-def _loaded(image: base.Image, before: base.Image | None, kept: Sequence[KeptRevision]) -> Loaded:
+def _loaded(image: base.Image, before: base.Image | None, uses: Sequence[KeptRevision]) -> Loaded:
     """Return what a load did to one name."""
     if before is None or before.id == image.id:
         return Loaded(image=image, replaced=None, still_run_by=())
     former = {before.id, before.digest}
-    users = tuple(revision for revision in kept if former & revision.names)
+    users = tuple(revision for revision in uses if former & revision.names)
     return Loaded(image=image, replaced=before, still_run_by=users)
 
 
@@ -316,21 +318,21 @@ def _contents(found: Sequence[base.Image]) -> list[Content]:
     ]
 
 
-async def _kept(tx: Tx, keep: int) -> list[KeptRevision]:
+async def _kept(tx: Tx, keep: int) -> tuple[list[KeptRevision], list[KeptRevision]]:
+    """Return the revisions whose images stay, and all revisions."""
     running: dict[str, set[int]] = {}
     for replica in await replicas.list_current(tx, 0):
         if replica.active:
             running.setdefault(replica.deployment_id, set()).add(replica.revision)
     kept: list[KeptRevision] = []
+    every: list[KeptRevision] = []
     for deployment in await deployments.list_all(tx):
-        kept += kept_revisions(
-            deployment,
-            await revisions.list_for(tx, deployment.id),
-            await rollouts.latest(tx, deployment.id),
-            running.get(deployment.id, set()),
-            keep,
-        )
-    return kept
+        known = await revisions.list_for(tx, deployment.id)
+        rollout = await rollouts.latest(tx, deployment.id)
+        live = running.get(deployment.id, set())
+        kept += kept_revisions(deployment, known, rollout, live, keep)
+        every += kept_revisions(deployment, known, rollout, live, len(known))
+    return kept, every
 
 
 def _size(bytes_: int) -> str:

@@ -193,10 +193,7 @@ class BundleImages:
         on_progress: Callable[[PullProgress], None],  # noqa: ARG002 - refused
     ) -> list[Image]:
         """Refuse: bundles are folders."""
-        raise ConflictError(
-            "The embedded runtime loads no image archives: put a bundle into one of the folders"
-            " of runtime.bundle_dirs, or use a container engine."
-        )
+        raise ConflictError("The embedded runtime loads no image archives, only bundles.")
 
     async def remove(self, image_id: str) -> None:
         """Refuse to remove a bundle, which someone put here; one that is gone is gone."""
