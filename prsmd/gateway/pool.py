@@ -130,8 +130,8 @@ class Pool:
         self._measure()
         self._queue.forgive()
         self._serve_queue()
-        if (hopeless := no_way_left(route.targets, self._queue_state())) is not None:
-            self._dismiss(hopeless)
+        if route.hopeless:
+            self._refuse_hopeless()
         self._note(now)
 
     def claim(self, ticket: Ticket, now: float) -> Admit[Target] | Wait | Refuse:
@@ -286,6 +286,16 @@ class Pool:
     def _give(self, ticket: Ticket, target: Target) -> None:
         self._count(ticket, target)
         ticket.notify(target)
+
+    def _refuse_hopeless(self) -> None:
+        state = self._queue_state()
+        for ticket in self._queue.clear():
+            own, spare = self._sides(ticket)
+            refusal = no_way_left(own or spare, state)
+            if refusal is None:
+                self._queue.add(ticket)
+            else:
+                ticket.notify(refusal)
 
     def _dismiss(self, refusal: Refuse) -> None:
         for ticket in self._queue.clear():

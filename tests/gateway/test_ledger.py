@@ -57,6 +57,18 @@ def test_the_latency_is_of_answered_inferences_only():
     assert ledger.performance("d", 0.0).avg_latency_ms == pytest.approx(100)
 
 
+def test_the_newest_revisions_are_told_apart_and_none_is_lost_from_the_totals():
+    ledger = Ledger()
+    for revision in range(1, 21):
+        ledger.record("d", Outcome.OK, 0.1, 0.0, revision)
+        ledger.record("d", Outcome.PROVIDER_ERROR, 0.1, 0.0, revision)
+    by_revision = ledger.revision_totals()["d"]
+    assert list(by_revision) == list(range(13, 21))
+    assert by_revision[20].requests == {Outcome.OK: 1, Outcome.PROVIDER_ERROR: 1}
+    assert ledger.totals()["d"].requests == {Outcome.OK: 20, Outcome.PROVIDER_ERROR: 20}
+    assert sum(ledger.totals()["d"].latency_counts) == 20
+
+
 def test_what_is_forgotten_is_gone():
     ledger = Ledger()
     ledger.record("d", Outcome.OK, 0.1, 0.0)

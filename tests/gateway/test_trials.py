@@ -8,10 +8,18 @@ import pytest
 
 from prsmd.core.routes import Route, RouteTarget
 from prsmd.core.trial import Reading, Trial, TrialReading
-from prsmd.domain.errors import InferenceTimeoutError, InvalidInputError, ProviderError
+from prsmd.domain.errors import (
+    InferenceTimeoutError,
+    InvalidInputError,
+    ProviderError,
+    ResourceUnavailableError,
+)
 from prsmd.domain.rollout import HeaderRule
 from prsmd.domain.spec import Serving
 from prsmd.gateway.infer import Gateway, Inference, InferenceResult
+from prsmd.protocols.base import ContainerRequest, ModelRequest
+from prsmd.protocols.native import Native
+from prsmd.protocols.registry import PROTOCOLS
 from tests.gateway.backends import Backend, Gated, Raw, nobody_listens, route, table, until
 
 RULE = HeaderRule(name="X-Canary", value="yes")
@@ -101,6 +109,26 @@ async def test_each_revision_is_spoken_to_as_it_says_and_named_in_the_answer(gat
         assert old.requests[0].path == "/v1/infer"
         assert new.requests[0].path == "/v2/infer"
         assert repr(gateway).count("old 0/8, new 0/3 on trial") == 1
+
+
+class Elsewhere(Native):
+    """As the native protocol, on a path of its own."""
+
+    name = "elsewhere"
+
+    def request(self, request: ModelRequest, serving: Serving) -> ContainerRequest:
+        return dataclasses.replace(super().request(request, serving), path="/elsewhere")
+
+
+async def test_each_revision_is_spoken_to_in_its_own_protocol(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(PROTOCOLS, "elsewhere", Elsewhere())
+    async with Backend("old") as old, Backend("new") as new:
+        serving = Serving(protocol="elsewhere")
+        gateway.publish(table(trying(old.target, on_trial(new.target, serving=serving), weight=50)))
+        await answered(gateway, 2)
+        assert [each.requests[0].path for each in (old, new)] == ["/infer", "/elsewhere"]
 
 
 async def test_a_revision_s_own_timeout_bounds_its_exchange_and_no_other(gateway: Gateway):
@@ -215,6 +243,22 @@ async def test_a_revision_that_is_only_compared_never_answers_in_another_s_place
         assert (await waiting).replica_id == "old"
 
 
+async def test_who_may_only_hope_for_the_stable_side_is_refused_when_that_is_hopeless(
+    gateway: Gateway,
+):
+    async with Gated("new") as new:
+        narrow = on_trial(new.target, serving=Serving(max_concurrency=1))
+        more = {"shadow_percent": 1, "header": RULE}
+        gateway.publish(table(trying(narrow, **more)))
+        stable, inside, waiting = ask(gateway, 1), ask(gateway, 2, CANARY), ask(gateway, 3, CANARY)
+        await until(lambda: gateway.load("deploy_a").queued == 2)
+        gateway.publish(table(trying(narrow, **more, hopeless=True, waiting_for="exits with 1")))
+        with pytest.raises(ResourceUnavailableError, match="exits with 1"):
+            await stable
+        new.let_through(2)
+        assert {(await each).replica_id for each in (inside, waiting)} == {"new"}
+
+
 async def test_the_end_of_a_trial_frees_all_replicas_for_everyone(gateway: Gateway):
     async with Gated("old") as old, Backend("new") as new:
         gateway.publish(table(trying(old.target, on_trial(new.target), max_concurrency=1)))
@@ -253,18 +297,25 @@ async def test_the_time_in_the_queue_is_not_the_revision_s(gateway: Gateway):
         assert result.inference_time_ms <= milliseconds - 50
 
 
-async def test_a_container_that_is_late_counts_and_one_that_had_no_time_does_not(
-    gateway: Gateway,
-):
+async def test_a_container_that_is_late_has_failed(gateway: Gateway):
     async with Gated("new") as new:
-        published = trying(
-            on_trial(new.target), weight=100, request_timeout_seconds=0.2, max_concurrency=1
-        )
+        published = trying(on_trial(new.target), weight=100, request_timeout_seconds=0.1)
         gateway.publish(table(published))
-        late, waiting = ask(gateway, "late"), ask(gateway, "waiting")
-        results = await asyncio.gather(late, waiting, return_exceptions=True)
-        assert [type(result) for result in results] == [InferenceTimeoutError] * 2
+        with pytest.raises(InferenceTimeoutError):
+            await ask(gateway)
         assert (reading(gateway).trial.requests, reading(gateway).trial.errors) == (1, 1)
+
+
+async def test_a_container_that_was_left_no_time_by_the_queue_has_not(gateway: Gateway):
+    async with Gated("new") as new:
+        more = {"weight": 100, "request_timeout_seconds": 0.2}
+        gateway.publish(table(trying(waiting_for="starting", **more)))
+        task = ask(gateway)
+        await asyncio.sleep(0.15)
+        gateway.publish(table(trying(on_trial(new.target), **more)))
+        with pytest.raises((InferenceTimeoutError, ResourceUnavailableError)):
+            await task
+        assert reading(gateway) == TrialReading(key="1")
 
 
 async def test_what_is_no_answer_is_not_measured(gateway: Gateway):
