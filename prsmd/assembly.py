@@ -2,17 +2,15 @@
 
 import dataclasses
 import logging
-import os
-import secrets
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from aiohttp import web
 
+from prsmd import keyfiles
 from prsmd.api.app import Door, build
 from prsmd.api.operations import Services
-from prsmd.config import ConfigurationError, Settings, UnixRole, credential
+from prsmd.config import ConfigurationError, Settings, UnixRole
 from prsmd.core.autoscale import AutoscaleSettings
 from prsmd.core.policy import Policy
 from prsmd.devices.base import Gpus, Host
@@ -56,7 +54,6 @@ from prsmd.store.sealing import Sealer
 
 log = logging.getLogger(__name__)
 _RUNTIME_KEY = "runtime"
-_SECRET_BYTES = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +218,7 @@ def _parts(
     stock: Stock,
     retry_seconds: float,
 ) -> Parts:
-    database, host = drivers.database, drivers.host
+    database = drivers.database
     recorder = Recorder(database)
     launcher = Launcher(drivers.runtime, stock, database, drivers.instance)
     archive = LogArchive(settings.daemon.state_dir / "logs")
@@ -239,14 +236,11 @@ def _parts(
         ),
         reconciler.wake,
     )
-    prober = Prober(
-        ProberSettings(
-            interval_seconds=settings.engine.probe_seconds,
-            timeout_seconds=settings.engine.probe_timeout_seconds,
-        ),
-        reconciler.wake,
-        gateway.in_flight,
+    section = settings.engine
+    patience = ProberSettings(
+        interval_seconds=section.probe_seconds, timeout_seconds=section.probe_timeout_seconds
     )
+    prober = Prober(patience, reconciler.wake, gateway.in_flight)
     feeds = Feeds(
         probes=prober.probes,
         in_flight=gateway.in_flight,
@@ -261,7 +255,7 @@ def _parts(
         prober=prober,
         gateway=gateway,
         recorder=recorder,
-        usage=UsageMeter(host),
+        usage=UsageMeter(drivers.host),
         launcher=launcher,
         archive=archive,
     )
@@ -316,9 +310,8 @@ def _services(
     locks: _Locks,
     public_url: str,
 ) -> Services:
-    database, recorder = parts.database, parts.recorder
-    stock = parts.launcher.stock
-    forecaster = Forecaster(parts.observer)
+    database, recorder, wake = parts.database, parts.recorder, reconciler.wake
+    stock, forecaster = parts.launcher.stock, Forecaster(parts.observer)
     status = Status(
         Sources(
             database=database,
@@ -334,15 +327,10 @@ def _services(
     return Services(
         answers=Answers(database, locks.ring.digest),
         deployments=Deployments(
-            database=database,
-            recorder=recorder,
-            forecaster=forecaster,
-            wake=reconciler.wake,
+            database=database, recorder=recorder, forecaster=forecaster, wake=wake
         ),
-        revisions=Revisions(
-            database=database, recorder=recorder, forecaster=forecaster, wake=reconciler.wake
-        ),
-        rollouts=Rollouts(database, recorder, reconciler.wake),
+        revisions=Revisions(database=database, recorder=recorder, forecaster=forecaster, wake=wake),
+        rollouts=Rollouts(database, recorder, wake),
         versions=Versions(database),
         status=status,
         events=Events(database, recorder),
@@ -388,38 +376,13 @@ def _peer_rule(role: UnixRole) -> PeerRule:
 
 def _pepper(settings: Settings) -> bytes:
     """Return the key of the stored key digests."""
-    return _secret(settings, "pepper", settings.access.pepper_file)
+    return keyfiles.secret("pepper", settings.access.pepper_file, settings.daemon.state_dir)
 
 
 def _envelope_key(settings: Settings) -> bytes:
     """Return what the key that seals stored passwords is made from."""
-    return _secret(settings, "envelope-key", settings.access.envelope_key_file)
-
-
-def _secret(settings: Settings, name: str, configured: Path | None) -> bytes:
-    """Return a secret: from the configured file, a credential, or a file made here once."""
-    given = configured or credential(f"prsmd-{name}")
-    path = given or settings.daemon.state_dir / name
-    setting = f"access.{name.replace('-', '_')}_file"
-    if given is None and not path.exists():
-        _write_secret(path, secrets.token_bytes(_SECRET_BYTES))
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError([f"{setting}: {path}: {error.strerror}"]) from None
-    if len(content) < _SECRET_BYTES:
-        raise ConfigurationError([f"{setting}: {path}: at least 32 bytes are needed"])
-    return content
-
-
-def _write_secret(path: Path, content: bytes) -> None:
-    partial = path.with_suffix(".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    configured = settings.access.envelope_key_file
+    return keyfiles.secret("envelope-key", configured, settings.daemon.state_dir)
 
 
 def _cpu(text: str) -> int:

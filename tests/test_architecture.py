@@ -35,6 +35,7 @@ HOME_OF = {
     "pynvml": ("prsmd/devices/nvml*.py",),
     "psutil": ("prsmd/devices/host.py",),
     "aiosqlite": ("prsmd/store/*.py",),
+    "cryptography": ("prsmd/store/sealing.py",),
     "sqlite3": ("prsmd/store/*.py",),
 }
 
