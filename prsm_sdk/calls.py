@@ -1,6 +1,7 @@
 """Every call of the API as a value: what is sent and how the answer is read. Sends nothing itself.
 
-Both clients, asynchronous and not, carry out these same values.
+Both clients, asynchronous and not, carry out these same values. Calls that make and move revisions
+are in `revision_calls`.
 """
 
 import dataclasses
@@ -32,7 +33,8 @@ class Call(Generic[T]):
     """One request and the reading of its answer.
 
     `timeout` is seconds (None: the client's own). `repeatable` says that sending it twice does no
-    harm; `unserved_on_refusal` that a 429 or 503 means that nothing was done.
+    harm; `unserved_on_refusal` that a 429 or 503 means that nothing was done. `if_match` is the
+    revision that the caller has seen: at another one, nothing is done.
     """
 
     method: str
@@ -43,6 +45,7 @@ class Call(Generic[T]):
     idempotency_key: str | None = None
     timeout: float | None = None
     unserved_on_refusal: bool = False
+    if_match: int | None = None
 
     @property
     def repeatable(self) -> bool:
@@ -67,7 +70,7 @@ class Follow(Generic[T]):
 
 def deploy(body: Mapping[str, Any], idempotency_key: str | None = None) -> Call[Deployment]:
     """Deploy a new model; `body` is the document's request."""
-    key = idempotency_key or _fresh_key()
+    key = idempotency_key or fresh_key()
     path = "/v1/custom-models/deploy"
     return Call(method="POST", path=path, decode=Deployment.decode, body=body, idempotency_key=key)
 
@@ -122,7 +125,7 @@ def list_deployments(limit: int = 20, offset: int = 0) -> Call[Page[DeploymentSt
         method="GET",
         path="/v1/custom-models/deployments",
         decode=decode,
-        query=_window(limit, offset),
+        query=window(limit, offset),
     )
 
 
@@ -180,12 +183,12 @@ def follow_logs(
 def list_custom_models(limit: int = 20, offset: int = 0) -> Call[Page[Model]]:
     """List the models that the caller's organization owns."""
     decode = page_of(("custom_models", "models"), Model.decode)
-    return Call(method="GET", path="/v1/custom-models", decode=decode, query=_window(limit, offset))
+    return Call(method="GET", path="/v1/custom-models", decode=decode, query=window(limit, offset))
 
 
 def get_custom_model(model: str) -> Call[Model]:
     """Return one model by id or name."""
-    return Call(method="GET", path=_model_path(model), decode=Model.decode)
+    return Call(method="GET", path=model_path(model), decode=Model.decode)
 
 
 def scale(
@@ -193,20 +196,22 @@ def scale(
     target_replicas: int,
     scaling_strategy: str = "immediate",
     idempotency_key: str | None = None,
+    if_match: int | None = None,
 ) -> Call[ScaleResult]:
     """Ask for a number of replicas."""
     return Call(
         method="POST",
-        path=f"{_model_path(model)}/scale",
+        path=f"{model_path(model)}/scale",
         decode=ScaleResult.decode,
         body={"target_replicas": target_replicas, "scaling_strategy": scaling_strategy},
-        idempotency_key=idempotency_key or _fresh_key(),
+        idempotency_key=idempotency_key or fresh_key(),
+        if_match=if_match,
     )
 
 
-def delete(model: str) -> Call[Mapping[str, Any]]:
+def delete(model: str, if_match: int | None = None) -> Call[Mapping[str, Any]]:
     """Drain, stop and remove a model."""
-    return Call(method="DELETE", path=_model_path(model), decode=_mapping)
+    return Call(method="DELETE", path=model_path(model), decode=_mapping, if_match=if_match)
 
 
 def infer(
@@ -230,7 +235,7 @@ def infer(
 def list_models(limit: int = 20, offset: int = 0) -> Call[Page[Model]]:
     """List the models that the caller may infer with."""
     decode = page_of(("models", "custom_models"), Model.decode)
-    return Call(method="GET", path="/v1/models", decode=decode, query=_window(limit, offset))
+    return Call(method="GET", path="/v1/models", decode=decode, query=window(limit, offset))
 
 
 def get_node() -> Call[Node]:
@@ -271,11 +276,13 @@ def revoke_key(key_id: str) -> Call[Mapping[str, Any]]:
     return Call(method="DELETE", path=f"/v1/api-keys/{_segment(key_id)}", decode=_mapping)
 
 
-def _fresh_key() -> str:
+def fresh_key() -> str:
+    """Return an idempotency key that nobody else has."""
     return os.urandom(16).hex()
 
 
-def _model_path(model: str) -> str:
+def model_path(model: str) -> str:
+    """Return the path of one model, by id or name."""
     return f"/v1/custom-models/{_segment(model)}"
 
 
@@ -285,7 +292,8 @@ def _segment(text: str) -> str:
     return quoted.replace(".", "%2E") if set(text) <= {"."} else quoted
 
 
-def _window(limit: int, offset: int) -> dict[str, str]:
+def window(limit: int, offset: int) -> dict[str, str]:
+    """Return the query of one page of a list."""
     return {"limit": str(limit), "offset": str(offset)}
 
 

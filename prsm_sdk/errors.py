@@ -122,6 +122,18 @@ class ConflictError(PRSMError):
     default_code = "CONFLICT"
 
 
+class PreconditionFailedError(PRSMError):
+    """The model is no longer at the revision that `if_match` names; nothing was changed."""
+
+    default_code = "PRECONDITION_FAILED"
+
+    @property
+    def current_revision(self) -> int | None:
+        """The revision that it is at now."""
+        found = self.details.get("current_revision")
+        return found if isinstance(found, int) else None
+
+
 class RequestTooLargeError(PRSMError):
     """The request is larger than the server accepts."""
 
@@ -162,6 +174,12 @@ class ResourceUnavailableError(PRSMError):
     default_code = "RESOURCE_UNAVAILABLE"
 
 
+class RolloutFailedError(PRSMError):
+    """The rollout that was waited for was not completed; `message` says why."""
+
+    default_code = "ROLLOUT_FAILED"
+
+
 class InferenceTimeoutError(PRSMError):
     """The model did not answer within its request timeout."""
 
@@ -190,6 +208,7 @@ _BY_CODE: Mapping[str, type[PRSMError]] = {
         ModelNotFoundError,
         DeploymentNotFoundError,
         ConflictError,
+        PreconditionFailedError,
         RequestTooLargeError,
         RateLimitExceededError,
         QuotaExceededError,
@@ -207,6 +226,7 @@ _BY_STATUS: Mapping[int, type[PRSMError]] = {  # for codes that are newer than t
     403: PermissionDeniedError,
     404: NotFoundError,
     409: ConflictError,
+    412: PreconditionFailedError,
     413: RequestTooLargeError,
     429: TooManyRequestsError,
     502: ProviderError,

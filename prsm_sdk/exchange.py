@@ -35,6 +35,8 @@ def encode(call: Call[Any], target: Target) -> tuple[dict[str, str], bytes | Non
     headers = _headers(target) | {"Accept": "application/json"}
     if call.idempotency_key is not None:
         headers["Idempotency-Key"] = call.idempotency_key
+    if call.if_match is not None:
+        headers["If-Match"] = f'"{call.if_match}"'
     if call.body is None:
         return headers, None
     try:

@@ -41,6 +41,116 @@ class ScaleResult(Wire):
 
 
 @_value
+class FieldChange(Wire):
+    """One field that changed, named as in the request; None: it was not there, or is no more."""
+
+    field: str = ""
+    before: Any = None
+    after: Any = None
+
+
+@_value
+class TrafficShare(Wire):
+    """One revision's part of the traffic in percent; None: as its replicas' load allows."""
+
+    revision: int = 0
+    version: str = ""
+    weight: int | None = None
+
+
+@_value
+class Rollout(Wire):
+    """How one revision takes over from another, and how far that is.
+
+    `step` counts the `steps` of a canary from 1; `weight` is the new revision's percent while it is
+    on trial. `outcome` says why it ended and `evidence` shows it.
+    """
+
+    number: int = 0
+    strategy: str = ""
+    phase: str = ""
+    active: bool = False
+    paused: bool = False
+    step: int = 0
+    steps: tuple[int, ...] = strings()
+    weight: int | None = None
+    from_revision: int = 0
+    from_version: str = ""
+    to_revision: int = 0
+    to_version: str = ""
+    started_at: str | None = None
+    started_by: str = ""
+    finished_at: str | None = None
+    waiting_for: str = ""
+    outcome: str = ""
+    evidence: tuple[str, ...] = strings()
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@_value
+class RolloutState(Wire):
+    """A model's latest rollout and how its traffic divides. `changed` False: it was so already."""
+
+    deployment_id: str
+    model_id: str
+    revision: int = 0
+    status: str = ""
+    message: str = ""
+    changed: bool = True
+    rollout: Rollout | None = one(Rollout)
+    traffic: tuple[TrafficShare, ...] = many(TrafficShare)
+
+
+@_value
+class UpdateResult(Wire):
+    """The answer to an update or a rollback: `status` is updating, updated or unchanged.
+
+    `message` says what was not asked for in words; `reasons` why it cannot be placed now.
+    """
+
+    deployment_id: str
+    model_id: str
+    status: str = ""
+    revision: int = 0
+    previous_revision: int = 0
+    version: str = ""
+    in_place: bool = False
+    changes: tuple[FieldChange, ...] = many(FieldChange)
+    rollout: Rollout | None = one(Rollout)
+    message: str = ""
+    reasons: tuple[str, ...] = strings()
+
+
+@_value
+class Version(Wire):
+    """One revision of a model: who made it, when and why, and what became of it."""
+
+    revision: int
+    version: str = ""
+    state: str = ""
+    reason: str = ""
+    why: str = ""
+    container_image: str = ""
+    image_digest: str | None = None
+    created_at: str | None = None
+    created_by: str = ""
+    good_at: str | None = None
+    changes: tuple[FieldChange, ...] = many(FieldChange)
+
+
+@_value
+class Comparison(Wire):
+    """How one revision differs from another."""
+
+    model_id: str
+    from_revision: int = 0
+    from_version: str = ""
+    to_revision: int = 0
+    to_version: str = ""
+    changes: tuple[FieldChange, ...] = many(FieldChange)
+
+
+@_value
 class Replicas(Wire):
     """How many replicas are wanted, answer their health check, and get traffic."""
 
@@ -112,6 +222,8 @@ class DeploymentStatus(Wire):
     reason: str = ""
     message: str = ""
     endpoint_url: str = ""
+    traffic: tuple[TrafficShare, ...] = many(TrafficShare)
+    rollout: Rollout | None = one(Rollout)
     created_at: str | None = None
     updated_at: str | None = None
     replica_details: tuple[ReplicaDetail, ...] = many(ReplicaDetail)
@@ -131,6 +243,8 @@ class Model(Wire):
     revision: int = 0
     version: str = ""
     endpoint_url: str = ""
+    traffic: tuple[TrafficShare, ...] = many(TrafficShare)
+    rollout: Rollout | None = one(Rollout)
     created_at: str | None = None
     updated_at: str | None = None
 

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from . import calls
+from . import calls, revision_calls
 from .aio import AsyncTransport
 from .errors import ClientTimeoutError
 from .models import (
     ApiKey,
+    Comparison,
     Deployment,
     DeploymentStatus,
     Event,
@@ -17,9 +18,12 @@ from .models import (
     LogLine,
     Model,
     Node,
+    RolloutState,
     ScaleResult,
+    UpdateResult,
+    Version,
 )
-from .waiting import POLL_SECONDS, is_up, raise_if_failed
+from .waiting import POLL_SECONDS, has_completed, is_up, raise_if_failed
 from .wire import Page
 
 
@@ -123,15 +127,120 @@ class CustomModels:
         target_replicas: int,
         scaling_strategy: str = "immediate",
         idempotency_key: str | None = None,
+        if_match: int | None = None,
     ) -> ScaleResult:
         """Ask for a number of replicas; `gradual` adds or removes them one by one."""
         return await self._transport.send(
-            calls.scale(model_id, target_replicas, scaling_strategy, idempotency_key)
+            calls.scale(model_id, target_replicas, scaling_strategy, idempotency_key, if_match)
         )
 
-    async def delete(self, model_id: str) -> None:
+    async def delete(self, model_id: str, if_match: int | None = None) -> None:
         """Drain, stop and remove a model."""
-        await self._transport.send(calls.delete(model_id))
+        await self._transport.send(calls.delete(model_id, if_match))
+
+    async def update(  # noqa: PLR0913, PLR0917 - as `deploy`, and how it is rolled out
+        self,
+        model_id: str,
+        container_image: str | None = None,
+        resource_requirements: Mapping[str, str | None] | None = None,
+        model_type: str | None = None,
+        scaling: Mapping[str, Any] | None = None,
+        model_metadata: Mapping[str, Any] | None = None,
+        deployment_config: Mapping[str, Any] | None = None,
+        rollout: Mapping[str, Any] | None = None,
+        if_match: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> UpdateResult:
+        """Change a model; returns as soon as it is accepted. What is not given stays as it is.
+
+        Inside the mappings None resets a field to its default. `rollout` is how a new container
+        comes (`{"strategy": "canary", ...}`). With `if_match`, the revision that you have seen,
+        nothing is changed when the model is at another one.
+
+        Raises:
+            PreconditionFailedError: Somebody else has changed the model.
+        """
+        given = {
+            "container_image": container_image,
+            "resource_requirements": resource_requirements,
+            "scaling": scaling,
+        }
+        config = dict(deployment_config or {}) | {k: v for k, v in given.items() if v is not None}
+        body = revision_calls.update_body(config, model_type, model_metadata, rollout)
+        call = revision_calls.update(model_id, body, if_match, idempotency_key)
+        return await self._transport.send(call)
+
+    async def rollback(
+        self,
+        model_id: str,
+        target: int | str | None = None,
+        rollout: Mapping[str, Any] | None = None,
+        if_match: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> UpdateResult:
+        """Go back to a revision (a number), a version (a label), or the last good one."""
+        call = revision_calls.rollback(model_id, target, rollout, if_match, idempotency_key)
+        return await self._transport.send(call)
+
+    async def versions(self, model_id: str, limit: int = 20, offset: int = 0) -> Page[Version]:
+        """List a model's revisions, newest first, at most 100 at a time."""
+        return await self._transport.send(revision_calls.versions(model_id, limit, offset))
+
+    async def diff(
+        self, model_id: str, from_revision: int | None = None, to_revision: int | None = None
+    ) -> Comparison:
+        """Compare two revisions: by default the wanted one with the one before it."""
+        return await self._transport.send(revision_calls.diff(model_id, from_revision, to_revision))
+
+    async def rollout(self, model_id: str) -> RolloutState:
+        """Return a model's latest rollout, under way or ended."""
+        return await self._transport.send(revision_calls.rollout(model_id))
+
+    async def wait_until_rolled_out(
+        self,
+        model_id: str,
+        timeout: float = 600.0,  # noqa: ASYNC109 - the error says what was waited for
+    ) -> RolloutState:
+        """Return the latest rollout of a model once it is completed.
+
+        Raises:
+            RolloutFailedError: It ended otherwise; the message says why.
+            ClientTimeoutError: It did not end within `timeout` seconds; it goes on.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    state = await self.rollout(model_id)
+                    if has_completed(state):
+                        return state
+                    await asyncio.sleep(POLL_SECONDS / 4)
+        except TimeoutError as error:
+            if isinstance(error, ClientTimeoutError):
+                raise
+            msg = f"{model_id} is not rolled out after {timeout:g} s"
+            raise ClientTimeoutError(msg) from None
+
+    async def pause_rollout(self, model_id: str, if_match: int | None = None) -> RolloutState:
+        """Let the rollout under way take no further step."""
+        return await self._transport.send(revision_calls.steer(model_id, "pause", if_match))
+
+    async def resume_rollout(self, model_id: str, if_match: int | None = None) -> RolloutState:
+        """Let a paused rollout go on."""
+        return await self._transport.send(revision_calls.steer(model_id, "resume", if_match))
+
+    async def promote_rollout(self, model_id: str, if_match: int | None = None) -> RolloutState:
+        """End a trial well: the new revision takes over."""
+        return await self._transport.send(revision_calls.steer(model_id, "promote", if_match))
+
+    async def abort_rollout(self, model_id: str, if_match: int | None = None) -> RolloutState:
+        """End a rollout: what it was to replace is wanted again."""
+        return await self._transport.send(revision_calls.steer(model_id, "abort", if_match))
+
+    async def set_traffic(
+        self, model_id: str, weights: Mapping[int, int], if_match: int | None = None
+    ) -> RolloutState:
+        """Divide the traffic of a trial by hand: percents by revision, which sum to 100."""
+        return await self._transport.send(revision_calls.set_traffic(model_id, weights, if_match))
 
     async def list(self, limit: int = 20, offset: int = 0) -> Page[Model]:
         """List models, at most 100 at a time."""

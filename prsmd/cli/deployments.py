@@ -3,7 +3,7 @@
 import argparse
 
 from prsm_sdk import calls
-from prsm_sdk.models import DeploymentStatus, ReplicaDetail
+from prsm_sdk.models import DeploymentStatus, ReplicaDetail, Rollout
 
 from .options import count
 from .output import percent, printable, show_fields, show_json, show_table
@@ -64,6 +64,7 @@ def show_status(status: DeploymentStatus) -> None:
             "replicas": f"{_ready(status)} ready",
             "version": status.model_version,
             "revision": status.revision,
+            "rollout": status.rollout and _rollout(status.rollout),
             "endpoint": status.endpoint_url,
             "requests": metrics
             and f"{_number(metrics.requests_per_second)}/s, {_number(metrics.avg_latency_ms)} ms, "
@@ -81,6 +82,12 @@ def show_status(status: DeploymentStatus) -> None:
         )
     for replica in status.replica_details:
         _show_last_lines(replica)
+
+
+def _rollout(rollout: Rollout) -> str:
+    from .rollouts import headline
+
+    return headline(rollout)
 
 
 def _show_last_lines(replica: ReplicaDetail) -> None:

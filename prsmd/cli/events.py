@@ -22,18 +22,19 @@ def run(session: Session, args: argparse.Namespace) -> int:
     deployment = session.deployment_id_of(args.name)
     if args.follow:
         for event in session.client.follow(calls.follow_events(deployment)):
-            _show(session, event)
+            show_event(session, event)
         return 0
     page = session.client.send(calls.events(deployment, args.limit))
     if session.as_json:
         show_json(page.raw)
         return 0
     for event in page:
-        _show(session, event)
+        show_event(session, event)
     return 0
 
 
-def _show(session: Session, event: Event) -> None:
+def show_event(session: Session, event: Event) -> None:
+    """Print one event on one line."""
     if session.as_json:
         import json
 

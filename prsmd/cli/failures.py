@@ -25,6 +25,11 @@ _CODES = (  # the first that fits decides
     ),
     (errors.ClientTimeoutError, TIMED_OUT, "Wait longer with --timeout, or look at its status."),
     (errors.InferenceTimeoutError, TIMED_OUT, ""),
+    (
+        errors.PreconditionFailedError,
+        FAILED,
+        "Somebody else changed it: prsmctl versions and prsmctl diff show what.",
+    ),
     (errors.NotFoundError, NOT_FOUND, "prsmctl list shows what there is."),
     (
         errors.InvalidApiKeyError,
@@ -64,7 +69,8 @@ def _wrong_fields(error: errors.PRSMError) -> list[str]:
 
 
 def _last_lines(error: errors.PRSMError) -> list[str]:
-    tail = error.details.get("log_tail")
-    if not isinstance(tail, list) or not tail:
-        return []
-    return ["its last lines:", *(f"  {line}" for line in tail)]
+    for name, title in (("log_tail", "its last lines:"), ("evidence", "because:")):
+        lines = error.details.get(name)
+        if isinstance(lines, list) and lines:
+            return [title, *(f"  {line}" for line in lines)]
+    return []

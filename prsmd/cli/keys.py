@@ -4,7 +4,7 @@ import argparse
 
 from prsm_sdk import calls
 
-from .options import positive_seconds
+from .options import add_global_options, positive_seconds
 from .output import show_json, show_table
 from .session import Session, note
 
@@ -21,9 +21,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--expires", metavar="DURATION", type=positive_seconds, help="12h, 30d; by default never"
     )
-    verbs.add_parser("list", help="list keys, without their secrets")
+    listing = verbs.add_parser("list", help="list keys, without their secrets")
     revoke = verbs.add_parser("revoke", help="refuse a key from now on")
     revoke.add_argument("key_id", help="the key's id")
+    for verb in (create, listing, revoke):
+        add_global_options(verb, inherit=True)
 
 
 def run(session: Session, args: argparse.Namespace) -> int:

@@ -15,6 +15,12 @@ from .options import add_global_options
 
 _COMMANDS = {  # command: (the file that has it, what it does)
     "deploy": ("deploy", "deploy a model and wait until it runs"),
+    "update": ("revisions", "change a model; its new revision is rolled out"),
+    "rollout": ("rollouts", "watch, pause, resume, promote or abort an update"),
+    "rollback": ("revisions", "go back to an earlier revision"),
+    "versions": ("revisions", "list a model's revisions and what became of them"),
+    "diff": ("revisions", "show how two revisions differ"),
+    "traffic": ("rollouts", "show or divide a model's traffic between revisions"),
     "list": ("deployments", "list deployments"),
     "status": ("deployments", "show how a deployment does, and why"),
     "logs": ("logs", "show what a model's containers wrote"),

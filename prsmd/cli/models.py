@@ -34,13 +34,14 @@ def scale_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="model id, model name or deployment id")
     parser.add_argument("replicas", type=count, help="how many")
     parser.add_argument("--gradual", action="store_true", help="one by one")
+    _condition(parser)
 
 
 def run_scale(session: Session, args: argparse.Namespace) -> int:
     """Set the number of replicas."""
     strategy = "gradual" if args.gradual else "immediate"
     model = session.model_of(args.name)
-    answer = session.client.send(calls.scale(model, args.replicas, strategy))
+    answer = session.client.send(calls.scale(model, args.replicas, strategy, None, args.if_match))
     if session.as_json:
         show_json(answer.raw)
     else:
@@ -54,6 +55,7 @@ def delete_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `delete`."""
     parser.add_argument("name", help="model id, model name or deployment id")
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    _condition(parser)
 
 
 def run_delete(session: Session, args: argparse.Namespace) -> int:
@@ -61,12 +63,18 @@ def run_delete(session: Session, args: argparse.Namespace) -> int:
     if not args.yes and not _confirmed(args.name):
         note("nothing was deleted")
         return 1
-    answer = session.client.send(calls.delete(session.model_of(args.name)))
+    answer = session.client.send(calls.delete(session.model_of(args.name), args.if_match))
     if session.as_json:
         show_json(answer)
     else:
         print(f"{args.name} is being removed")
     return 0
+
+
+def _condition(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--if-match", metavar="N", type=count, help="only if the model is at this revision"
+    )
 
 
 def _confirmed(name: str) -> bool:

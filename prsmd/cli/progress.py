@@ -65,6 +65,12 @@ class ProgressLine:
         else:
             print(text, file=sys.stderr, flush=True)
 
+    def clear(self) -> None:
+        """Make room on a terminal for a line of output."""
+        if self._changes_in_place and self._last:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+            self._last = ""
+
     def end(self) -> None:
         """Leave the line as it is and go to the next."""
         if self._changes_in_place and self._last:
