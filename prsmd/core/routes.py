@@ -10,7 +10,7 @@ from prsmd.core.outlook import Outlook, outlook
 from prsmd.core.plan import DesiredDeployment, Drain, Fail, Observed, Plan, Stop
 from prsmd.core.rollout import traffic
 from prsmd.core.sight import Sight
-from prsmd.core.slots import lay_out
+from prsmd.core.slots import has_settled, lay_out
 from prsmd.core.trial import Trial
 from prsmd.domain.replica import Endpoint, Replica
 from prsmd.domain.rollout import Rollout, RolloutPhase
@@ -71,8 +71,9 @@ def routes(desired: Sequence[DesiredDeployment], observed: Observed, plan: Plan)
     """Return a route for every deployment that is not being deleted.
 
     Its targets are the ready replicas that the plan leaves in service. While one revision takes
-    over from another, those of both; else those of earlier revisions stand in only while there is
-    none of the current one. While the engine is silent a good probe is enough: inference goes on.
+    over from another, those of both, a new one as soon as it has proven itself; else those of
+    earlier revisions stand in only while there is none of the current one. While the engine is
+    silent a good probe is enough: inference goes on.
     """
     sight = Sight.of(observed)
     leaving = frozenset(
@@ -98,7 +99,15 @@ def _targets(
     ]
     numbers = item.current_numbers
     current = [(replica, at) for replica, at in ready if replica.revision in numbers]
-    serving = ready if _side_by_side(item.rollout) else current or ready
+    if _side_by_side(item.rollout):
+        proven = [
+            (replica, at)
+            for replica, at in ready
+            if replica.revision not in numbers or has_settled(item, replica, sight)
+        ]
+        serving = proven or ready
+    else:
+        serving = current or ready
     return tuple(_target(item, replica, at) for replica, at in serving)
 
 
@@ -125,7 +134,11 @@ def _route(
     item: DesiredDeployment, targets: tuple[RouteTarget, ...], plan: Plan, sight: Sight
 ) -> Route:
     deployment, spec = item.deployment, item.revision.spec
-    ahead = _SERVED if targets else outlook(item, lay_out(item, sight), plan.holds, sight)
+    trial = traffic(item.rollout)
+    answering = [
+        one for one in targets if not (one.on_trial and trial is not None and trial.compares_only)
+    ]
+    ahead = _SERVED if answering else outlook(item, lay_out(item, sight), plan.holds, sight)
     return Route(
         deployment_id=deployment.id,
         organization=deployment.organization,
@@ -138,5 +151,5 @@ def _route(
         targets=targets,
         waiting_for=ahead.waiting_for,
         hopeless=ahead.hopeless,
-        trial=traffic(item.rollout),
+        trial=trial,
     )

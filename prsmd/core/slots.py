@@ -52,7 +52,7 @@ def target_replicas(item: DesiredDeployment) -> int:
 def gradual_target(item: DesiredDeployment) -> int:
     """Return how many replicas there should be at the step that gradual scaling has reached."""
     deployment, asked = item.deployment, target_replicas(item)
-    reached = deployment.asked_from
+    reached = deployment.gradual_level
     gradual = deployment.scaling_strategy is ScalingStrategy.GRADUAL
     if not gradual or reached is None or deployment.recommendation or deployment.deleting:
         return asked

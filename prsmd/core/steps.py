@@ -8,7 +8,18 @@ import math
 from prsmd.core.plan import DesiredDeployment, ScaleStep
 from prsmd.core.sight import Sight
 from prsmd.core.slots import Layout
+from prsmd.domain.deployment import ScalingStrategy
 from prsmd.domain.replica import ReplicaState
+
+
+def first_level(strategy: ScalingStrategy, active: int, target: int) -> int | None:
+    """Return how far scaling to `target` goes at once; None: all the way.
+
+    The first step of gradual scaling is the asking itself; the load has to justify only the rest.
+    """
+    if strategy is not ScalingStrategy.GRADUAL:
+        return None
+    return active + (target > active) - (target < active)
 
 
 def next_step(item: DesiredDeployment, layout: Layout, sight: Sight) -> ScaleStep | None:

@@ -81,10 +81,9 @@ class Deployment:
 
     `asked_replicas` is the last count set by a person (deploy: `min_replicas`; scale: the target);
     the autoscaler's `recommendation`, when newer, takes over from it within the spec's bounds.
-    `asked_from` is how far gradual scaling may go by now towards what was asked (None: all the
-    way).
-    `stable_revision` is the last one that was good, None before the first was; an update under way
-    goes back to it.
+    `gradual_level` is how far gradual scaling may go by now towards what was asked (None: all the
+    way). `stable_revision` is the last one that was good, None before the first was; an update
+    under way goes back to it.
     """
 
     id: str
@@ -98,5 +97,5 @@ class Deployment:
     scaling_strategy: ScalingStrategy = ScalingStrategy.IMMEDIATE
     recommendation: Recommendation | None = None
     deleting: bool = False
-    asked_from: int | None = None
+    gradual_level: int | None = None
     stable_revision: int | None = None

@@ -94,7 +94,7 @@ class Progress:
             deployment = await deployments.get(tx, action.deployment_id)
             if deployment is None:
                 return None
-            if not await deployments.set_asked_from(tx, action.deployment_id, action.replicas):
+            if not await deployments.set_gradual_level(tx, action.deployment_id, action.replicas):
                 return None
             event = Event(
                 deployment_id=deployment.id,

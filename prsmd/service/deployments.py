@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from prsmd.core.plan import Unplaceable
+from prsmd.core.steps import first_level
 from prsmd.domain.access import Permission
 from prsmd.domain.deployment import Deployment, Revision, ScalingStrategy
 from prsmd.domain.errors import (
@@ -120,9 +121,9 @@ class Deployments:
         details = {"target_replicas": target, "strategy": strategy.value}
 
         async def write(tx: Tx) -> Scaled:
-            done, asked_from = await self._scaling(tx, deployment, (target, strategy), expected)
+            done, gradual_level = await self._scaling(tx, deployment, (target, strategy), expected)
             await deployments.set_asked(
-                tx, deployment.id, target, strategy, time.time(), asked_from
+                tx, deployment.id, target, strategy, time.time(), gradual_level
             )
             await events.append(tx, event)
             await audit.append(tx, caller.record("models.scale", deployment.id, "allowed", details))
@@ -177,7 +178,7 @@ class Deployments:
         asked: tuple[int, ScalingStrategy],
         expected: Expected,
     ) -> tuple[Scaled, int | None]:
-        """Return what a scale comes to and where gradual scaling begins (None: all at once)."""
+        """Return what a scale comes to, and how far it goes at once (None: all the way)."""
         target, strategy = asked
         situation = await situation_of(tx, deployment.id, "scaled")
         refuse_stale(situation.deployment, expected)
@@ -193,8 +194,7 @@ class Deployments:
             strategy=strategy,
             refused=self._forecaster.replicas(spec.resources, missing, rows).refused,
         )
-        gradual = strategy is ScalingStrategy.GRADUAL
-        return done, active + (target > active) - (target < active) if gradual else None
+        return done, first_level(strategy, active, target)
 
     async def _refuse_taken(self, tx: Tx, deployment: Deployment) -> None:
         for name in (deployment.model_name, deployment.model_id):

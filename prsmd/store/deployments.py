@@ -26,10 +26,10 @@ async def add(tx: Tx, deployment: Deployment) -> None:
             tx,
             "INSERT INTO deployments (id, organization, model_id, model_name, revision, "
             "asked_replicas, scaling_strategy, recommendation, deleting, created_at, updated_at, "
-            "asked_from, stable_revision) "
+            "gradual_level, stable_revision) "
             "VALUES (:id, :organization, :model_id, :model_name, :revision, "
             ":asked_replicas, :scaling_strategy, :recommendation, :deleting, :created_at, "
-            ":updated_at, :asked_from, :stable_revision)",
+            ":updated_at, :gradual_level, :stable_revision)",
             _to_row(deployment),
         )
     except sqlite3.IntegrityError as error:
@@ -120,28 +120,28 @@ async def set_asked(
     asked_replicas: int,
     strategy: ScalingStrategy,
     now: float,
-    asked_from: int | None = None,
+    gradual_level: int | None = None,
 ) -> bool:
     """Store the count that a person asked for and forget what the autoscaler thought.
 
-    `asked_from` is how many replicas there were then. Return False when there is no such
+    `gradual_level` is how far gradual scaling may go at first. Return False when there is no such
     deployment.
     """
     return bool(
         await change(
             tx,
             "UPDATE deployments SET asked_replicas = ?, scaling_strategy = ?, updated_at = ?, "
-            "asked_from = ?, recommendation = NULL WHERE id = ?",
-            (asked_replicas, strategy.value, now, asked_from, deployment_id),
+            "gradual_level = ?, recommendation = NULL WHERE id = ?",
+            (asked_replicas, strategy.value, now, gradual_level, deployment_id),
         )
     )
 
 
-async def set_asked_from(tx: Tx, deployment_id: str, replicas: int) -> bool:
+async def set_gradual_level(tx: Tx, deployment_id: str, replicas: int) -> bool:
     """Store how far gradual scaling may go by now. False: there is no such deployment."""
     return bool(
         await change(
-            tx, "UPDATE deployments SET asked_from = ? WHERE id = ?", (replicas, deployment_id)
+            tx, "UPDATE deployments SET gradual_level = ? WHERE id = ?", (replicas, deployment_id)
         )
     )
 
@@ -209,7 +209,7 @@ def _to_row(deployment: Deployment) -> dict[str, object]:
         "deleting": int(deployment.deleting),
         "created_at": deployment.created_at,
         "updated_at": deployment.updated_at,
-        "asked_from": deployment.asked_from,
+        "gradual_level": deployment.gradual_level,
         "stable_revision": deployment.stable_revision,
     }
 
@@ -228,6 +228,6 @@ def _from_row(row: sqlite3.Row) -> Deployment:
         deleting=bool(row["deleting"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
-        asked_from=row["asked_from"],
+        gradual_level=row["gradual_level"],
         stable_revision=row["stable_revision"],
     )

@@ -256,7 +256,7 @@ class World:
             case Advance(after=after):
                 self._store_rollout(after)
             case ScaleStep():
-                self.change(action.deployment_id, asked_from=action.replicas)
+                self.change(action.deployment_id, gradual_level=action.replicas)
             case NoteGood():
                 self.change(action.deployment_id, stable_revision=action.revision)
             case _:

@@ -194,7 +194,7 @@ deployments_values = st.builds(
     scaling_strategy=st.sampled_from(ScalingStrategy),
     recommendation=st.none() | recommendations,
     deleting=st.booleans(),
-    asked_from=st.none() | counts,
+    gradual_level=st.none() | counts,
     stable_revision=st.none() | st.integers(1, 2**31),
 )
 revisions_values = st.builds(

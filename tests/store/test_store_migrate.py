@@ -152,7 +152,7 @@ async def test_a_state_from_before_rollouts_opens_with_its_rows_and_what_was_rea
         "d_never": None,
     }
     assert found["d_good"].asked_replicas == 2
-    assert found["d_good"].asked_from is None
+    assert found["d_good"].gradual_level is None
     assert (good.good_at, good.diff, good.spec) == (14.5, (), SPEC)
     assert never.good_at is None
 

@@ -105,13 +105,13 @@ async def test_wanted_and_stable_revision_and_where_scaling_began_are_kept():
             revision=4,
             stable_revision=3,
             asked_replicas=5,
-            asked_from=2,
+            gradual_level=2,
             scaling_strategy=ScalingStrategy.GRADUAL,
             updated_at=300.0,
         )
         assert await deployments.get(tx, "deploy_1") == expected
         await deployments.set_asked(tx, "deploy_1", 5, ScalingStrategy.IMMEDIATE, 300.0)
-        assert (await deployments.get(tx, "deploy_1")).asked_from is None
+        assert (await deployments.get(tx, "deploy_1")).gradual_level is None
 
 
 async def test_revisions_of_what_is_not_there_are_not_set():

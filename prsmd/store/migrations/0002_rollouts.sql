@@ -1,6 +1,6 @@
 -- Rollouts from one revision to the next, and the answers that a repeated request is given again.
 
-ALTER TABLE deployments ADD COLUMN asked_from INTEGER CHECK (asked_from >= 0);
+ALTER TABLE deployments ADD COLUMN gradual_level INTEGER CHECK (gradual_level >= 0);
 ALTER TABLE deployments ADD COLUMN stable_revision INTEGER CHECK (stable_revision >= 1);
 ALTER TABLE revisions ADD COLUMN good_at REAL;
 ALTER TABLE revisions ADD COLUMN diff TEXT NOT NULL DEFAULT '[]';
