@@ -10,11 +10,13 @@ from prsmd.domain.errors import (
     InvalidInputError,
     ModelNotFoundError,
     PermissionDeniedError,
+    PreconditionFailedError,
     ResourceUnavailableError,
 )
 from prsmd.domain.quantity import GIB
 from prsmd.domain.spec import Resources, Serving
 from tests.engine.harness import Life, World, caller, spec
+from tests.service.revising import desk, put_replica
 
 SCALE, IMMEDIATE = "models.scale", ScalingStrategy.IMMEDIATE
 
@@ -243,3 +245,32 @@ async def test_a_model_is_found_by_its_id_too(life: Life) -> None:
     await life.scale(2, "custom_legal")
 
     assert (await life.deployments())[0].asked_replicas == 2
+
+
+@pytest.mark.parametrize(("target", "level"), [(4, 3), (2, None), (1, 1)])
+async def test_gradual_scaling_begins_one_step_from_what_is_there(
+    life: Life, target: int, level: int | None
+) -> None:
+    model = await desk(life)
+    for slot in range(2):
+        await put_replica(life, model.id, "GPU-aaaa", slot)
+    scale = life.services.deployments.scale
+    await scale(caller("operator"), "legal", target, ScalingStrategy.GRADUAL)
+    assert (await model.deployment()).gradual_level == (level or target)
+    await scale(caller("operator"), "legal", target, IMMEDIATE)
+    assert (await model.deployment()).gradual_level is None
+
+
+async def test_scaling_and_deleting_upon_another_revision_are_refused(life: Life) -> None:
+    model = await desk(life)
+    before = await model.deployment()
+    service = life.services.deployments
+    with pytest.raises(PreconditionFailedError) as stale:
+        await service.scale(caller("operator"), "legal", 2, IMMEDIATE, frozenset({2, 3}))
+    with pytest.raises(PreconditionFailedError):
+        await service.delete(caller(), "legal", frozenset({2}))
+
+    assert stale.value.details == {"model_id": "custom_legal", "current_revision": 1}
+    assert await model.deployment() == before
+    await service.scale(caller("operator"), "legal", 2, IMMEDIATE, frozenset({1, 2}))
+    assert (await service.delete(caller(), "legal", frozenset({1}))).deleting
