@@ -145,6 +145,7 @@ class Stock:
             ImageUnavailableError: the registry has no such image, refuses it, or breaks off.
         """
         login = await self._login(order.organization, order.reference)
+        await self._confirm(order, login)
         name = familiar(order.wanted)
         pending = Brought(
             id="",
@@ -264,6 +265,16 @@ class Stock:
                 return await registries.login(tx, organization, server, self._sealer)
         except SealBrokenError as error:
             raise ImageUnavailableError(f"pull {reference}: {error.message}") from error
+
+    async def _confirm(self, order: Order, login: Login | None) -> None:
+        """Ask the registry for a digest that is here: the engine would take its own word for it."""
+        if "@" not in order.wanted or await self._images.resolve(order.wanted) is None:
+            return
+        if await self._images.remote_digest(order.wanted, login) is None:
+            raise ImageUnavailableError(
+                f"pull {order.wanted}: the registry does not let {order.organization} read this"
+                " image, or does not answer: check the name, and `prsmctl registry list`"
+            )
 
     async def _arrived(self, pending: Brought, image: base.Image) -> None:
         arrived = dataclasses.replace(pending, id=image.id, digest=image.digest, at=self._now())

@@ -51,7 +51,8 @@ class Shelf:
         self.logins.append(login)
         if reference not in self._pullable and reference not in self.images:
             raise ImageUnavailableError(f"pull {reference}: no registry has it")
-        if self._private.get(reference, login) != login:
+        known = "@" in reference and reference in self.images  # no registry is asked again
+        if not known and self._private.get(reference, login) != login:
             raise ImageUnavailableError(f"pull {reference}: unauthorized: authentication required")
         image = self.images.get(reference) or image_of(reference)
         half_way(image)

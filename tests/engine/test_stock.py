@@ -194,6 +194,21 @@ async def test_the_registry_decides_who_else_may_run_it(site):
     assert await site.stock.here("rival", LEGAL) == image
 
 
+async def test_a_digest_that_is_here_is_asked_for_at_its_registry(site):
+    """Docker takes its own word for a digest that it has: tests/runtime/test_docker_images.py."""
+    pinned = f"registry.acme.example/legal@sha256:{'1' * 64}"
+    await site.log_in()
+    site.engine.make_pullable(pinned, login=HERS)
+    await site.prepared(1, image=pinned)
+    rivals = await site.deploy(1, image=pinned, organization="rival", name="theft")
+
+    with pytest.raises(ImageUnavailableError, match="does not let rival read"):
+        await site.launcher().prepare("rival", rivals)
+
+    await site.log_in(HERS, "rival")
+    await site.launcher().prepare("rival", rivals)
+
+
 async def test_what_a_revision_was_pinned_to_it_may_run_when_the_login_is_gone(site):
     await site.log_in()
     site.engine.make_pullable(LEGAL, login=HERS)

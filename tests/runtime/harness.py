@@ -99,6 +99,7 @@ class Harness(abc.ABC):
     image = MODEL_IMAGE
     follows = True  # whether a followed log is reliable from its first moment
     answers = True  # whether something listens in the containers
+    keeps_images = True  # whether images can be loaded and removed through it, as far as was tried
 
     @abc.abstractmethod
     def runtime(self, instance: str = "ours") -> Runtime:
@@ -136,6 +137,7 @@ class PodmanHarness(DockerHarness):
 
     image = PODMAN_IMAGE
     follows = False
+    keeps_images = False
 
 
 class ProcessHarness(Harness):

@@ -6,9 +6,11 @@ import dataclasses
 
 import pytest
 
-from prsmd.domain.errors import EngineError, ImageUnavailableError
+from prsmd.domain.errors import ConflictError, EngineError, ImageUnavailableError
+from prsmd.runtime import archive
 from prsmd.runtime.base import ContainerState, LogQuery
 from tests.runtime.harness import GPUS, launch_of, until_exited
+from tests.support import archives
 
 
 async def read(runtime, container, **query):
@@ -252,3 +254,115 @@ async def test_a_reference_leads_nowhere_else(runtime, name):
 async def test_launching_an_image_that_is_gone_says_so(runtime):
     with pytest.raises(ImageUnavailableError):
         await runtime.launch(launch_of("sha256:" + "0" * 64))
+
+
+# Images that come and go
+
+MOST = 1 << 30
+
+
+@pytest.fixture
+async def shelf(runtime, harness):
+    """Give the images of a runtime that takes archives; what a test loads is removed."""
+    if not runtime.images.loads:
+        pytest.skip("it runs bundles, which nobody loads")
+    if not harness.keeps_images:
+        pytest.skip("not tried here: docs/decisions/0009-podman.md")
+    before = {image.id for image in await runtime.images.list()}
+    yield runtime.images
+    for image in await runtime.images.list():
+        if image.id not in before:
+            await runtime.images.remove(image.id)
+
+
+async def loaded(images, tmp_path, files, name=None):
+    path = archives.written(tmp_path / "archive.tar", files)
+    return await images.load(archive.verify(path, MOST, name), lambda _: None)
+
+
+async def test_a_runtime_says_whether_it_loads_archives_and_holds_to_it(runtime, tmp_path):
+    if runtime.images.loads:
+        pytest.skip("it does")
+    with pytest.raises(ConflictError, match="bundles"):
+        await loaded(runtime.images, tmp_path, archives.saved())
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        archives.saved("prsmd-test/loaded:1"),
+        archives.laid_out("prsmd-test/loaded:1"),
+        archives.laid_out("prsmd-test/loaded:1", compressed=False),
+        archives.saved("prsmd-test/loaded:1", [archives.some_layer(), archives.some_layer()]),
+    ],
+    ids=["docker save", "OCI", "OCI, plain", "two layers"],
+)
+async def test_an_archive_of_either_form_is_here_after_its_load(shelf, tmp_path, files):
+    [image] = await loaded(shelf, tmp_path, files)
+    assert image.reference == "prsmd-test/loaded:1"
+    assert image.id == image.digest == archives.image_id(files)
+    assert image.size_bytes > 0
+    assert await shelf.resolve("prsmd-test/loaded:1") == image
+    assert (await shelf.resolve(image.digest)).id == image.id
+    listed = [one for one in await shelf.list() if one.id == image.id]
+    assert [(one.reference, one.in_use) for one in listed] == [("prsmd-test/loaded:1", False)]
+
+
+async def test_an_image_without_a_name_is_known_by_its_id(shelf, tmp_path):
+    files = archives.laid_out(None)
+    [image] = await loaded(shelf, tmp_path, files)
+    assert image.reference == image.id == archives.image_id(files)
+    assert image.id in {one.reference for one in await shelf.list()}
+
+
+async def test_a_name_that_moves_leaves_the_old_content_here(shelf, tmp_path):
+    [first] = await loaded(shelf, tmp_path, archives.saved("prsmd-test/moved:1"))
+    [second] = await loaded(shelf, tmp_path, archives.saved("prsmd-test/moved:1"))
+    assert (await shelf.resolve("prsmd-test/moved:1")).id == second.id
+    assert (await shelf.resolve(first.digest)).id == first.id
+    assert {first.id, second.id} <= {one.id for one in await shelf.list()}
+
+
+async def test_a_removed_image_is_gone_under_every_name_and_may_be_removed_again(shelf, tmp_path):
+    files = archives.saved("prsmd-test/removed:1")
+    [image] = await loaded(shelf, tmp_path, files)
+    await loaded(shelf, tmp_path, files, "prsmd-test/also:1")
+    assert {"prsmd-test/removed:1", "prsmd-test/also:1"} == {
+        one.reference for one in await shelf.list() if one.id == image.id
+    }
+
+    await shelf.remove(image.id)
+    await shelf.remove(image.id)
+
+    assert image.id not in {one.id for one in await shelf.list()}
+    for name in ("prsmd-test/removed:1", "prsmd-test/also:1", image.id):
+        assert await shelf.resolve(name) is None
+
+
+async def test_an_image_with_a_container_is_listed_as_in_use_and_not_removed(
+    runtime, harness, model, shelf
+):
+    image = await shelf.resolve(harness.image)
+    await runtime.launch(launch_of(model))
+    assert {one.in_use for one in await shelf.list() if one.id == image.id} == {True}
+    with pytest.raises(EngineError, match="left alone"):
+        await shelf.remove(image.id)
+    assert await shelf.resolve(harness.image) == image
+
+
+@pytest.mark.parametrize("name", ["../x", "busybox", "", "sha256:x"])
+async def test_only_an_id_names_what_is_removed(runtime, name):
+    before = {image.reference for image in await runtime.images.list()}
+    with contextlib.suppress(EngineError):
+        await runtime.images.remove(name)
+    assert {image.reference for image in await runtime.images.list()} == before
+
+
+async def test_what_no_registry_tells_is_unknown(runtime):
+    assert await runtime.images.remote_digest("127.0.0.1:1/nobody/nothing:1") is None
+    assert await runtime.images.remote_digest("../x") is None
+
+
+async def test_free_space_is_a_number_where_it_can_be_seen(runtime):
+    free = await runtime.images.free_bytes()
+    assert free is None or free > 0
