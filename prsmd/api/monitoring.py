@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prsmd.api.operations import OpenOperation, Operation, Services
 from prsmd.api.requests import refuse_unknown
 from prsmd.api.respond import json_response
+from prsmd.core.rollout import traffic
 from prsmd.domain.access import Permission
 from prsmd.service.caller import Caller
 from prsmd.service.health import Measurements
@@ -53,6 +54,7 @@ class _Scrape:
         measured = self._measured
         yield from _deployments(measured)
         yield from _requests(measured)
+        yield from _rollouts(measured)
         yield from _gpus(measured)
         yield _gauge(
             "prsmd_engine_reachable", "1 while the engine answers", measured.engine_reachable
@@ -117,6 +119,36 @@ def _requests(measured: Measurements) -> Iterable[Metric]:
             buckets.append((bound, running))
         latency.add_metric(labels, buckets=buckets, sum_value=totals.latency_sum_seconds)
     return (requests, latency)
+
+
+def _rollouts(measured: Measurements) -> Iterable[Metric]:
+    """Yield what each revision answered, and the rollouts under way; ended ones have no series."""
+    by_revision = (*_DEPLOYMENT, "revision")
+    requests = CounterMetricFamily(
+        "prsmd_revision_requests",
+        "Inferences of the newest revisions by outcome",
+        labels=[*by_revision, "outcome"],
+    )
+    under_way = GaugeMetricFamily(
+        "prsmd_rollout", "1 for the phase of a rollout under way", labels=[*by_revision, "phase"]
+    )
+    weight = GaugeMetricFamily(
+        "prsmd_rollout_traffic_percent", "Traffic of the revision on trial", labels=by_revision
+    )
+    for report in measured.reports:
+        item = report.deployment
+        rollout = report.rollout.rollout if report.rollout is not None else None
+        labels = [item.id, item.model_id, item.organization]
+        for number, totals in sorted(measured.revisions.get(item.id, {}).items()):
+            for outcome, count in totals.requests.items():
+                requests.add_metric([*labels, str(number), outcome.value], count)
+        if rollout is not None and rollout.active:
+            revision = [*labels, str(rollout.to_revision)]
+            under_way.add_metric([*revision, rollout.phase.value], 1)
+            trial = traffic(rollout)
+            if trial is not None:
+                weight.add_metric(revision, trial.weight)
+    return (requests, under_way, weight)
 
 
 def _gpus(measured: Measurements) -> Iterable[Metric]:

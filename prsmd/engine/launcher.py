@@ -186,5 +186,4 @@ def _environment(replica: Replica, revision: Revision) -> Mapping[str, str]:
         "PORT": str(revision.spec.serving.port),
         "PRSMD_DEPLOYMENT_ID": replica.deployment_id,
         "PRSMD_REPLICA_ID": replica.id,
-        "PRSMD_MODEL_VERSION": revision.spec.metadata.version,
     }

@@ -18,10 +18,14 @@ _SLOWEST_TICK_SECONDS = 60.0
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Measurements:
-    """What one scrape shows: deployments with their load and totals, and the hardware."""
+    """What one scrape shows: deployments with their load and totals, and the hardware.
+
+    `revisions` are the totals of each deployment's newest revisions, by their number.
+    """
 
     reports: list[Report]
     totals: Mapping[str, Totals]
+    revisions: Mapping[str, Mapping[int, Totals]]
     loads: Mapping[str, Load]
     gpus: GpuSample
     host: HostSample
@@ -63,11 +67,12 @@ class Health:
         require_own(caller, Permission.NODE_READ)
         observed = self._observer.latest()
         reports = await self._status.all(caller.scope)
-        totals = self._gateway.totals()
+        totals, revisions = self._gateway.totals(), self._gateway.revision_totals()
         seen = [report.deployment.id for report in reports]
         return Measurements(
             reports=reports,
             totals={key: totals[key] for key in seen if key in totals},
+            revisions={key: revisions[key] for key in seen if key in revisions},
             loads={key: self._gateway.load(key) for key in seen},
             gpus=observed.node.gpus,
             host=observed.node.host,

@@ -57,6 +57,15 @@ def test_inferences_are_counted_and_timed(site: Site, families):
     assert counts[-1] == answered
 
 
+def test_each_revision_is_counted_by_itself(site: Site, families):
+    mine = {"deployment": site.accepted["deployment_id"], "outcome": "ok"}
+    by_revision = families["prsmd_revision_requests"]
+    all_together = value(families["prsmd_inference_requests"], **mine)
+
+    assert value(by_revision, **mine, revision="1") == all_together
+    assert not families["prsmd_rollout"].samples, "nothing is being rolled out"
+
+
 def test_the_hardware_is_measured(families):
     [total] = [sample.value for sample in families["prsmd_gpu_memory_total_bytes"].samples]
     assert total == 15 * 2**30

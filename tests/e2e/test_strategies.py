@@ -159,6 +159,8 @@ def test_a_canary_takes_its_part_step_by_step_and_then_all(
     versions = [version(daemon) for _ in range(100)]
     assert 45 <= versions.count("1.0.1") <= 75
     daemon.until("it has passed", lambda: "passed" in rollout_of(daemon)["waiting_for"])
+    metrics = daemon.call("GET", "/metrics").raw.decode()
+    assert 'revision="2"} 60.0' in metrics.partition("prsmd_rollout_traffic_percent{")[2]
     assert daemon.call("POST", f"{MODEL}/rollout/promote").status == 200
     until_phase(daemon, "completed")
     assert not load.stop().failed

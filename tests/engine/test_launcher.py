@@ -155,4 +155,3 @@ async def test_a_container_is_told_who_it_is_and_gets_what_the_client_asked_for(
     assert environment["LEVEL"] == "info"
     assert environment["PRSMD_DEPLOYMENT_ID"] == deployment
     assert environment["PRSMD_REPLICA_ID"] == replica.id
-    assert environment["PRSMD_MODEL_VERSION"] == "1.0.0"
