@@ -15,6 +15,8 @@ from prsmd.core.slots import Layout
 from prsmd.domain.deployment import Revision
 from prsmd.domain.replica import Placement, Replica, ReplicaState
 
+MAKES_ROOM = "makes room for revision"  # how the reason to give way begins
+RECREATES = "(recreate)"  # and ends, where nothing of the earlier revision can stay
 ROOM_BACK_SECONDS = 60.0  # what is not free so long after it was given up is somebody else's
 
 
@@ -121,11 +123,11 @@ def _victims(
 
 
 def _why(item: DesiredDeployment, victims: Sequence[Replica], layout: Layout) -> str:
-    makes = f"makes room for revision {item.revision.number}"
+    makes = f"{MAKES_ROOM} {item.revision.number}"
     if len(victims) == 1:
         return f"{makes}, which does not fit beside it"
     every = "all" if len(victims) == len(layout.older) else str(len(victims))
-    return f"{makes}, which fits only where {every} earlier replicas have gone (recreate)"
+    return f"{makes}, which fits only where {every} earlier replicas have gone {RECREATES}"
 
 
 def _room_not_back(
