@@ -118,7 +118,7 @@ def rollout_body(report: RolloutReport, waiting_for: str = "") -> dict[str, Any]
         "started_at": rfc3339(rollout.started_at),
         "started_by": rollout.started_by,
         "finished_at": rfc3339(rollout.finished_at),
-        "waiting_for": waiting_for or rollout.trouble or "",
+        "waiting_for": (waiting_for or rollout.trouble or "") if rollout.active else "",
         "outcome": rollout.outcome,
         "evidence": list(rollout.evidence),
         "options": _options_body(options),

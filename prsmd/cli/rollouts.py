@@ -138,7 +138,7 @@ def _print(session: Session, state: RolloutState) -> None:
             "phase": rollout.phase + (" (paused)" if rollout.paused else ""),
             "from": f"revision {rollout.from_revision} ({rollout.from_version})",
             "to": f"revision {rollout.to_revision} ({rollout.to_version})",
-            "step": rollout.steps and f"{rollout.step} of {len(rollout.steps)}",
+            "step": f"{rollout.step} of {len(rollout.steps)}" if rollout.steps else None,
             "waiting for": rollout.waiting_for,
             "outcome": rollout.outcome,
             "started": f"{rollout.started_at} by {rollout.started_by}",

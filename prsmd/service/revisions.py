@@ -259,7 +259,7 @@ def _notes(deployment: Deployment, succession: Succession) -> tuple[str, ...]:
     low, high = scaling.min_replicas, scaling.max_replicas
     notes = []
     version, before = revision.spec.metadata.version, previous.spec.metadata.version
-    if succession.begun is not None and version != before:
+    if succession.named_here:
         notes.append(f"its version is {version}, after {before}")
     if not low <= asked <= high:
         allowed = f"min_replicas {low}" if asked < low else f"max_replicas {high}"

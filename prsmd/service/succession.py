@@ -58,7 +58,8 @@ class Succession:
     """What becomes of a deployment when `revision` is wanted next; nothing of it is stored yet.
 
     `begun` is the rollout that carries it out, None when it applies in place. `before` is the
-    rollout that was under way, if one was, and `after` what becomes of it.
+    rollout that was under way, if one was, and `after` what becomes of it. `named_here`: its label
+    was chosen for the caller, who gave none.
     """
 
     previous: Revision
@@ -66,6 +67,7 @@ class Succession:
     begun: Rollout | None = None
     before: Rollout | None = None
     after: Rollout | None = None
+    named_here: bool = False
 
     @property
     def in_place(self) -> bool:

@@ -75,7 +75,8 @@ def propose_update(
         labels.refuse_reused(draft, situation.history)
     elif not succeed(situation, draft, beginning).in_place:
         draft = dataclasses.replace(draft, spec=_relabelled(spec, situation))
-    return succeed(situation, _finished(draft, current), beginning)
+    succession = succeed(situation, _finished(draft, current), beginning)
+    return dataclasses.replace(succession, named_here=draft.spec is not spec)
 
 
 def propose_rollback(
