@@ -204,7 +204,10 @@ def _shown(rows: Sequence[Replica]) -> list[Replica]:
 
 def _pulled(progress: PullProgress) -> str:
     done, total = progress.done_bytes / 1e6, progress.total_bytes
-    return f"{done:.0f} MB" if total is None else f"{done:.0f} of {total / 1e6:.0f} MB"
+    so_far = f"{done:.0f} MB" if total is None else f"{done:.0f} of {total / 1e6:.0f} MB"
+    if progress.trouble is None:
+        return so_far
+    return f"{so_far}, attempt {progress.attempt}: the last one broke off: {progress.trouble}"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

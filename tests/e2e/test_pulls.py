@@ -149,3 +149,19 @@ def test_a_registry_that_refuses_shows_in_the_status_and_is_tried_again(
     daemon.until("the engine's words in the status", told)
     network.heal()
     daemon.until_ready(deployment, 1)
+
+
+def test_a_pull_that_is_cut_is_tried_again_and_the_status_says_so(
+    daemon: Daemon, network: FaultyNetwork, image: str
+) -> None:
+    network.cut_after(1 << 20)
+    deployment = daemon.deploy(deploy_body(container_image=image))
+
+    def tried_again() -> str | None:
+        messages = [replica["message"] for replica in daemon.status(deployment)["replica_details"]]
+        return next((text for text in messages if "attempt 2" in text), None)
+
+    said = daemon.until("a second attempt", tried_again)
+    assert re.search(r"attempt 2: the last one broke off: .*(EOF|reset)", said), said
+    network.heal()
+    daemon.until_ready(deployment, 1)

@@ -6,9 +6,10 @@ import threading
 
 import pytest
 
-from prsmd.domain.errors import ImageUnavailableError
+from prsmd.domain.errors import ImageUnavailableError, PullBrokenOffError
 from prsmd.runtime.docker import DockerRuntime, DockerSettings
 from tests.runtime.harness import launch_of
+from tests.support.engine import PrivateEngine
 from tests.support.registry import (
     build_image,
     free_port,
@@ -165,6 +166,36 @@ async def test_a_pull_cut_in_the_middle_of_a_layer_fails_and_can_be_repeated(
     assert await runtime.images.resolve(one_by_network) is None
     network.heal()
     assert (await runtime.images.pull(one_by_network, steps.append)).size_bytes > LAYER_BYTES
+
+
+async def test_what_broke_off_can_be_tried_again_and_what_was_refused_cannot(
+    runtime, network, one_by_network, registry
+):
+    network.cut_after(LAYER_BYTES // 4)
+    with pytest.raises(PullBrokenOffError):
+        await runtime.images.pull(one_by_network, lambda _: None)
+    network.heal()
+    for name in (registry.name("prsmd-test/one:99"), registry.name("prsmd-test/nothing:1")):
+        with pytest.raises(ImageUnavailableError) as refused:
+            await runtime.images.pull(name, lambda _: None)
+        assert not isinstance(refused.value, PullBrokenOffError)
+
+
+@pytest.mark.slow
+async def test_an_engine_takes_a_cut_layer_up_where_it_broke_off(pushed, registry, network):
+    """As engines are set up by default; whole pulls are tried again only once that failed."""
+    engine = PrivateEngine(download_attempts=5)
+    engine.start()
+    driver = DockerRuntime(DockerSettings(instance="ours", base_url=engine.url))
+    try:
+        network.cut_after(LAYER_BYTES * 3 // 4)
+        name = registry.name(ONE, network.port)
+        image = await driver.images.pull(name, lambda _: None)
+        assert image.size_bytes >= 2 * LAYER_BYTES
+        assert network.carried < 2.2 * LAYER_BYTES  # no layer came twice
+    finally:
+        await driver.close()
+        engine.close()
 
 
 @pytest.mark.parametrize("after", [0, LAYER_BYTES // 2])

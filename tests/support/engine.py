@@ -37,10 +37,11 @@ def obstacle() -> str | None:
 class PrivateEngine:
     """One dockerd. Its containers die with a graceful stop unless `live_restore`."""
 
-    def __init__(self, *, live_restore: bool = False) -> None:
+    def __init__(self, *, live_restore: bool = False, download_attempts: int = 1) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="prsmd-engine-"))
         self.url = f"unix://{self.folder}/docker.sock"
         self._live_restore = live_restore
+        self._download_attempts = download_attempts  # for each layer; it waits ever longer
         # A random name may hold underscores where containerd allows none.
         self._namespace = self.folder.name.replace("_", "u")
         self._noted = 0
@@ -171,7 +172,7 @@ class PrivateEngine:
             *(f"--iptables={str(self.has_firewall).lower()}", "--shutdown-timeout=1"),
             f"--default-address-pool=base={self._pool},size=24",
             f"--live-restore={str(self._live_restore).lower()}",
-            "--max-download-attempts=1",  # more only cost time: it waits ever longer
+            f"--max-download-attempts={self._download_attempts}",
         ]
 
     def _answers(self) -> bool:

@@ -114,7 +114,7 @@ class PrivateRegistry:
 class FaultyNetwork:
     """Carries connections to a port on loopback: as they are, slowly, cut, or to a standstill.
 
-    Faults hold for answers, and each connection's bytes count anew.
+    Faults hold for answers, and each connection's bytes count anew; `carried` counts all of them.
     """
 
     def __init__(self, port: int) -> None:
@@ -129,6 +129,7 @@ class FaultyNetwork:
         self._cut_after: int | None = None
         self._stall_after: int | None = None
         self._pause_seconds = 0.0
+        self.carried = 0
         self.stalled = threading.Event()
 
     def slow(self, bytes_per_second: int) -> None:
@@ -189,6 +190,7 @@ class FaultyNetwork:
             if self._cut_after is not None and carried > self._cut_after:
                 return
             writer.write(data)
+            self.carried += len(data)
             await writer.drain()
             await asyncio.sleep(self._pause_seconds)
 
