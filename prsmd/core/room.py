@@ -46,7 +46,7 @@ def make_room(
     if layout.share.room is Room.NEVER or vacancy.revision is not item.revision:
         return None
     leaving = [r for r in item.replicas if r.state is ReplicaState.DRAINING]
-    if leaving and _fits(item, without(capacity, leaving)):
+    if leaving:  # from its container's end to its row's, its memory looks like a stranger's
         names = ", ".join(replica.id for replica in leaving)
         return _hold(item, vacancy, f"waits for the room of {names}, which is draining")
     gave_way_at = _gave_way_at(item)
