@@ -74,6 +74,16 @@ def differences(before: Spec, after: Spec) -> tuple[FieldChange, ...]:
     )
 
 
+def contents(spec: Spec) -> tuple[FieldChange, ...]:
+    """Return every field that a spec gives something, as what changes where there was none."""
+    given = dict(_fields(body_of(spec)))
+    return tuple(
+        FieldChange(field=name, before=None, after=_shown(name, given))
+        for name, value in given.items()
+        if value not in (None, "", [])
+    )
+
+
 def _resources(needs: Resources) -> Body:
     memory = needs.gpu_memory_bytes
     return {

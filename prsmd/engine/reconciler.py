@@ -9,8 +9,9 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from prsmd.core.plan import DesiredDeployment, Hold, Plan
+from prsmd.core.plan import DesiredDeployment, Hold, Observed, Plan
 from prsmd.core.reconcile import Policy, reconcile
+from prsmd.core.rehearse import Rehearsal, rehearse
 from prsmd.core.routes import routes
 from prsmd.core.sight import Sight
 from prsmd.domain.errors import PrsmdError
@@ -70,6 +71,12 @@ class Reconciler:
     def wake(self) -> None:
         """Make the next tick come now."""
         self._woken.set()
+
+    def rehearse(
+        self, desired: Sequence[DesiredDeployment], observed: Observed, deployment_id: str
+    ) -> Rehearsal:
+        """Return what the ticks from now on would do to a deployment. Takes time, does nothing."""
+        return rehearse(desired, observed, self._clock(), self._policy, deployment_id)
 
     async def run(self, parts: Parts) -> None:
         """Tick until cancelled. A tick that fails is logged and the next one tries again."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from prsmd.core.plan import Unplaceable
 from prsmd.core.steps import first_level
-from prsmd.domain.access import Permission
+from prsmd.domain.access import ModelRef, Permission
 from prsmd.domain.deployment import Deployment, Revision, ScalingStrategy
 from prsmd.domain.errors import (
     ConflictError,
@@ -71,23 +71,11 @@ class Deployments:
 
     async def deploy(self, caller: Caller, model_name: str, spec: Spec) -> Deployed:
         """Store a new model with its first revision. It starts as soon as this returns."""
-        await require_recorded(self._database, caller, Permission.MODELS_DEPLOY, model_name)
-        refuse_unservable(spec)
-        self._forecaster.refuse_impossible(spec.resources)
-        now = time.time()
-        deployment = _new_deployment(caller, model_name, spec, now)
-        revision = Revision(
-            deployment_id=deployment.id,
-            number=1,
-            spec=spec,
-            spec_hash=spec_hash(spec),
-            created_at=now,
-            created_by=caller.principal.id,
-        )
+        deployment, revision = await self.draft(caller, model_name, spec)
         event = event_of(deployment, "Deployed", f"{model_name} {spec.metadata.version} accepted")
 
         async def write(tx: Tx) -> Deployed:
-            await self._refuse_taken(tx, deployment)
+            await refuse_taken(tx, deployment)
             await deployments.add(tx, deployment)
             await revisions.add(tx, revision)
             await events.append(tx, event)
@@ -121,7 +109,7 @@ class Deployments:
         details = {"target_replicas": target, "strategy": strategy.value}
 
         async def write(tx: Tx) -> Scaled:
-            done, gradual_level = await self._scaling(tx, deployment, (target, strategy), expected)
+            done, gradual_level = await self.scaling(tx, deployment, (target, strategy), expected)
             await deployments.set_asked(
                 tx, deployment.id, target, strategy, time.time(), gradual_level
             )
@@ -158,6 +146,31 @@ class Deployments:
         self._recorder.announce(event)
         return deleted
 
+    async def draft(
+        self, caller: Caller, model_name: str, spec: Spec
+    ) -> tuple[Deployment, Revision]:
+        """Return a new model with its first revision, if it may be deployed. Stores neither.
+
+        Raises:
+            PermissionDeniedError: the caller may not; that is on record.
+            InvalidInputError: no serving protocol here can serve it.
+            ResourceUnavailableError: it would not fit even on the empty appliance.
+        """
+        await require_recorded(self._database, caller, Permission.MODELS_DEPLOY, model_name)
+        refuse_unservable(spec)
+        self._forecaster.refuse_impossible(spec.resources)
+        now = time.time()
+        deployment = _new_deployment(caller, model_name, spec, now)
+        revision = Revision(
+            deployment_id=deployment.id,
+            number=1,
+            spec=spec,
+            spec_hash=spec_hash(spec),
+            created_at=now,
+            created_by=caller.principal.id,
+        )
+        return deployment, revision
+
     async def _promised(self, tx: Tx, deployment: Deployment, spec: Spec) -> Deployed:
         """Return what can be said at once of a deployment that has just been stored."""
         wanted = max(1, spec.scaling.min_replicas)
@@ -171,14 +184,17 @@ class Deployments:
             refused=forecast.refused,
         )
 
-    async def _scaling(
+    async def scaling(
         self,
         tx: Tx,
         deployment: Deployment,
         asked: tuple[int, ScalingStrategy],
         expected: Expected,
     ) -> tuple[Scaled, int | None]:
-        """Return what a scale comes to, and how far it goes at once (None: all the way)."""
+        """Return what a scale comes to, and how far it goes at once (None: all the way).
+
+        Writes nothing. ConflictError, PreconditionFailedError and InvalidInputError say why not.
+        """
         target, strategy = asked
         situation = await situation_of(tx, deployment.id, "scaled")
         refuse_stale(situation.deployment, expected)
@@ -196,21 +212,23 @@ class Deployments:
         )
         return done, first_level(strategy, active, target)
 
-    async def _refuse_taken(self, tx: Tx, deployment: Deployment) -> None:
-        for name in (deployment.model_name, deployment.model_id):
-            taken = await deployments.find_model(tx, name, deployment.organization)
-            if taken is not None:
-                what = (
-                    "is being deleted; try again shortly"
-                    if taken.deleting
-                    else f"exists. To change it, update it: PUT /v1/custom-models/{taken.model_id},"
-                    f" or prsmctl update {taken.model_name}. For another one, choose another name"
-                )
-                raise ConflictError(
-                    f"Model {taken.model_id} {what}.",
-                    model_id=taken.model_id,
-                    deployment_id=taken.id,
-                )
+
+async def refuse_taken(tx: Tx, deployment: Deployment) -> None:
+    """Raise ConflictError when a model of this name or id is there already."""
+    for name in (deployment.model_name, deployment.model_id):
+        taken = await deployments.find_model(tx, name, deployment.organization)
+        if taken is not None:
+            what = (
+                "is being deleted; try again shortly"
+                if taken.deleting
+                else f"exists. To change it, update it: PUT /v1/custom-models/{taken.model_id},"
+                f" or prsmctl update {taken.model_name}. For another one, choose another name"
+            )
+            raise ConflictError(
+                f"Model {taken.model_id} {what}.",
+                model_id=taken.model_id,
+                deployment_id=taken.id,
+            )
 
 
 async def find_changeable(
@@ -233,7 +251,7 @@ async def find_model(tx: Tx, caller: Caller, model: str, permission: Permission)
     found = await _named(tx, caller, model)
     if found is None:
         raise missing
-    require(caller, permission, found.organization, missing)
+    require(caller, permission, found.organization, missing, ref_of(found))
     return found
 
 
@@ -249,8 +267,13 @@ async def find_deployment(
         found = await _named(tx, caller, reference)
     if found is None:
         raise missing
-    require(caller, permission, found.organization, missing)
+    require(caller, permission, found.organization, missing, ref_of(found))
     return found
+
+
+def ref_of(deployment: Deployment) -> ModelRef:
+    """Return the names by which a permission on a deployment's model is decided."""
+    return ModelRef(deployment.id, deployment.model_id, deployment.model_name)
 
 
 async def _named(tx: Tx, caller: Caller, model: str) -> Deployment | None:
