@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from prsmd.domain.replica import ReplicaState
+from prsmd.domain.rollout import RolloutStrategy
 from tests.engine.harness import (
     Fuse,
     Life,
@@ -59,7 +60,45 @@ async def half_made(life: Life) -> None:
     await life.settle()
 
 
-@pytest.mark.parametrize("scenario", [launching, failing, shrinking, deleting, half_made])
+async def rolling(life: Life) -> None:
+    await launching(life)
+    await life.update({"TAG": "two"}, max_surge=1)
+    await life.settle()
+
+
+async def rolling_back(life: Life) -> None:
+    await launching(life)
+    life.world.engine.refuse_launches("there is no such command")
+    await life.update({"TAG": "bad"})
+    await life.until(lambda: _happened(life, "RolledBack"))
+    life.world.engine.recover()
+    await life.settle()
+
+
+async def swapping(life: Life) -> None:
+    await launching(life)
+    await life.update({"TAG": "two"}, strategy=RolloutStrategy.BUFFERED_SWAP)
+    await life.settle()
+
+
+async def _happened(life: Life, reason: str) -> bool:
+    [deployment] = await life.deployments()
+    return reason in await life.reasons(deployment.id)
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        launching,
+        failing,
+        shrinking,
+        deleting,
+        half_made,
+        pytest.param(rolling, marks=pytest.mark.slow),
+        pytest.param(rolling_back, marks=pytest.mark.slow),
+        pytest.param(swapping, marks=pytest.mark.slow),
+    ],
+)
 async def test_after_a_crash_at_any_point_the_next_daemon_puts_everything_in_order(
     tmp_path: Path, scenario: Scenario
 ) -> None:
