@@ -51,8 +51,6 @@ async def received(request: web.Request, folder: Path, most_bytes: int) -> Async
                 await asyncio.to_thread(_write, file, total, piece)
             await asyncio.to_thread(file.flush)
         except OSError as error:
-            if isinstance(error, ConnectionError | TimeoutError):
-                raise
             raise StorageFullError(f"The body cannot be kept: {error.strerror}.") from error
         path = Path(f"/proc/self/fd/{file.fileno()}")  # opens the file itself, anew
         yield Received(path, size, total.hexdigest())
@@ -73,8 +71,10 @@ async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
                 chunk = await request.content.readany()
         except TimeoutError:
             raise InvalidInputError.field("body", "came to a standstill") from None
-        except (web.RequestPayloadError, HttpProcessingError):
-            raise InvalidInputError.field("body", "is not sent as its head says") from None
+        except (web.RequestPayloadError, HttpProcessingError, ConnectionError):
+            raise InvalidInputError.field(
+                "body", "was cut off, or is not as its head says"
+            ) from None
         kept += chunk
         if kept and (len(kept) >= _WRITTEN_AT_ONCE or not chunk):
             yield bytes(kept)
