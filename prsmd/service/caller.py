@@ -2,13 +2,14 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prsmd.core.permit import Deny, permit
-from prsmd.domain.access import Permission, Principal
+from prsmd.core.permit import Allow, Deny, permit, possible
+from prsmd.domain.access import ModelRef, Permission, Principal
 from prsmd.domain.errors import PermissionDeniedError, PrsmdError
 from prsmd.domain.events import AuditRecord
+from prsmd.domain.quota import Share
 from prsmd.service.idempotency import Once
 from prsmd.store import audit
 from prsmd.store.db import Database, Tx
@@ -52,16 +53,30 @@ class Caller:
             await self.once.remember(tx, self.principal.id, result)
 
 
-def require(caller: Caller, permission: Permission, organization: str, missing: PrsmdError) -> None:
-    """Return if the caller may; raise PermissionDeniedError, or `missing` for foreign things."""
-    verdict = permit(caller.principal, permission, organization)
+def require(
+    caller: Caller,
+    permission: Permission,
+    organization: str,
+    missing: PrsmdError,
+    model: ModelRef | None = None,
+    shares: Sequence[Share] = (),
+) -> Allow:
+    """Return why the caller may; raise PermissionDeniedError, or `missing` for foreign things.
+
+    `model` is which one, if it is about one, and `shares` are those of it that are in force.
+    """
+    verdict = permit(caller.principal, permission, organization, model, shares)
     if isinstance(verdict, Deny):
         raise missing if verdict.hidden else _refusal(verdict)
+    return verdict
 
 
 def require_own(caller: Caller, permission: Permission) -> None:
-    """Return if the caller may in their own organization; raise PermissionDeniedError otherwise."""
-    verdict = permit(caller.principal, permission, caller.principal.organization)
+    """Return if the caller may in their own organization, on a single model of it at least.
+
+    Raise PermissionDeniedError otherwise.
+    """
+    verdict = possible(caller.principal, permission)
     if isinstance(verdict, Deny):
         raise _refusal(verdict)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from prsmd.core.routes import Route
-from prsmd.domain.access import Permission
+from prsmd.domain.access import ModelRef, Permission
 from prsmd.domain.errors import ModelNotFoundError, ResourceUnavailableError
 from prsmd.gateway.infer import Gateway, Inference, InferenceResult
 from prsmd.service.caller import Caller, require
@@ -40,7 +40,8 @@ class Inferences:
         if route is None:
             return await self._explain_missing(caller, model)
         missing = ModelNotFoundError(f"There is no model {model[:100]}.", model_id=model[:100])
-        require(caller, Permission.MODELS_INFER, route.organization, missing)
+        ref = ModelRef(route.deployment_id, route.model_id, route.model_name)
+        require(caller, Permission.MODELS_INFER, route.organization, missing, ref)
         inference = _with_trial_header(route, inference, headers)
         return route, await self._gateway.infer(route, inference)
 
