@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import ssl
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from typing import Any, BinaryIO, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -35,6 +35,7 @@ from .sse import EventParser, ServerEvent
 from .target import Target
 
 T = TypeVar("T")
+_PIECE = 1 << 20  # bytes of an upload that are read at once
 _CALL = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
 
 
@@ -108,15 +109,16 @@ class AsyncTransport:
         headers, body = encode(call, self.target)
         session = await self._open_session()
         try:
-            async with session.request(
-                call.method,
-                self._url(call),
-                data=body,
-                headers=headers,
-                allow_redirects=False,
-                timeout=_CALL,
-            ) as answer:
-                raw = await answer.read()
+            with _content(call, headers, body) as data:
+                async with session.request(
+                    call.method,
+                    self._url(call),
+                    data=data,
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=_CALL,
+                ) as answer:
+                    raw = await answer.read()
         except (aiohttp.ClientError, OSError) as error:
             raise self._translated(error, call) from error
         return read_answer(call, answer.status, answer.headers, raw)
@@ -172,6 +174,25 @@ class AsyncTransport:
             self._session = await anext(self._keeper)
             weakref.finalize(self, _close_left_behind, self._session, loop)
         return self._session
+
+
+@contextlib.contextmanager
+def _content(
+    call: Call[Any], headers: dict[str, str], body: bytes | None
+) -> Iterator[bytes | AsyncIterator[bytes] | None]:
+    """Give what is sent; an upload is read while it is, and its length is noted in the headers."""
+    if call.upload is None:
+        yield body
+        return
+    with call.upload.opened() as (file, size):
+        if size is not None:
+            headers["Content-Length"] = str(size)
+        yield _pieces(file)
+
+
+async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(file.read, _PIECE):
+        yield piece
 
 
 async def _chunk(content: aiohttp.StreamReader, idle: float | None) -> bytes:

@@ -22,6 +22,7 @@ from .models import (
     Node,
     ScaleResult,
 )
+from .upload import Upload
 from .wire import Page, page_of
 
 T = TypeVar("T")
@@ -34,7 +35,8 @@ class Call(Generic[T]):
 
     `timeout` is seconds (None: the client's own). `repeatable` says that sending it twice does no
     harm; `unserved_on_refusal` that a 429 or 503 means that nothing was done. `if_match` is the
-    revision that the caller has seen: at another one, nothing is done.
+    revision that the caller has seen: at another one, nothing is done. An `upload` is sent as it
+    is in the place of a `body`.
     """
 
     method: str
@@ -46,6 +48,7 @@ class Call(Generic[T]):
     timeout: float | None = None
     unserved_on_refusal: bool = False
     if_match: int | None = None
+    upload: Upload | None = None
 
     @property
     def repeatable(self) -> bool:
@@ -105,7 +108,7 @@ def deployment_status(
     deployment_id: str, wait_seconds: float | None = None
 ) -> Call[DeploymentStatus]:
     """Return how a deployment does, after waiting at most `wait_seconds` until it settled."""
-    path = f"/v1/custom-models/deployments/{_segment(deployment_id)}"
+    path = f"/v1/custom-models/deployments/{segment(deployment_id)}"
     if wait_seconds is None:
         return Call(method="GET", path=path, decode=DeploymentStatus.decode)
     query = {"wait": f"{wait_seconds:g}"}
@@ -133,7 +136,7 @@ def events(deployment_id: str, limit: int = 100) -> Call[Page[Event]]:
     """List the last things that happened to a deployment, oldest first."""
     return Call(
         method="GET",
-        path=f"/v1/custom-models/deployments/{_segment(deployment_id)}/events",
+        path=f"/v1/custom-models/deployments/{segment(deployment_id)}/events",
         decode=page_of(("events",), Event.decode),
         query={"limit": str(limit)},
     )
@@ -142,7 +145,7 @@ def events(deployment_id: str, limit: int = 100) -> Call[Page[Event]]:
 def follow_events(deployment_id: str, after: int | None = None) -> Follow[Event]:
     """Follow what happens to a deployment, beginning after the event numbered `after`."""
     return Follow(
-        path=f"/v1/custom-models/deployments/{_segment(deployment_id)}/events",
+        path=f"/v1/custom-models/deployments/{segment(deployment_id)}/events",
         event="deployment",
         decode=Event.decode,
         resumable=True,
@@ -159,7 +162,7 @@ def logs(
     """Return log lines: the last `tail`, those since an epoch second, of one replica."""
     return Call(
         method="GET",
-        path=f"/v1/custom-models/deployments/{_segment(deployment_id)}/logs",
+        path=f"/v1/custom-models/deployments/{segment(deployment_id)}/logs",
         decode=page_of(("lines",), LogLine.decode),
         query=_given(tail=tail, since=since, replica=replica),
     )
@@ -173,7 +176,7 @@ def follow_logs(
 ) -> Follow[LogLine]:
     """Follow log lines as they are written."""
     return Follow(
-        path=f"/v1/custom-models/deployments/{_segment(deployment_id)}/logs",
+        path=f"/v1/custom-models/deployments/{segment(deployment_id)}/logs",
         event="log",
         decode=LogLine.decode,
         query=_given(tail=tail, since=since, replica=replica, follow="true"),
@@ -224,7 +227,7 @@ def infer(
     body = {"inputs": inputs} | ({} if parameters is None else {"parameters": dict(parameters)})
     return Call(
         method="POST",
-        path=f"/v1/models/{_segment(model)}/infer",
+        path=f"/v1/models/{segment(model)}/infer",
         decode=InferenceResult.decode,
         body=body,
         timeout=timeout or INFER_TIMEOUT,
@@ -273,7 +276,7 @@ def list_keys() -> Call[Page[ApiKey]]:
 
 def revoke_key(key_id: str) -> Call[Mapping[str, Any]]:
     """Revoke an API key at once."""
-    return Call(method="DELETE", path=f"/v1/api-keys/{_segment(key_id)}", decode=_mapping)
+    return Call(method="DELETE", path=f"/v1/api-keys/{segment(key_id)}", decode=_mapping)
 
 
 def fresh_key() -> str:
@@ -283,10 +286,10 @@ def fresh_key() -> str:
 
 def model_path(model: str) -> str:
     """Return the path of one model, by id or name."""
-    return f"/v1/custom-models/{_segment(model)}"
+    return f"/v1/custom-models/{segment(model)}"
 
 
-def _segment(text: str) -> str:
+def segment(text: str) -> str:
     """Return `text` as one segment of a path, so that no id can reach another route."""
     quoted = quote(text, safe="")
     return quoted.replace(".", "%2E") if set(text) <= {"."} else quoted

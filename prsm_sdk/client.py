@@ -5,6 +5,7 @@ from typing import Self
 
 from .aio import AsyncTransport
 from .exchange import DEFAULT_TIMEOUT
+from .image_resources import Images, Registries
 from .resources import CustomModels, Keys, Models, NodeResource
 from .target import Target
 
@@ -41,6 +42,8 @@ class PRSMClient:
         self.models = Models(self._transport)
         self.node = NodeResource(self._transport)
         self.keys = Keys(self._transport)
+        self.images = Images(self._transport)
+        self.registries = Registries(self._transport)
 
     async def close(self) -> None:
         """Close the connections."""

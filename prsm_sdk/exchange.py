@@ -27,7 +27,7 @@ EVENT_STREAM = "text/event-stream"
 
 
 def encode(call: Call[Any], target: Target) -> tuple[dict[str, str], bytes | None]:
-    """Return a call's headers and body.
+    """Return a call's headers and body; an upload's is the transport's to send.
 
     Raises:
         ConfigurationError: The body is nothing that JSON can hold.
@@ -37,6 +37,8 @@ def encode(call: Call[Any], target: Target) -> tuple[dict[str, str], bytes | Non
         headers["Idempotency-Key"] = call.idempotency_key
     if call.if_match is not None:
         headers["If-Match"] = f'"{call.if_match}"'
+    if call.upload is not None:
+        return headers | {"Content-Type": call.upload.content_type}, None
     if call.body is None:
         return headers, None
     try:

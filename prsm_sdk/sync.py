@@ -5,10 +5,11 @@ Carries out the same calls as the asynchronous client, one connection at a time,
 
 import contextlib
 import http.client
+import select
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from .calls import Call, Follow
 from .errors import ClientTimeoutError, PRSMError, UnexpectedAnswerError
@@ -33,6 +34,7 @@ from .target import Target
 
 T = TypeVar("T")
 _CHUNK = 65536
+_PIECE = 1 << 20  # bytes of an upload that are read at once
 
 
 class SyncClient:
@@ -98,10 +100,16 @@ class SyncClient:
     def _attempt(self, call: Call[T], timeout: float) -> T:
         headers, body = encode(call, self.target)
         connection = self._connect(timeout)
+        path = path_of(call, self.target)
         try:
-            answer = self._request(
-                connection, call.method, path_of(call, self.target), headers, body
-            )
+            if call.upload is None:
+                answer = self._request(connection, call.method, path, headers, body)
+            else:
+                with call.upload.opened() as (file, size):
+                    if size is not None:
+                        headers["Content-Length"] = str(size)
+                    pieces = _pieces(file, connection.sock)
+                    answer = self._request(connection, call.method, path, headers, pieces)
             raw = answer.read()
             return read_answer(call, answer.status, dict(answer.headers), raw)
         except (http.client.HTTPException, OSError) as error:
@@ -140,7 +148,7 @@ class SyncClient:
         method: str,
         path: str,
         headers: dict[str, str],
-        body: bytes | None,
+        body: bytes | Iterator[bytes] | None,
     ) -> http.client.HTTPResponse:
         """Send a request and return the beginning of its answer."""
         # The server may refuse a large body, and say why, before it has read it all.
@@ -174,6 +182,14 @@ class SyncClient:
         if isinstance(error, http.client.IncompleteRead | OSError):
             return cut(self.target, request)
         return UnexpectedAnswerError(f"{self.target} does not speak this API: {error!r}")
+
+
+def _pieces(file: BinaryIO, answering: socket.socket) -> Iterator[bytes]:
+    """Yield a file's content until the server has begun to answer: then nothing more is wanted."""
+    while piece := file.read(_PIECE):
+        yield piece
+        if select.select([answering], [], [], 0)[0]:
+            raise BrokenPipeError
 
 
 class _UnixConnection(http.client.HTTPConnection):

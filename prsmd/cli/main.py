@@ -32,6 +32,8 @@ _COMMANDS = {  # command: (the file that has it, what it does)
     "gpus": ("node", "list the GPUs and who uses them"),
     "node": ("node", "show the appliance"),
     "key": ("keys", "create, list and revoke API keys"),
+    "image": ("images", "load, list and prune container images"),
+    "registry": ("registries", "keep, list and forget logins to image registries"),
 }
 INTERRUPTED = 130
 

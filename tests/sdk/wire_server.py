@@ -57,7 +57,7 @@ class WireServer:
         self._loop.close()
 
     async def _start(self) -> None:
-        app = web.Application()
+        app = web.Application(client_max_size=64 << 20)
         app.router.add_route("*", "/{any:.*}", self._play)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
@@ -76,13 +76,14 @@ class WireServer:
 
     async def _play(self, request: web.Request) -> web.StreamResponse:
         text = await request.text()
+        is_json = request.content_type == "application/json"
         self.seen.append(
             Seen(
                 request.method,
                 request.raw_path.partition("?")[0],
                 dict(request.query),
                 dict(request.headers),
-                json.loads(text) if text else None,
+                json.loads(text) if is_json and text else text or None,
             )
         )
         plays = self._plays[request.method, request.path]
