@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 
-from prsmd.domain.deployment import Revision
+from prsmd.domain.deployment import Revision, same_container
 from prsmd.domain.errors import ImageUnavailableError, PrsmdError
 from prsmd.domain.replica import Replica
 from prsmd.engine.stock import Order, Stock
@@ -156,13 +156,18 @@ class Launcher:
             log.warning("duration of the pull of %s not kept: %s", reference, error.message)
 
     async def _pin(self, revision: Revision, digest: str) -> str:
-        """Note what the revision's image is, unless another replica did; return what is noted."""
+        """Note what the revision's image is, unless another replica did; return what is noted.
+
+        Revisions that changed something in place while it was not known yet run the same.
+        """
 
         async def write(tx: Tx) -> str:
             stored = await revisions.get(tx, revision.deployment_id, revision.number)
             if stored is not None and stored.image_digest is not None:
                 return stored.image_digest
-            await revisions.set_digest(tx, revision.deployment_id, revision.number, digest)
+            for other in await revisions.list_for(tx, revision.deployment_id):
+                if same_container(other, dataclasses.replace(revision, image_digest=None)):
+                    await revisions.set_digest(tx, other.deployment_id, other.number, digest)
             return digest
 
         return await self._database.write(write)

@@ -5,11 +5,13 @@ import dataclasses
 
 import pytest
 
+from prsmd.api.update_schemas import spec_of
 from prsmd.domain.errors import ImageUnavailableError
 from prsmd.domain.replica import ExitKind, ReplicaState
 from prsmd.engine.stock import Order
+from prsmd.service.updates import UpdateRequest
 from prsmd.store import history, revisions
-from tests.engine.harness import IMAGE, Life, World, spec
+from tests.engine.harness import IMAGE, Life, World, caller, spec
 from tests.gateway.backends import until
 
 HUGE = "models/huge:1"
@@ -102,6 +104,24 @@ async def test_the_image_of_a_revision_is_pinned_by_its_first_launch(
 
     assert revision is not None
     assert revision.image_digest == world.engine.images[IMAGE].digest
+
+
+async def test_what_changed_in_place_before_the_image_was_known_runs_the_same_container(
+    life: Life,
+) -> None:
+    deployment = await life.deploy()
+    await life.tick()  # the first revision's launch is under way
+    patch = {"deployment_config": {"serving": {"queue_depth": 9}}}
+    await life.services.revisions.update(
+        caller(), "legal", UpdateRequest(patch=patch, read=spec_of)
+    )
+    await life.settle()
+
+    async with life.database.read() as tx:
+        pinned = [one.image_digest for one in await revisions.list_for(tx, deployment)]
+    assert len(pinned) == 2
+    assert None not in pinned
+    assert len(await life.replicas()) == 1, "nothing was replaced"
 
 
 async def test_a_tag_that_moved_is_not_run_under_an_old_revision(life: Life, world: World) -> None:
