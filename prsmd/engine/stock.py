@@ -95,6 +95,7 @@ class Stock:
         self._settings = settings
         self._now = clock
         self.still = asyncio.Lock()
+        self._loading = asyncio.Lock()  # one archive at a time, so that room is counted once
         self._puller = Puller(
             self._images, self.make_room, settings.pull_attempts, settings.retry_seconds
         )
@@ -189,16 +190,17 @@ class Stock:
         self.require_loading()
         most = _UNPACKED_RATIO * self._settings.max_archive_bytes
         verified = await asyncio.to_thread(archive.verify, path, most, name)
-        await self.make_room("load the archive", verified.unpacked_bytes + verified.tar_bytes())
         names = [name for image in verified.images for name in image.references]
-        before = {name: await self._images.resolve(name) for name in names}
-        uses = (await self.survey()).uses
-        found = await self._images.load(verified, lambda _: None)
+        async with self._loading:
+            await self.make_room("load the archive", verified.unpacked_bytes + verified.tar_bytes())
+            before = {name: await self._images.resolve(name) for name in names}
+            uses = (await self.survey()).uses
+            found = await self._images.load(verified, lambda _: None)
         loaded = [_loaded(image, before.get(image.reference), uses) for image in found]
 
         async def write(tx: Tx) -> None:
             for image in found:
-                reference = familiar(image.reference) if image.reference in before else image.id
+                reference = image.reference if image.reference in before else image.id
                 await images.note(
                     tx,
                     dataclasses.replace(by, id=image.id, reference=reference, digest=image.digest),
