@@ -113,7 +113,7 @@ def _image_body(report: ImageReport) -> dict[str, Any]:
         "private": brought is not None and brought.private,
         "brought_at": rfc3339(None if brought is None else brought.at),
         "brought_by": None if brought is None else brought.by,
-        "organization": None if brought is None else brought.organization,
+        "organization": None if brought is None else brought.organization or None,
         "used_by": [_use_body(use) for use in report.used_by],
         "would_be_pruned": report.kept_for is None,
         "kept_for": report.kept_for,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 DEFAULT_REGISTRY = "docker.io"
+NOBODY = ""  # in the place of an organization: brought, and not known to be allowed to anyone
 _DEFAULT_NAMES = {"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"}
 _SERVER = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::[0-9]{1,5})?")
 

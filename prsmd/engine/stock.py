@@ -22,7 +22,7 @@ from prsmd.domain.errors import (
     NoRoomForImageError,
     PrsmdError,
 )
-from prsmd.domain.image import Brought, ImageOrigin, Login, familiar, may_run, registry_of
+from prsmd.domain.image import NOBODY, Brought, ImageOrigin, Login, familiar, may_run, registry_of
 from prsmd.engine.pulling import Note, Puller
 from prsmd.runtime import archive, base
 from prsmd.store import deployments, images, registries, replicas, revisions, rollouts
@@ -123,8 +123,9 @@ class Stock:
         async with self._database.read() as tx:
             known = await images.of_content(tx, image.id)
             pending = await images.of_content(tx, "")
-        coming = [one for one in pending if one.reference == familiar(reference)]
-        return image if may_run(organization, [*known, *coming]) else None
+        if not known and any(one.reference == familiar(reference) for one in pending):
+            return None  # it is being brought, and not yet known for whom
+        return image if may_run(organization, known) else None
 
     async def resolve_pinned(self, digest: str) -> base.Image | None:
         """Return the image that a revision was pinned to: its organization was let in then."""
@@ -146,12 +147,12 @@ class Stock:
             ImageUnavailableError: the registry has no such image, refuses it, or breaks off.
         """
         login = await self._login(order.organization, order.reference)
-        await self._confirm(order, login)
         name = familiar(order.wanted)
+        before = await self._images.resolve(order.wanted)
         pending = Brought(
             id="",
             reference=name,
-            digest="",
+            digest="" if before is None else before.id,
             organization=order.organization,
             origin=ImageOrigin.PULLED,
             private=login is not None,
@@ -162,11 +163,13 @@ class Stock:
         self._under_way.add((order.organization, name))
         try:
             image = await self._puller.pull(order.wanted, login, note)
+            await self._confirm(order, login, image)
         except PrsmdError:
             await self._database.write(lambda tx: images.settle(tx, pending, None))
             raise
         else:
-            await self._arrived(pending, image)
+            arrived = dataclasses.replace(pending, id=image.id, digest=image.digest, at=self._now())
+            await self._database.write(lambda tx: images.settle(tx, pending, arrived))
             return image
         finally:  # one that was cancelled may be here all the same: it is settled when looked for
             self._under_way.discard((order.organization, name))
@@ -268,9 +271,17 @@ class Stock:
         except SealBrokenError as error:
             raise ImageUnavailableError(f"pull {reference}: {error.message}") from error
 
-    async def _confirm(self, order: Order, login: Login | None) -> None:
-        """Ask the registry for a digest that is here: the engine would take its own word for it."""
-        if "@" not in order.wanted or await self._images.resolve(order.wanted) is None:
+    async def _confirm(self, order: Order, login: Login | None, image: base.Image) -> None:
+        """Ask the registry for a digest that others may have brought meanwhile, or before.
+
+        An engine that has a digest takes its own word for it, and asks no registry.
+        """
+        if "@" not in order.wanted:
+            return
+        async with self._database.read() as tx:
+            known = await images.of_content(tx, image.id)
+        alone = all(organization == order.organization for organization, _ in self._under_way)
+        if alone and may_run(order.organization, known):
             return
         if await self._images.remote_digest(order.wanted, login) is None:
             raise ImageUnavailableError(
@@ -278,23 +289,19 @@ class Stock:
                 " image, or does not answer: check the name, and `prsmctl registry list`"
             )
 
-    async def _arrived(self, pending: Brought, image: base.Image) -> None:
-        arrived = dataclasses.replace(pending, id=image.id, digest=image.digest, at=self._now())
-        await self._database.write(lambda tx: images.settle(tx, pending, arrived))
-
     async def _settle(self) -> None:
-        """Finish the records of pulls that ended unseen: the daemon, or who waited, had gone."""
+        """Finish the records of pulls that ended unseen: the daemon, or who waited, had gone.
+
+        What such a pull brought is nobody's, until a registry lets someone have it: that it was
+        begun does not show that it was allowed.
+        """
         async with self._database.read() as tx:
             left = await images.of_content(tx, "")
         for pending in left:
             if (pending.organization, pending.reference) in self._under_way:
                 continue
             image = await self._images.resolve(pending.reference)
-            if image is None:
-                drop = functools.partial(images.settle, pending=pending, arrived=None)
-                await self._database.write(drop)
-            else:
-                await self._arrived(pending, image)
+            await self._database.write(functools.partial(_end_unseen, pending=pending, image=image))
 
     async def _remove(self, verdict: Verdict) -> Verdict:
         if not verdict.goes:
@@ -304,6 +311,20 @@ class Stock:
         except EngineError as error:
             return dataclasses.replace(verdict, kept_for=error.message)
         return verdict
+
+
+async def _end_unseen(tx: Tx, pending: Brought, image: base.Image | None) -> None:
+    """Settle a record whose pull nobody saw end; `image` is what its name means now."""
+    arrived = None
+    if (
+        image is not None
+        and image.id != pending.digest
+        and not await images.of_content(tx, image.id)
+    ):
+        arrived = dataclasses.replace(
+            pending, id=image.id, digest=image.digest, organization=NOBODY, private=True
+        )
+    await images.settle(tx, pending, arrived)
 
 
 def _loaded(image: base.Image, before: base.Image | None, uses: Sequence[KeptRevision]) -> Loaded:

@@ -1,6 +1,7 @@
 """Images that prsmd brought here: pulled or loaded, by whom and for which organization.
 
-A pull is recorded before it begins, with an empty id, and settled when it has ended.
+A pull is recorded before it begins, with an empty id and in place of the digest the id of what its
+name meant until then; it is settled when it has ended.
 """
 
 import sqlite3

@@ -234,11 +234,71 @@ async def test_a_private_image_whose_pull_ended_unseen_is_still_private(site):
     site.engine.recover()
     image = site.engine.shelf.make_image(LEGAL, "private")  # the engine had finished
 
-    assert await site.stock.here("rival", LEGAL) is None
-    assert await site.stock.here("rival", image.digest) is None
+    for organization in ("rival", "acme"):  # that it was begun does not show that it was allowed
+        assert await site.stock.here(organization, LEGAL) is None
+        assert await site.stock.here(organization, image.digest) is None
+    await site.pull()
     assert await site.stock.here("acme", LEGAL) == image
-    [known] = await site.known()
-    assert (known.id, known.private) == (image.id, True)
+    assert await site.stock.here("rival", LEGAL) is None
+
+
+async def begun(site, organization, reference=LEGAL):
+    """Begin a pull that the registry does not answer; return its task."""
+    site.engine.become_slow(3600)
+    before = site.engine.calls.count("pull")
+    pull = asyncio.create_task(site.pull(reference, organization))
+    await until(lambda: site.engine.calls.count("pull") > before)
+    site.engine.recover()
+    return pull
+
+
+async def given_up(pull):
+    pull.cancel()
+    await asyncio.wait([pull])
+
+
+async def test_a_pull_that_was_only_begun_gives_nobody_an_image_that_is_here(site):
+    """A rival deploys another's private image, and deletes the deployment at once."""
+    await site.log_in()
+    site.engine.make_pullable(LEGAL, login=HERS)
+    image = await site.pull()
+    pull = await begun(site, "rival")
+
+    assert await site.stock.here("rival", LEGAL) is None  # a second replica, meanwhile
+    await given_up(pull)
+
+    for reference in (LEGAL, image.digest):
+        assert await site.stock.here("rival", reference) is None
+        assert await site.stock.here("acme", reference) is not None
+
+
+async def test_a_pull_that_was_only_begun_gives_nobody_an_image_that_comes_later(site):
+    await site.log_in()
+    site.engine.make_pullable(LEGAL, login=HERS)
+    await given_up(await begun(site, "rival"))
+    image = await site.pull()
+    assert await site.stock.here("rival", LEGAL) is None
+    assert await site.stock.here("acme", LEGAL) == image
+
+
+async def test_a_digest_that_comes_while_it_is_asked_for_is_asked_for_at_its_registry(site):
+    pinned = f"registry.acme.example/legal@sha256:{'1' * 64}"
+    await site.log_in()
+    site.engine.make_pullable(pinned, login=HERS)
+    hers = await begun(site, "acme", pinned)
+    site.engine.images[pinned] = site.engine.shelf.make_image(pinned, pinned)  # not yet recorded
+    with pytest.raises(ImageUnavailableError, match="does not let rival read"):
+        await site.pull(pinned, "rival")
+    await given_up(hers)
+
+
+async def test_what_everyone_may_pull_and_was_cut_short_is_everyones_after_the_next_pull(site):
+    site.engine.make_pullable(LEGAL)
+    await given_up(await begun(site, "acme"))
+    image = site.engine.shelf.make_image(LEGAL, LEGAL)
+    assert await site.stock.here("acme", LEGAL) is None
+    await site.pull(organization="rival")
+    assert await site.stock.here("acme", LEGAL) == image
 
 
 async def test_a_private_image_is_nobody_elses_while_it_comes(site):
