@@ -1,11 +1,42 @@
 """API keys: who they stand for and the digest that proves them. The secret is never here."""
 
+import json
 import sqlite3
+from collections.abc import Mapping
 
 from prsmd.domain.access import ApiKey
 
 from .connection import Tx
 from .rows import change, many, one
+
+_COLUMNS = (
+    "id",
+    "organization",
+    "role",
+    "name",
+    "digest",
+    "created_at",
+    "created_by",
+    "expires_at",
+    "revoked_at",
+    "rotated_at",
+    "previous_digest",
+    "previous_until",
+    "models",
+    "networks",
+    "requests_per_minute",
+    "requests_per_day",
+    "last_used_at",
+)
+_INSERT = (
+    f"INSERT INTO api_keys ({', '.join(_COLUMNS)}) "  # noqa: S608 - the names are those above
+    f"VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"
+)
+_CHANGEABLE = tuple(name for name in _COLUMNS if name not in {"id", "last_used_at"})
+_UPDATE = (
+    f"UPDATE api_keys SET {', '.join(f'{name} = :{name}' for name in _CHANGEABLE)} "  # noqa: S608 - as above
+    "WHERE id = :id"
+)
 
 
 async def add(tx: Tx, key: ApiKey) -> None:
@@ -14,21 +45,7 @@ async def add(tx: Tx, key: ApiKey) -> None:
     Raises:
         sqlite3.IntegrityError: the id is taken.
     """
-    await change(
-        tx,
-        "INSERT INTO api_keys (id, organization, role, name, digest, created_at, expires_at, "
-        "revoked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            key.id,
-            key.organization,
-            key.role,
-            key.name,
-            key.digest,
-            key.created_at,
-            key.expires_at,
-            key.revoked_at,
-        ),
-    )
+    await change(tx, _INSERT, _to_row(key))
 
 
 async def get(tx: Tx, key_id: str) -> ApiKey | None:
@@ -48,6 +65,11 @@ async def list_for(tx: Tx, organization: str | None) -> list[ApiKey]:
     return [_from_row(row) for row in rows]
 
 
+async def put(tx: Tx, key: ApiKey) -> bool:
+    """Store a key as it is now, when it was last used apart. False: there is no such key."""
+    return bool(await change(tx, _UPDATE, _to_row(key)))
+
+
 async def revoke(tx: Tx, key_id: str, now: float) -> bool:
     """End a key's life. Return False when it is unknown or was revoked before."""
     return bool(
@@ -59,14 +81,27 @@ async def revoke(tx: Tx, key_id: str, now: float) -> bool:
     )
 
 
+async def note_used(tx: Tx, used: Mapping[str, float]) -> None:
+    """Store when keys, by id, were last used; never an earlier time than is there."""
+    for key_id, at in used.items():
+        await change(
+            tx,
+            "UPDATE api_keys SET last_used_at = max(:at, coalesce(last_used_at, :at)) "
+            "WHERE id = :id",
+            {"id": key_id, "at": at},
+        )
+
+
+def _to_row(key: ApiKey) -> dict[str, object]:
+    row: dict[str, object] = {name: getattr(key, name) for name in _COLUMNS}
+    for name in ("models", "networks"):
+        value = getattr(key, name)
+        row[name] = None if value is None else json.dumps(list(value))
+    return row
+
+
 def _from_row(row: sqlite3.Row) -> ApiKey:
-    return ApiKey(
-        id=row["id"],
-        organization=row["organization"],
-        role=row["role"],
-        name=row["name"],
-        digest=row["digest"],
-        created_at=row["created_at"],
-        expires_at=row["expires_at"],
-        revoked_at=row["revoked_at"],
-    )
+    values = {name: row[name] for name in _COLUMNS}
+    for name in ("models", "networks"):
+        values[name] = None if values[name] is None else tuple(json.loads(values[name]))
+    return ApiKey(**values)

@@ -1,0 +1,99 @@
+"""Members of organizations, each with the roles that it has in the whole of it or on one model."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from prsmd.domain.access import Binding, Member, SubjectKind
+
+from .connection import Tx
+from .rows import change, many, one
+
+
+async def add(tx: Tx, member: Member) -> None:
+    """Store a new member with its bindings.
+
+    Raises:
+        sqlite3.IntegrityError: the subject is a member somewhere.
+    """
+    await change(
+        tx,
+        "INSERT INTO members (id, organization, kind, subject, name, created_at, created_by) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            member.id,
+            member.organization,
+            member.kind.value,
+            member.subject,
+            member.name,
+            member.created_at,
+            member.created_by,
+        ),
+    )
+    await _bind(tx, member.id, member.bindings)
+
+
+async def put(tx: Tx, member: Member) -> None:
+    """Store a known member's name and bindings as they are now."""
+    await change(tx, "UPDATE members SET name = ? WHERE id = ?", (member.name, member.id))
+    await change(tx, "DELETE FROM bindings WHERE member_id = ?", (member.id,))
+    await _bind(tx, member.id, member.bindings)
+
+
+async def get(tx: Tx, member_id: str) -> Member | None:
+    """Return the member of this id, or None."""
+    row = await one(tx, "SELECT * FROM members WHERE id = ?", (member_id,))
+    return None if row is None else _from_row(row, await _bindings(tx, member_id))
+
+
+async def find(tx: Tx, kind: SubjectKind, subject: str) -> Member | None:
+    """Return the member that is recognized so, of whichever organization, or None."""
+    row = await one(
+        tx, "SELECT * FROM members WHERE kind = ? AND subject = ?", (kind.value, subject)
+    )
+    return None if row is None else _from_row(row, await _bindings(tx, row["id"]))
+
+
+async def list_for(tx: Tx, organization: str | None) -> list[Member]:
+    """Return an organization's members (None: all), oldest first."""
+    rows = await many(
+        tx,
+        "SELECT * FROM members WHERE :organization IS NULL OR organization = :organization "
+        "ORDER BY created_at, id",
+        {"organization": organization},
+    )
+    bound: dict[str, list[Binding]] = {}
+    for row in await many(tx, "SELECT * FROM bindings ORDER BY member_id, place"):
+        bound.setdefault(row["member_id"], []).append(Binding(row["role"], row["deployment_id"]))
+    return [_from_row(row, bound.get(row["id"], ())) for row in rows]
+
+
+async def remove(tx: Tx, member_id: str) -> bool:
+    """Forget a member with its bindings. False: there was none."""
+    return bool(await change(tx, "DELETE FROM members WHERE id = ?", (member_id,)))
+
+
+async def _bind(tx: Tx, member_id: str, bindings: Sequence[Binding]) -> None:
+    for place, binding in enumerate(bindings):
+        await change(
+            tx,
+            "INSERT INTO bindings (member_id, place, role, deployment_id) VALUES (?, ?, ?, ?)",
+            (member_id, place, binding.role, binding.deployment_id),
+        )
+
+
+async def _bindings(tx: Tx, member_id: str) -> list[Binding]:
+    rows = await many(tx, "SELECT * FROM bindings WHERE member_id = ? ORDER BY place", (member_id,))
+    return [Binding(row["role"], row["deployment_id"]) for row in rows]
+
+
+def _from_row(row: sqlite3.Row, bindings: Sequence[Binding]) -> Member:
+    return Member(
+        id=row["id"],
+        organization=row["organization"],
+        kind=SubjectKind(row["kind"]),
+        subject=row["subject"],
+        name=row["name"],
+        bindings=tuple(bindings),
+        created_at=row["created_at"],
+        created_by=row["created_by"],
+    )
