@@ -35,7 +35,7 @@ HOME_OF = {
     "pynvml": ("prsmd/devices/nvml*.py",),
     "psutil": ("prsmd/devices/host.py",),
     "aiosqlite": ("prsmd/store/*.py",),
-    "cryptography": ("prsmd/store/sealing.py",),
+    "cryptography": ("prsmd/store/sealing.py", "prsmd/core/signing.py"),
     "sqlite3": ("prsmd/store/*.py",),
 }
 

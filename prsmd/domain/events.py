@@ -32,7 +32,11 @@ class Event:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
-    """One mutation, allowed or denied. `subject` is what it was done to; never holds a secret."""
+    """One mutation, allowed or denied. `subject` is what it was done to; never holds a secret.
+
+    Of inferences there are such records too, in a log of their own. `sequence`, `salt` and `hash`
+    are assigned by the store (core/chain.py); before that they are empty.
+    """
 
     at: float
     principal: str
@@ -42,3 +46,23 @@ class AuditRecord:
     outcome: str
     request_id: str
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sequence: int = 0
+    salt: str = ""
+    hash: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which audit records are wanted; None: any.
+
+    `since` (included) and `until` (not) are seconds since the epoch. A text that ends in `*` is the
+    beginning of what is wanted.
+    """
+
+    since: float | None = None
+    until: float | None = None
+    principal: str | None = None
+    organization: str | None = None
+    action: str | None = None
+    subject: str | None = None
+    outcome: str | None = None

@@ -1,54 +1,132 @@
-"""The audit log: written in the transaction of the mutation that it records, never changed."""
+"""An audit log: written in the transaction of what it records, each record chained to the last.
 
+The control state has one of the changes, the usage file one of the inferences; both look alike.
+"""
+
+import dataclasses
 import json
+import secrets
 import sqlite3
+from collections.abc import Sequence
+from typing import Any
 
-from prsmd.domain.events import AuditRecord
+from prsmd.core.chain import Head, canonical, content_of, digest_of, link
+from prsmd.domain.events import AuditFilter, AuditRecord
 
 from .connection import Tx
-from .rows import change, many
+from .rows import change, many, one
+
+_SALT_BYTES = 16
+_INSERT = (
+    "INSERT INTO audit (sequence, at, principal, organization, action, subject, outcome, "
+    "request_id, details, salt, hash, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_TEXTS = ("principal", "organization", "action", "subject", "outcome")
 
 
 async def append(tx: Tx, record: AuditRecord) -> None:
     """Store a record. Its details must be what JSON can hold."""
+    await append_all(tx, (record,))
+
+
+async def append_all(tx: Tx, records: Sequence[AuditRecord]) -> None:
+    """Store records in this order."""
+    row = await one(tx, "SELECT * FROM audit_chain")
+    assert row is not None  # noqa: S101 - the migration wrote it
+    rows, at, size = [], Head(row["sequence"], row["hash"]), 0
+    for record in records:
+        chained, length = _chained(row["log"], at, record)
+        rows.append(_to_row(chained, length))
+        at, size = Head(chained.sequence, chained.hash), size + length
+    await tx.executemany(_INSERT, rows)
     await change(
         tx,
-        "INSERT INTO audit (at, principal, organization, action, subject, outcome, request_id, "
-        "details) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            record.at,
-            record.principal,
-            record.organization,
-            record.action,
-            record.subject,
-            record.outcome,
-            record.request_id,
-            json.dumps(dict(record.details), allow_nan=False),
-        ),
+        "UPDATE audit_chain SET sequence = ?, hash = ?, size = size + ?",
+        (at.sequence, at.hash, size),
     )
 
 
 async def page(
-    tx: Tx, organization: str | None, limit: int, offset: int
+    tx: Tx, wanted: AuditFilter | None, limit: int, offset: int
 ) -> tuple[list[AuditRecord], int]:
-    """Return an organization's records (None: all), newest first, and how many there are."""
-    of = {"organization": organization, "limit": limit, "offset": offset}
+    """Return records, newest first, and how many there are."""
+    where, values = _where(wanted)
     rows = await many(
         tx,
-        "SELECT * FROM audit WHERE :organization IS NULL OR organization = :organization "
-        "ORDER BY sequence DESC LIMIT :limit OFFSET :offset",
-        of,
+        f"SELECT * FROM audit {where} ORDER BY sequence DESC LIMIT ? OFFSET ?",  # noqa: S608 - names from this file
+        (*values, limit, offset),
     )
-    [[total]] = await many(
-        tx,
-        "SELECT count(*) FROM audit WHERE :organization IS NULL OR organization = :organization",
-        of,
-    )
+    [[total]] = await many(tx, f"SELECT count(*) FROM audit {where}", values)  # noqa: S608 - as above
     return [_from_row(row) for row in rows], total
+
+
+async def after(
+    tx: Tx, sequence: int, limit: int, wanted: AuditFilter | None = None
+) -> list[AuditRecord]:
+    """Return the first `limit` records after this one, oldest first."""
+    where, values = _where(wanted)
+    both = f"{where} AND sequence > ?" if where else "WHERE sequence > ?"
+    rows = await many(
+        tx,
+        f"SELECT * FROM audit {both} ORDER BY sequence LIMIT ?",  # noqa: S608 - names from this file
+        (*values, sequence, limit),
+    )
+    return [_from_row(row) for row in rows]
+
+
+def _chained(log: str, last: Head, record: AuditRecord) -> tuple[AuditRecord, int]:
+    """Return the record as the next one of the chain, and how many bytes it holds."""
+    salted = dataclasses.replace(
+        record,
+        sequence=last.sequence + 1,
+        at=float(record.at),  # as it will be read again
+        salt=secrets.token_hex(_SALT_BYTES),
+    )
+    content = canonical(content_of(salted))
+    hashed = link(log, salted.sequence, last.hash, digest_of(content))
+    return dataclasses.replace(salted, hash=hashed), len(content)
+
+
+def _where(wanted: AuditFilter | None) -> tuple[str, list[Any]]:
+    if wanted is None:
+        return "", []
+    terms: list[str] = []
+    values: list[Any] = []
+    for name in _TEXTS:
+        text: str | None = getattr(wanted, name)
+        if text is not None and text.endswith("*"):
+            terms.append(f"substr({name}, 1, ?) = ?")
+            values += [len(text) - 1, text[:-1]]
+        elif text is not None:
+            terms.append(f"{name} = ?")
+            values.append(text)
+    for comparison, moment in ((">=", wanted.since), ("<", wanted.until)):
+        if moment is not None:
+            terms.append(f"at {comparison} ?")
+            values.append(moment)
+    return ("WHERE " + " AND ".join(terms) if terms else ""), values
+
+
+def _to_row(record: AuditRecord, size: int) -> tuple[Any, ...]:
+    return (
+        record.sequence,
+        record.at,
+        record.principal,
+        record.organization,
+        record.action,
+        record.subject,
+        record.outcome,
+        record.request_id,
+        canonical(record.details).decode(),
+        record.salt,
+        record.hash,
+        size,
+    )
 
 
 def _from_row(row: sqlite3.Row) -> AuditRecord:
     return AuditRecord(
+        sequence=row["sequence"],
         at=row["at"],
         principal=row["principal"],
         organization=row["organization"],
@@ -57,4 +135,6 @@ def _from_row(row: sqlite3.Row) -> AuditRecord:
         outcome=row["outcome"],
         request_id=row["request_id"],
         details=json.loads(row["details"]),
+        salt=row["salt"],
+        hash=row["hash"],
     )

@@ -1,5 +1,6 @@
 """How the database file is opened: the settings of the writer's and of a reader's connection."""
 
+import enum
 import os
 import sqlite3
 from pathlib import Path
@@ -23,13 +24,22 @@ _EVERY_CONNECTION = (
     "PRAGMA cell_size_check = ON",
 )
 _WRITER = (
-    "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}",
 )
 
 
-async def open_writer(path: Path) -> Tx:
+class Durability(enum.StrEnum):
+    """What survives a power cut: all that was acknowledged, or all but the last moments.
+
+    Both survive a killed process, and neither ever leaves half a transaction.
+    """
+
+    FULL = "FULL"
+    NORMAL = "NORMAL"
+
+
+async def open_writer(path: Path, durability: Durability = Durability.FULL) -> Tx:
     """Open the one connection that writes, creating the file (0600), and prove it is intact."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     tx = await _unjoined(aiosqlite.connect(path, isolation_level=None, cached_statements=256))
@@ -37,7 +47,7 @@ async def open_writer(path: Path) -> Tx:
         await _configure(tx, _EVERY_CONNECTION)
         await _refuse_damage(tx, path)
         await _use_wal(tx, path)
-        await _configure(tx, _WRITER)
+        await _configure(tx, (*_WRITER, f"PRAGMA synchronous = {durability}"))
     except BaseException:
         await tx.close()
         raise

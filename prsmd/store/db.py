@@ -1,9 +1,12 @@
-"""The control database: opening it safely, handing writes to the one writer, lending readers.
+"""A file of the state: opening it safely, handing writes to its one writer, lending readers.
 
-Decides nothing about what is stored. Everything that is acknowledged is on the disk.
+Decides nothing about what is stored. What the control file acknowledges is on the disk; the usage
+file, which counts and records inferences, may lose its last moments with the power.
 """
 
+import asyncio
 import contextlib
+import dataclasses
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -14,22 +17,42 @@ from typing import TypeVar
 from prsmd.domain.errors import ConflictError, StorageFullError
 
 from . import meta
-from .connection import Tx, open_writer
+from .connection import Durability, Tx, open_writer
 from .errors import BackupError, translated
 from .lock import FolderLock
+from .migrate import CONTROL as CONTROL_MIGRATIONS
+from .migrate import USAGE as USAGE_MIGRATIONS
 from .migrate import known_migrations, migrate
 from .readers import Readers
 from .writer import Writer, WriterLimits
 
-__all__ = ["Database", "Tx", "WriterLimits"]
+__all__ = ["CONTROL", "USAGE", "Database", "DatabaseFile", "Tx", "WriterLimits"]
 
 T = TypeVar("T")
-FILE_NAME = "control.db"
 READER_COUNT = 2
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseFile:
+    """One of the files of the state. `guards` says that it holds the lock on their folder."""
+
+    name: str
+    migrations: str
+    durability: Durability
+    guards: bool
+
+
+CONTROL = DatabaseFile(
+    name="control.db", migrations=CONTROL_MIGRATIONS, durability=Durability.FULL, guards=True
+)
+USAGE = DatabaseFile(
+    name="usage.db", migrations=USAGE_MIGRATIONS, durability=Durability.NORMAL, guards=False
+)
+FILE_NAME = CONTROL.name
+
+
 class Database:
-    """The open control database. Made by `open`; `close` lets go of everything."""
+    """An open database. Made by `open`; `close` lets go of everything."""
 
     def __init__(
         self, path: Path, writer: Writer, readers: Readers, stack: contextlib.AsyncExitStack
@@ -41,8 +64,12 @@ class Database:
         self._stack = stack
 
     @classmethod
-    async def open(cls, folder: Path, limits: WriterLimits | None = None) -> "Database":
+    async def open(
+        cls, folder: Path, limits: WriterLimits | None = None, file: DatabaseFile = CONTROL
+    ) -> "Database":
         """Lock `folder` (made with mode 0700), check the database in it and bring it up to date.
+
+        Another file than the control file relies on the lock that the control file's owner holds.
 
         Raises:
             StoreLockedError: another process uses the folder.
@@ -50,14 +77,16 @@ class Database:
             StoreSchemaError: a newer prsmd wrote it, or a migration's checksum changed.
             StorageFullError: the folder or the file cannot be written.
         """
-        path = folder / FILE_NAME
+        path = folder / file.name
         async with contextlib.AsyncExitStack() as stack:
-            stack.callback(_take(folder).release)
+            if file.guards:
+                stack.callback(_take(folder).release)
             with translated():
-                tx = await open_writer(path)
+                tx = await open_writer(path, file.durability)
                 stack.push_async_callback(tx.close)
-                await migrate(tx, known_migrations())
-                await meta.ensure_instance_id(tx)
+                await migrate(tx, known_migrations(file.migrations))
+                if file.guards:
+                    await meta.ensure_instance_id(tx)
                 readers = await Readers.open(path, READER_COUNT)
                 stack.push_async_callback(readers.close)
             writer = Writer(tx, limits or WriterLimits())
@@ -100,6 +129,17 @@ class Database:
         await self._writer.submit(_touch, transactional=False)
         return self._writer.last_tick
 
+    async def sync(self) -> None:
+        """Have the disk hold all that `write` acknowledged before: for files that do not by itself.
+
+        Raises:
+            StorageFullError: the disk refused; what it holds is not known.
+        """
+        try:
+            await asyncio.to_thread(_sync, self.path.with_name(self.path.name + "-wal"))
+        except OSError as error:
+            raise StorageFullError(f"{self.path} cannot be written: {error}.") from error
+
     async def backup(self, path: Path) -> None:
         """Copy the database, as of now, to the new file `path` (mode 0600). Writes wait meanwhile.
 
@@ -127,7 +167,16 @@ def _take(folder: Path) -> FolderLock:
 
 
 async def _touch(tx: Tx) -> None:
-    await tx.execute_fetchall("SELECT 1 FROM meta LIMIT 1")
+    await tx.execute_fetchall("SELECT 1 FROM schema_migrations LIMIT 1")
+
+
+def _sync(path: Path) -> None:
+    # What left the write-ahead log for the database was synced by SQLite on its way.
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 async def _copy_to(tx: Tx, path: Path) -> None:

@@ -1,15 +1,17 @@
 """Numbered migrations: which there are, which were applied, and refusing what does not fit.
 
 A migration is `NNNN_name.sql`. It never changes once released: its checksum is stored beside it.
+What SQL cannot say, `after` does in the same transaction.
 """
 
 import dataclasses
 import hashlib
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from importlib import resources
 
+from .chaining import chain_existing
 from .connection import Tx
 from .errors import StoreSchemaError
 
@@ -30,6 +32,7 @@ class Migration:
     version: int
     name: str
     sql: str
+    after: Callable[[Tx], Awaitable[None]] | None = None
 
     @property
     def checksum(self) -> str:
@@ -37,14 +40,19 @@ class Migration:
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
-def known_migrations() -> tuple[Migration, ...]:
-    """Return the migrations that this release ships, in order."""
-    folder = resources.files("prsmd.store") / "migrations"
+CONTROL = "migrations"
+USAGE = "usage_migrations"
+_AFTER = {(CONTROL, "0004_audit_chain.sql"): chain_existing}
+
+
+def known_migrations(folder: str = CONTROL) -> tuple[Migration, ...]:
+    """Return the migrations that this release ships for one file of the state, in order."""
     found = []
-    for entry in folder.iterdir():
+    for entry in (resources.files("prsmd.store") / folder).iterdir():
         if entry.name.endswith(".sql"):
             number, _, name = entry.name.removesuffix(".sql").partition("_")
-            found.append(Migration(int(number), name, entry.read_text(encoding="utf-8")))
+            sql = entry.read_text(encoding="utf-8")
+            found.append(Migration(int(number), name, sql, _AFTER.get((folder, entry.name))))
     return tuple(sorted(found, key=lambda migration: migration.version))
 
 
@@ -87,6 +95,8 @@ async def _apply(tx: Tx, migration: Migration) -> None:
     try:
         for statement in _statements(migration.sql):
             await tx.execute_fetchall(statement)
+        if migration.after is not None:
+            await migration.after(tx)
         await tx.execute_fetchall(
             "INSERT INTO schema_migrations VALUES (?, ?, ?, ?)",
             (migration.version, migration.name, migration.checksum, time.time()),

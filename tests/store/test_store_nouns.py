@@ -8,7 +8,7 @@ import pytest
 from prsmd.domain.access import ApiKey
 from prsmd.domain.deployment import Recommendation, ScalingStrategy
 from prsmd.domain.errors import ConflictError, InvalidInputError, NotFoundError
-from prsmd.domain.events import AuditRecord
+from prsmd.domain.events import AuditFilter, AuditRecord
 from prsmd.domain.replica import TRANSITIONS, ReplicaState
 from prsmd.store import audit, deployments, events, history, keys, replicas, revisions
 from prsmd.store.errors import IllegalTransitionError
@@ -187,7 +187,7 @@ async def test_audit_pages_show_only_the_organizations_records():
     async with bare_schema() as tx:
         for number in range(6):
             await audit.append(tx, record(number, "acme" if number % 2 else "other"))
-        found, total = await audit.page(tx, "acme", 2, 1)
+        found, total = await audit.page(tx, AuditFilter(organization="acme"), 2, 1)
         assert ([each.subject for each in found], total) == (["m3", "m1"], 3)
 
 

@@ -5,7 +5,9 @@ import dataclasses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prsmd.core.chain import Head, Walk, canonical, content_of, digest_of
 from prsmd.store import (
+    attestations,
     audit,
     deployments,
     events,
@@ -119,11 +121,18 @@ async def test_events_keep_their_order(happened):
 
 @quick
 @given(st.lists(audit_values, max_size=4))
-async def test_audit(records):
+async def test_audit_records_come_back_as_they_were_hashed(records):
     async with bare_schema() as tx:
         for record in records:
             await audit.append(tx, record)
-        assert await audit.page(tx, None, 10, 0) == (records[::-1], len(records))
+        found, total = await audit.page(tx, None, 10, 0)
+        head = (await attestations.chain(tx)).head
+    bare = [dataclasses.replace(each, sequence=0, salt="", hash="") for each in found]
+    assert (bare, total) == (records[::-1], len(records))
+    walk = Walk("changes", Head())
+    for each in reversed(found):
+        assert walk.step(each.sequence, digest_of(canonical(content_of(each))), each.hash) is None
+    assert walk.at == head
 
 
 @quick

@@ -1,0 +1,139 @@
+"""What vouches for an audit log: where its chain stands and begins, and the signed checkpoints.
+
+Signs and checks nothing itself.
+"""
+
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Mapping
+from typing import Any
+
+from prsmd.core.chain import CHECKPOINT, Head
+
+from .connection import Tx
+from .rows import change, many, one
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """A log's chain. `size` is the bytes of its records; `anchor` the signed place of its start."""
+
+    log: str
+    head: Head
+    size: int
+    anchor: Mapping[str, Any] | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A signed place of the chain. `key` is the fingerprint of the key that signed."""
+
+    sequence: int
+    key: str
+    hash: str
+    at: float
+    signature: str
+
+    def statement(self, log: str, instance: str) -> dict[str, Any]:
+        """Return what was signed, and the signature."""
+        return {
+            "kind": CHECKPOINT,
+            "log": log,
+            "instance": instance,
+            "sequence": self.sequence,
+            "hash": self.hash,
+            "at": self.at,
+            "key": self.key,
+            "signature": self.signature,
+        }
+
+
+async def chain(tx: Tx) -> Chain:
+    """Return where the log stands."""
+    row = await one(tx, "SELECT * FROM audit_chain")
+    assert row is not None  # noqa: S101 - the migration wrote it
+    return Chain(
+        log=row["log"],
+        head=Head(row["sequence"], row["hash"]),
+        size=row["size"],
+        anchor=None if row["anchor"] is None else json.loads(row["anchor"]),
+    )
+
+
+async def add_checkpoint(tx: Tx, checkpoint: Checkpoint) -> None:
+    """Store a checkpoint; one of the same record and key stays as it is."""
+    await change(
+        tx,
+        "INSERT INTO audit_checkpoints (sequence, key, hash, at, signature) "
+        "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        dataclasses.astuple(checkpoint),
+    )
+
+
+async def checkpoints(tx: Tx, after: int, through: int) -> list[Checkpoint]:
+    """Return the checkpoints of the records after one and up to another, in order."""
+    rows = await many(
+        tx,
+        "SELECT * FROM audit_checkpoints WHERE sequence > ? AND sequence <= ? "
+        "ORDER BY sequence, at",
+        (after, through),
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def last_checkpoint(tx: Tx, before: float | None = None) -> Checkpoint | None:
+    """Return the newest checkpoint, or the newest that was made before a moment."""
+    row = await one(
+        tx,
+        "SELECT * FROM audit_checkpoints WHERE :before IS NULL OR at < :before "
+        "ORDER BY sequence DESC, at DESC LIMIT 1",
+        {"before": before},
+    )
+    return None if row is None else _from_row(row)
+
+
+async def prunable(tx: Tx, before: float, keep_bytes: int, limit: int) -> Head | None:
+    """Return the last record that may go, within the `limit` oldest; None: all may stay.
+
+    What was recorded before `before` may go, and the oldest beyond `keep_bytes`.
+    """
+    left = (await chain(tx)).size
+    last = None
+    for row in await many(
+        tx, "SELECT sequence, hash, at, size FROM audit ORDER BY sequence LIMIT ?", (limit,)
+    ):
+        if row["at"] >= before and left <= keep_bytes:
+            break
+        left -= row["size"]
+        last = Head(row["sequence"], row["hash"])
+    return last
+
+
+async def prune(tx: Tx, anchor: Mapping[str, Any]) -> int:
+    """Forget the records up to the anchor's; the log begins there from now on. Return how many.
+
+    The anchor is a signed statement of the last record that goes.
+    """
+    sequence = int(anchor["sequence"])
+    [[size]] = await many(
+        tx, "SELECT coalesce(sum(size), 0) FROM audit WHERE sequence <= ?", (sequence,)
+    )
+    gone = await change(tx, "DELETE FROM audit WHERE sequence <= ?", (sequence,))
+    await change(tx, "DELETE FROM audit_checkpoints WHERE sequence <= ?", (sequence,))
+    await change(
+        tx,
+        "UPDATE audit_chain SET size = size - ?, anchor = ?",
+        (size, json.dumps(dict(anchor), sort_keys=True)),
+    )
+    return gone
+
+
+def _from_row(row: sqlite3.Row) -> Checkpoint:
+    return Checkpoint(
+        sequence=row["sequence"],
+        key=row["key"],
+        hash=row["hash"],
+        at=row["at"],
+        signature=row["signature"],
+    )

@@ -1,0 +1,37 @@
+"""Chains the audit records of a state from before the chain; part of migration 4."""
+
+import json
+
+from prsmd.domain.events import AuditRecord
+
+from . import audit
+from .connection import Tx
+from .rows import many
+
+_AT_ONCE = 500
+
+
+async def chain_existing(tx: Tx) -> None:
+    """Move the records of audit_before_chain into the chain, in their order, and drop it."""
+    last = 0
+    while rows := await many(
+        tx,
+        "SELECT * FROM audit_before_chain WHERE sequence > ? ORDER BY sequence LIMIT ?",
+        (last, _AT_ONCE),
+    ):
+        last = rows[-1]["sequence"]
+        records = [
+            AuditRecord(
+                at=row["at"],
+                principal=row["principal"],
+                organization=row["organization"],
+                action=row["action"],
+                subject=row["subject"],
+                outcome=row["outcome"],
+                request_id=row["request_id"],
+                details=json.loads(row["details"]),
+            )
+            for row in rows
+        ]
+        await audit.append_all(tx, records)
+    await tx.execute_fetchall("DROP TABLE audit_before_chain")
