@@ -43,6 +43,7 @@ from prsmd.service.keys import Keys
 from prsmd.service.logs import Logs
 from prsmd.service.node import Nodes
 from prsmd.service.registries import Registries
+from prsmd.service.rehearsals import Rehearsals
 from prsmd.service.revisions import Revisions
 from prsmd.service.rollouts import Rollouts
 from prsmd.service.status import Sources, Status
@@ -324,12 +325,22 @@ def _services(
             verdict=autoscaler.verdict,
         )
     )
+    deployments = Deployments(
+        database=database, recorder=recorder, forecaster=forecaster, wake=wake
+    )
+    revisions = Revisions(database=database, recorder=recorder, forecaster=forecaster, wake=wake)
     return Services(
         answers=Answers(database, locks.ring.digest),
-        deployments=Deployments(
-            database=database, recorder=recorder, forecaster=forecaster, wake=wake
+        deployments=deployments,
+        revisions=revisions,
+        rehearsals=Rehearsals(
+            database=database,
+            observer=parts.observer,
+            reconciler=reconciler,
+            stock=stock,
+            deployments=deployments,
+            revisions=revisions,
         ),
-        revisions=Revisions(database=database, recorder=recorder, forecaster=forecaster, wake=wake),
         rollouts=Rollouts(database, recorder, wake),
         versions=Versions(database),
         status=status,

@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from prsmd.api.operations import Operation, Services
+from prsmd.api.rehearsals import foretold
 from prsmd.api.requests import (
     PAGE_QUERY,
     body_as,
@@ -42,9 +43,16 @@ _LONGEST_WAIT = 300.0
 
 async def deploy(services: Services, request: web.Request, caller: Caller) -> Deployed:
     """Accept a model; it is pulled, placed and started afterwards."""
-    refuse_unknown(request)
+    refuse_unknown(request, "dry_run")
     body = await body_as(request, DeployBody)
     return await services.deployments.deploy(caller, body.model_name, body.spec())
+
+
+async def rehearse_deploy(services: Services, request: web.Request, caller: Caller) -> web.Response:
+    """Answer what a deploy would do."""
+    refuse_unknown(request, "dry_run")
+    body = await body_as(request, DeployBody)
+    return foretold(await services.rehearsals.deploy(caller, body.model_name, body.spec()))
 
 
 def deployed(services: Services, done: Deployed) -> Answer:
@@ -262,6 +270,7 @@ OPERATIONS = (
         permission=Permission.MODELS_DEPLOY,
         body=DeployBody,
         answer=deployed,
+        rehearsal=rehearse_deploy,
     ),
     Operation(
         method="GET",

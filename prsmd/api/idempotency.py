@@ -10,7 +10,7 @@ import re
 from aiohttp import web
 
 from prsmd.api.operations import Operation, Services
-from prsmd.api.requests import content
+from prsmd.api.requests import content, dry_run
 from prsmd.api.respond import json_response
 from prsmd.domain.errors import InvalidInputError, PrsmdError
 from prsmd.service.caller import Caller
@@ -24,13 +24,16 @@ _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 async def carry_out(
     operation: Operation, services: Services, request: web.Request, caller: Caller
 ) -> web.StreamResponse:
-    """Answer a request to an operation with an `answer`."""
+    """Answer a request to an operation with an `answer`. A dry run has no use for a key."""
+    if operation.rehearsal is not None and dry_run(request):
+        told: web.StreamResponse = await operation.rehearsal(services, request, caller)
+        return told
     once = await _once(operation, services, request)
     stored = await services.answers.first(caller.principal.id, once)
     if stored is not None:
         return _replay(stored)
     try:
-        result = await operation.handler(services, request, dataclasses.replace(caller, once=once))
+        await operation.handler(services, request, dataclasses.replace(caller, once=once))
     except PrsmdError:
         # A twin of this request may have been done meanwhile, and be why this one was refused.
         stored = await services.answers.first(caller.principal.id, once)
@@ -39,8 +42,6 @@ async def carry_out(
         return _replay(stored)
     if once.answer is not None:
         return _response(once.answer)
-    if isinstance(result, web.StreamResponse) and request.query.get("dry_run") == "true":
-        return result
     raise RuntimeError(f"{operation.method} {operation.path} did not remember its answer")
 
 

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from prsmd.api.deployments import endpoint_url
 from prsmd.api.operations import Operation, Services
+from prsmd.api.rehearsals import foretold
 from prsmd.api.requests import (
     PAGE_QUERY,
     body_as,
@@ -23,6 +24,7 @@ from prsmd.domain.deployment import Deployment, ScalingStrategy
 from prsmd.service.caller import Caller
 from prsmd.service.deployments import Scaled
 from prsmd.service.idempotency import Answer
+from prsmd.service.precondition import Expected
 from prsmd.service.status import Report
 
 _PRIVATE = {"environment", "command", "args"}  # never shown: they can hold secrets
@@ -50,13 +52,20 @@ async def get(services: Services, request: web.Request, caller: Caller) -> web.R
 
 async def scale(services: Services, request: web.Request, caller: Caller) -> Scaled:
     """Set the replica count."""
-    refuse_unknown(request)
+    return await services.deployments.scale(caller, *await _scale_asked(request))
+
+
+async def rehearse_scale(services: Services, request: web.Request, caller: Caller) -> web.Response:
+    """Answer what a scale would do."""
+    return foretold(await services.rehearsals.scale(caller, *await _scale_asked(request)))
+
+
+async def _scale_asked(request: web.Request) -> tuple[str, int, ScalingStrategy, Expected]:
+    refuse_unknown(request, "dry_run")
     body = await body_as(request, ScaleBody)
     strategy = ScalingStrategy(body.scaling_strategy)
     model = request.match_info["model_id"]
-    return await services.deployments.scale(
-        caller, model, body.target_replicas, strategy, expected_revisions(request)
-    )
+    return model, body.target_replicas, strategy, expected_revisions(request)
 
 
 def scaled(_services: Services, done: Scaled) -> Answer:
@@ -140,6 +149,7 @@ OPERATIONS = (
         permission=Permission.MODELS_SCALE,
         body=ScaleBody,
         answer=scaled,
+        rehearsal=rehearse_scale,
         conditional=True,
     ),
     Operation(

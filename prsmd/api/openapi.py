@@ -66,6 +66,8 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
         parameters.append(_IDEMPOTENCY_KEY)
     if operation.conditional:
         parameters.append(_IF_MATCH)
+    if operation.rehearsal is not None:
+        parameters.append(_DRY_RUN)
     entry: dict[str, Any] = {
         "operationId": f"{operation.handler.__module__.rsplit('.', 1)[-1]}_"
         f"{operation.handler.__name__}",
@@ -122,6 +124,13 @@ _IDEMPOTENCY_KEY = {
     "required": False,
     "description": "Repeating the request with the same key gets the first answer for 24 hours",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+_DRY_RUN = {
+    "name": "dry_run",
+    "in": "query",
+    "required": False,
+    "description": "true: do nothing, and answer 200 with what would be done",
+    "schema": {"type": "boolean", "default": False},
 }
 _IF_MATCH = {
     "name": "If-Match",

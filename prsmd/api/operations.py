@@ -20,6 +20,7 @@ from prsmd.service.keys import Keys
 from prsmd.service.logs import Logs
 from prsmd.service.node import Nodes
 from prsmd.service.registries import Registries
+from prsmd.service.rehearsals import Rehearsals
 from prsmd.service.revisions import Revisions
 from prsmd.service.rollouts import Rollouts
 from prsmd.service.status import Status
@@ -35,6 +36,7 @@ class Services:
     deployments: Deployments
     revisions: Revisions
     rollouts: Rollouts
+    rehearsals: Rehearsals
     versions: Versions
     status: Status
     events: Events
@@ -60,10 +62,10 @@ class Operation:
     """One method on one path. `query` maps parameter names to what they mean.
 
     What changes something has an `answer`: its handler returns a result, which the use case has
-    remembered, and `answer` says how that is told (service/idempotency.py). Other handlers, and a
-    dry run, return a response. `uploads`: the body is a stream that is not kept in memory.
-    `conditional`: `If-Match` says which revision the caller has seen. `body_optional`: none means
-    an empty one.
+    remembered, and `answer` says how that is told (service/idempotency.py). Other handlers return a
+    response; so does `rehearsal`, which is asked in its place for a dry run. `uploads`: the body is
+    a stream that is not kept in memory. `conditional`: `If-Match` says which revision the caller
+    has seen. `body_optional`: none means an empty one.
     """
 
     method: str
@@ -74,6 +76,7 @@ class Operation:
     body: type[BaseModel] | None = None
     query: Mapping[str, str] = dataclasses.field(default_factory=dict)
     answer: AnswerOf | None = None
+    rehearsal: Handler | None = None
     uploads: bool = False
     conditional: bool = False
     body_optional: bool = False

@@ -76,6 +76,19 @@ def expected_revisions(request: web.Request) -> Expected:
     return frozenset(int(match[1]) for match in found if match)
 
 
+def dry_run(request: web.Request) -> bool:
+    """Tell whether `dry_run` asks what would be done, instead of having it done."""
+    return flag(request, "dry_run")
+
+
+def flag(request: web.Request, name: str) -> bool:
+    """Return a query parameter that is `true` or `false`; absent, it is false."""
+    given = request.query.get(name, "false")
+    if given not in {"true", "false"}:
+        raise InvalidInputError.field(name, "must be true or false", given[:50])
+    return given == "true"
+
+
 async def content(request: web.Request) -> bytes:
     """Return the body. Refuse at once, without reading, what says that it is too large.
 

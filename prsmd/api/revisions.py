@@ -6,8 +6,10 @@ from aiohttp import web
 
 from prsmd.api.deployments import endpoint_url
 from prsmd.api.operations import Operation, Services
+from prsmd.api.rehearsals import foretold
 from prsmd.api.requests import (
     expected_revisions,
+    flag,
     json_body,
     optional_body_as,
     refuse_unknown,
@@ -25,25 +27,28 @@ from prsmd.service.updates import RollbackRequest, UpdateRequest
 
 async def update(services: Services, request: web.Request, caller: Caller) -> Updated:
     """Make a new revision: a JSON merge patch on the wanted one, rolled out or in place."""
-    refuse_unknown(request)
-    patch, options = update_of(await json_body(request))
-    wanted = UpdateRequest(
-        patch=patch, read=spec_of, options=options, expected=expected_revisions(request)
-    )
-    return await services.revisions.update(caller, request.match_info["model_id"], wanted)
+    model, wanted = request.match_info["model_id"], await _update_asked(request)
+    return await services.revisions.update(caller, model, wanted)
+
+
+async def rehearse_update(services: Services, request: web.Request, caller: Caller) -> web.Response:
+    """Answer what an update would do."""
+    model, wanted = request.match_info["model_id"], await _update_asked(request)
+    return foretold(await services.rehearsals.update(caller, model, wanted))
 
 
 async def rollback(services: Services, request: web.Request, caller: Caller) -> Updated:
     """Want an earlier revision again: the one that is named, or the last good one."""
-    refuse_unknown(request)
-    body = await optional_body_as(request, RollbackBody)
-    wanted = RollbackRequest(
-        revision=body.revision,
-        version=body.version,
-        options=body.rollout.options(),
-        expected=expected_revisions(request),
-    )
-    return await services.revisions.rollback(caller, request.match_info["model_id"], wanted)
+    model, wanted = request.match_info["model_id"], await _rollback_asked(request)
+    return await services.revisions.rollback(caller, model, wanted)
+
+
+async def rehearse_rollback(
+    services: Services, request: web.Request, caller: Caller
+) -> web.Response:
+    """Answer what a rollback would do."""
+    model, wanted = request.match_info["model_id"], await _rollback_asked(request)
+    return foretold(await services.rehearsals.rollback(caller, model, wanted))
 
 
 def updated(services: Services, done: Updated) -> Answer:
@@ -70,6 +75,29 @@ def updated(services: Services, done: Updated) -> Answer:
     return Answer(body=body, status=202 if moves else 200, headers=etag(done.revision.number))
 
 
+async def _update_asked(request: web.Request) -> UpdateRequest:
+    refuse_unknown(request, "dry_run", "replace")
+    patch, options = update_of(await json_body(request))
+    return UpdateRequest(
+        patch=patch,
+        read=spec_of,
+        whole=flag(request, "replace"),
+        options=options,
+        expected=expected_revisions(request),
+    )
+
+
+async def _rollback_asked(request: web.Request) -> RollbackRequest:
+    refuse_unknown(request, "dry_run")
+    body = await optional_body_as(request, RollbackBody)
+    return RollbackRequest(
+        revision=body.revision,
+        version=body.version,
+        options=body.rollout.options(),
+        expected=expected_revisions(request),
+    )
+
+
 def _is_new(done: Updated) -> bool:
     return done.revision.number > done.previous.number
 
@@ -83,7 +111,9 @@ OPERATIONS = (
         summary="Update a model",
         permission=Permission.MODELS_UPDATE,
         body=UpdateBody,
+        query={"replace": "true: the body is whole; what it leaves out gets its default"},
         answer=updated,
+        rehearsal=rehearse_update,
         conditional=True,
     ),
     Operation(
@@ -95,6 +125,7 @@ OPERATIONS = (
         body=RollbackBody,
         body_optional=True,
         answer=updated,
+        rehearsal=rehearse_rollback,
         conditional=True,
     ),
 )

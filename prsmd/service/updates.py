@@ -22,11 +22,14 @@ _SHOWN = 20  # revisions that a refusal names
 class UpdateRequest:
     """A merge patch on the wanted revision's body, and how to roll out what comes of it.
 
-    `read` returns the spec that a whole body asks for, or raises InvalidInputError.
+    `read` returns the spec that a whole body asks for, or raises InvalidInputError. With `whole`
+    the patch lies over nothing: what it does not give gets its default, but for the version label;
+    and an image of the same name is the same image.
     """
 
     patch: Mapping[str, Any]
     read: Callable[[Mapping[str, Any]], Spec]
+    whole: bool = False
     options: RolloutOptions = _DEFAULT
     expected: Expected = None
 
@@ -65,7 +68,8 @@ def propose_update(
     current = situation.current
     spec = _patched_spec(situation, request)
     resolved = current.image_digest is not None
-    renewed = resolved and _gives(request.patch, "deployment_config", "container_image")
+    given = _gives(request.patch, "deployment_config", "container_image") and not request.whole
+    renewed = resolved and given
     if spec == current.spec and (not renewed or "@sha256:" in spec.image):
         return None
     digest = None if renewed or spec.image != current.spec.image else current.image_digest
@@ -129,7 +133,11 @@ def numbered(history: Sequence[Revision], number: int, model_id: str) -> Revisio
 
 def _patched_spec(situation: Situation, request: UpdateRequest) -> Spec:
     name = situation.deployment.model_name
-    body = patched({"model_name": name, **body_of(situation.current.spec)}, request.patch)
+    version = situation.current.spec.metadata.version
+    before: Mapping[str, Any] = {"model_metadata": {"version": version}}
+    if not request.whole:
+        before = body_of(situation.current.spec)
+    body = patched({"model_name": name, **before}, request.patch)
     if body.get("model_name", name) != name:
         raise InvalidInputError.field(
             "model_name", f"a model keeps its name, {name}; deploy another", body["model_name"]

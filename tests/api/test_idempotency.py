@@ -1,6 +1,7 @@
 """Idempotency keys: what is asked for twice is done once, and both are told the same."""
 
 import asyncio
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -17,6 +18,7 @@ from prsmd.api.app import OPERATIONS
 from prsmd.api.idempotency import carry_out
 from prsmd.api.openapi import describe
 from prsmd.api.operations import Operation
+from prsmd.api.requests import refuse_unknown
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import ConflictError, InvalidInputError
 from prsmd.service.caller import Caller
@@ -333,18 +335,33 @@ async def test_a_change_that_forgets_to_remember_its_answer_fails_at_its_first_u
             await carry_out(_operation(handler), life.services, request, caller())
 
 
-async def test_a_dry_run_answers_itself_and_leaves_its_key_free(life: Life):
+async def test_a_dry_run_has_no_use_for_a_key_used_or_not(life: Life):
     async def rehearse(*_: Any) -> web.Response:
         return web.Response(text="would be done")
 
+    operation = dataclasses.replace(_operation(_do), rehearsal=rehearse)
     once = {"Idempotency-Key": "k"}
     dry = make_mocked_request("DELETE", "/v1/thing?dry_run=true", headers=once)
-    told = await carry_out(_operation(rehearse), life.services, dry, caller())
-    assert told.text == "would be done"
+    assert (await carry_out(operation, life.services, dry, caller())).text == "would be done"
     assert await remembered(life) == []
-    wet = make_mocked_request("DELETE", "/v1/thing", headers=once)
-    assert (await carry_out(_operation(_do), life.services, wet, caller())).status == 200
+    wet = make_mocked_request("DELETE", "/v1/thing?dry_run=false", headers=once)
+    assert (await carry_out(operation, life.services, wet, caller())).status == 200
     assert len(await remembered(life)) == 1
+    assert (await carry_out(operation, life.services, dry, caller())).text == "would be done"
+    assert len(await remembered(life)) == 1
+
+
+async def test_what_has_no_dry_run_is_not_carried_out_instead_of_one(life: Life):
+    asked = []
+
+    async def handler(_: Any, request: web.Request, __: Any) -> None:
+        asked.append(request)
+        refuse_unknown(request)
+
+    dry = make_mocked_request("DELETE", "/v1/thing?dry_run=true")
+    with pytest.raises(InvalidInputError, match="dry_run: is not a parameter here"):
+        await carry_out(_operation(handler), life.services, dry, caller())
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(
