@@ -40,30 +40,53 @@ async def test_an_assembled_appliance_runs_nothing_yet(tmp_path: Path) -> None:
         assert not appliance.services.health.ready()
 
 
-async def test_the_pepper_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["pepper", "envelope-key"])
+async def test_a_secret_is_made_once_and_only_its_owner_can_read_it(
+    tmp_path: Path, name: str
+) -> None:
     async with assembled(settings(tmp_path)):
-        first = (tmp_path / "pepper").read_bytes()
+        first = (tmp_path / name).read_bytes()
     async with assembled(settings(tmp_path)):
-        second = (tmp_path / "pepper").read_bytes()
+        second = (tmp_path / name).read_bytes()
 
     assert first == second
     assert len(first) >= 32
-    assert (tmp_path / "pepper").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+
+
+async def test_each_secret_is_its_own(tmp_path: Path) -> None:
+    async with assembled(settings(tmp_path)):
+        pass
+    assert (tmp_path / "pepper").read_bytes() != (tmp_path / "envelope-key").read_bytes()
 
 
 @pytest.mark.parametrize("content", [None, b"short"])
-async def test_a_configured_pepper_that_cannot_be_used_is_a_configuration_error(
-    tmp_path: Path, content: bytes | None
+@pytest.mark.parametrize("setting", ["pepper_file", "envelope_key_file"])
+async def test_a_configured_secret_that_cannot_be_used_is_a_configuration_error(
+    tmp_path: Path, content: bytes | None, setting: str
 ) -> None:
-    pepper = tmp_path / "given"
+    secret = tmp_path / "given"
     if content is not None:
-        pepper.write_bytes(content)
-    given = settings(tmp_path, access=AccessSection(pepper_file=pepper))
+        secret.write_bytes(content)
+    given = settings(tmp_path, access=AccessSection(**{setting: secret}))
     with pytest.raises(ConfigurationError) as refused:
         async with assembled(given):
             pass
 
-    assert "access.pepper_file" in refused.value.problems[0]
+    assert f"access.{setting}" in refused.value.problems[0]
+
+
+async def test_a_credential_of_systemd_wins_over_the_file_made_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "prsmd-envelope-key").write_bytes(b"e" * 32)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    async with assembled(settings(tmp_path / "state")):
+        pass
+    assert not (tmp_path / "state" / "envelope-key").exists()
+    assert (tmp_path / "state" / "pepper").exists()
 
 
 async def test_without_an_engine_auto_falls_back_to_processes_and_warns(
