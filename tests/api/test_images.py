@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import gzip
+import io
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -87,6 +88,11 @@ async def test_an_archive_is_loaded_and_listed(life: Life, door: Door, files, ch
     assert listed["brought_by"]
     assert ("images.load", "allowed") in await life.audit()
     assert left_behind(life) == []
+
+
+async def test_an_archive_may_be_larger_than_other_bodies(door: Door):
+    content = archives.tar(archives.saved(layers=[archives.some_layer(17 << 20)]))
+    assert (await send(door, io.BytesIO(content))).status == 201
 
 
 async def test_what_prsmd_did_not_bring_is_listed_with_who_uses_it(life: Life, door: Door):
