@@ -36,7 +36,7 @@ async def test_a_pull_that_fails_fails_everyone_who_waited_with_its_words(
     world.engine.hang()
     launcher = life.appliance.parts.launcher
     launches = [asyncio.create_task(launcher._pull(order("models/none:1"))) for _ in range(3)]
-    await until(lambda: "free bytes" in world.engine.calls)
+    await until(lambda: "resolve" in world.engine.calls)
     world.engine.recover()
     await asyncio.wait(launches)
 
@@ -64,7 +64,7 @@ async def test_one_waiter_that_leaves_does_not_end_the_pull_of_the_others(
     world.engine.hang()
     first = asyncio.create_task(launcher._pull(order()))
     second = asyncio.create_task(launcher._pull(order()))
-    await until(lambda: "free bytes" in world.engine.calls)
+    await until(lambda: "resolve" in world.engine.calls)
     first.cancel()
     await asyncio.wait([first])
     assert launcher.progress(HUGE) is not None
@@ -83,7 +83,7 @@ async def test_a_pull_that_nobody_waits_for_is_given_up_and_can_begin_anew(
     world.engine.make_pullable(HUGE)
     world.engine.hang()
     only = asyncio.create_task(launcher._pull(order()))
-    await until(lambda: "free bytes" in world.engine.calls)
+    await until(lambda: "resolve" in world.engine.calls)
     only.cancel()
     await asyncio.wait([only])
     assert launcher.progress(HUGE) is None
