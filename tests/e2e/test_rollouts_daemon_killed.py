@@ -1,5 +1,6 @@
 """The daemon dies under constant load and socket activation: nobody is refused, nothing is lost."""
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -11,12 +12,14 @@ from tests.support.engine import PrivateEngine
 from tests.support.fastmodel import FAST_IMAGE, build_image
 from tests.support.gpus import SteeredGpus
 from tests.support.load import constant_load
+from tests.support.rollouts import MODEL, until_phase, update
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(300)]
 
 REQUESTS = 50_000
 CONNECTIONS = 8
 BETWEEN_KILLS = 6_000
+MOMENTS = [0.0, 0.1, 0.3, 0.6, 1.0, 1.5, 2.0]  # seconds after an update was accepted
 
 
 @pytest.fixture(scope="module")
@@ -29,27 +32,30 @@ def module_daemon(
     build_image(shared_engine)
     folder = tmp_path_factory.mktemp("activated")
     environment = module_gpus.environment()
-    settings = docker_settings(shared_engine)
+    settings = {**docker_settings(shared_engine), "autoscale.interval_seconds": "3600"}
     with running_daemon(folder, settings, environment, ActivatedDaemon) as started:
         yield started
+
+
+def body(replicas: int) -> dict[str, object]:
+    """Return the deploy request for the fast model."""
+    return deploy_body(
+        container_image=FAST_IMAGE,
+        cpu="300m",
+        min_replicas=replicas,
+        environment={"TAG": "1"},
+        serving={"max_concurrency": 8, "queue_depth": 100},
+    )
 
 
 def test_killed_again_and_again_it_refuses_nobody_and_only_what_it_was_answering_is_cut(
     daemon: Daemon, engine: PrivateEngine
 ) -> None:
-    deployment = daemon.deploy(
-        deploy_body(
-            container_image=FAST_IMAGE,
-            cpu="300m",
-            min_replicas=2,
-            environment={"TAG": "1"},
-            serving={"max_concurrency": 8, "queue_depth": 100},
-        )
-    )
+    deployment = daemon.deploy(body(2))
     daemon.until_ready(deployment, 2)
     before = containers.running(engine)
     kills = 0
-    with constant_load(daemon.socket, "custom_model", connections=CONNECTIONS) as load:
+    with constant_load(daemon.socket, MODEL, connections=CONNECTIONS) as load:
         began = load.until_answered(1000).answered
         while load.counted.answered < began + REQUESTS:
             daemon.kill()
@@ -64,3 +70,28 @@ def test_killed_again_and_again_it_refuses_nobody_and_only_what_it_was_answering
     assert kills <= counted.cut <= kills * CONNECTIONS
     assert containers.running(engine) == before
     assert len(daemon.events(deployment, "Scheduled")) == 2
+
+
+def test_killed_in_the_middle_of_updates_it_finishes_them_and_nothing_is_lost(
+    daemon: Daemon, engine: PrivateEngine
+) -> None:
+    deployment = daemon.deploy(body(2))
+    daemon.until_ready(deployment, 2)
+    with constant_load(daemon.socket, MODEL, connections=CONNECTIONS) as load:
+        load.until_answered(1000)
+        for number, delay in enumerate(MOMENTS, 2):
+            update(daemon, {"environment": {"TAG": str(number)}})
+            threading.Event().wait(delay)  # the moment of the kill is what is varied here
+            daemon.kill()
+            daemon.start()
+            until_phase(daemon, "completed")
+            load.until_answered(500)
+        counted = load.stop()
+
+    assert counted.failures == ()
+    assert counted.sent == counted.answered
+    assert counted.refused == 0
+    assert counted.cut <= len(MOMENTS) * CONNECTIONS
+    assert set(counted.tags) == {str(number) for number in range(1, len(MOMENTS) + 2)}
+    daemon.until_ready(deployment, 2)
+    assert len(containers.everything(engine)) == 2

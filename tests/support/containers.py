@@ -33,6 +33,12 @@ def kill(engine: PrivateEngine, container_id: str) -> None:
         client.containers.get(container_id).kill()
 
 
+def pid(engine: PrivateEngine, container_id: str) -> int:
+    """Return the id of a container's first process, as the host counts."""
+    with engine.client() as client:
+        return int(client.containers.get(container_id).attrs["State"]["Pid"])
+
+
 def ask(endpoint: str, method: str, path: str, body: Any = None) -> Any:
     """Make a request to a container's own address, past the daemon; return its JSON."""
     host, port = endpoint.rsplit(":", 1)

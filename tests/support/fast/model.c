@@ -9,7 +9,7 @@
 // START_MS       milliseconds before it listens       LATENCY_MS   milliseconds an inference takes
 // NEVER_READY    /health says 503 for ever            EXIT_AT_START  it ends at once, with that code
 // CRASH_AFTER    requests after which it ends         ERROR_EVERY  every n-th inference answers 500
-// UNREADY_MS     milliseconds for which /health says 503
+// SLOW_EVERY     every n-th inference takes SLOW_MS   UNREADY_MS   /health says 503 for so long
 //
 // SIGTERM ends it at once, in the middle of whatever it answers: who stops it must have drained it.
 
@@ -30,7 +30,7 @@
 enum { HEAD = 16 * 1024, BODY = 1024 * 1024, DEPTH = 200 };
 
 static const char *tag, *replica;
-static long latency_ms, error_every, crash_after, unready_ms;
+static long latency_ms, slow_every, slow_ms, error_every, crash_after, unready_ms;
 static int never_ready;
 static struct timespec began;
 static atomic_long requests;
@@ -135,7 +135,7 @@ static int infer(int fd, const char *body, char *made, char *out) {
   size_t length;
   const char *found = inputs(body, &length);
   if (!found) return refuse(fd, 400, "no inputs", out);
-  pause_ms(latency_ms);
+  pause_ms(slow_every && count % slow_every == 0 ? slow_ms : latency_ms);
   if (crash_after && count > crash_after) {
     printf("crashing as told, after %ld requests\n", crash_after);
     _exit(1);
@@ -217,6 +217,7 @@ int main(void) {
   tag = getenv("TAG") ? getenv("TAG") : "";
   replica = getenv("PRSMD_REPLICA_ID") ? getenv("PRSMD_REPLICA_ID") : "";
   latency_ms = number("LATENCY_MS"), error_every = number("ERROR_EVERY");
+  slow_every = number("SLOW_EVERY"), slow_ms = number("SLOW_MS");
   crash_after = number("CRASH_AFTER"), unready_ms = number("UNREADY_MS");
   never_ready = getenv("NEVER_READY") != NULL;
   if (getenv("EXIT_AT_START")) {
