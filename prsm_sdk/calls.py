@@ -53,7 +53,9 @@ class Call(Generic[T]):
     @property
     def repeatable(self) -> bool:
         """True when a repetition has the effect of one."""
-        return self.method == "GET" or self.idempotency_key is not None
+        if self.method == "GET" or "dry_run" in self.query:
+            return True
+        return self.idempotency_key is not None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 from . import calls, revision_calls
 from .aio import AsyncTransport
+from .changes import Changes
 from .errors import ClientTimeoutError
 from .models import (
     ApiKey,
     Comparison,
-    Deployment,
     DeploymentStatus,
     Event,
     Gpu,
@@ -19,41 +19,14 @@ from .models import (
     Model,
     Node,
     RolloutState,
-    ScaleResult,
-    UpdateResult,
     Version,
 )
 from .waiting import POLL_SECONDS, has_completed, is_up, raise_if_failed
 from .wire import Page
 
 
-class CustomModels:
+class CustomModels(Changes):
     """Models that the caller's organization owns, and their deployments."""
-
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
-
-    async def deploy(  # noqa: PLR0913, PLR0917 - the published document names each of these
-        self,
-        model_name: str,
-        container_image: str,
-        resource_requirements: Mapping[str, str],
-        model_type: str | None = None,
-        scaling: Mapping[str, Any] | None = None,
-        model_metadata: Mapping[str, Any] | None = None,
-        deployment_config: Mapping[str, Any] | None = None,
-        idempotency_key: str | None = None,
-    ) -> Deployment:
-        """Deploy a new model; returns as soon as it is accepted.
-
-        `deployment_config` holds what goes beyond image, resources and scaling (`serving`,
-        `environment`, ...). Quantities are written as in Kubernetes.
-        """
-        config = calls.deployment_config(
-            container_image, resource_requirements, scaling, deployment_config
-        )
-        body = calls.deploy_body(model_name, config, model_type, model_metadata)
-        return await self._transport.send(calls.deploy(body, idempotency_key))
 
     async def get_deployment_status(
         self, deployment_id: str, wait_seconds: float | None = None
@@ -121,66 +94,9 @@ class CustomModels:
         """Follow log lines as they are written."""
         return self._transport.follow(calls.follow_logs(deployment_id, tail, since, replica))
 
-    async def scale(
-        self,
-        model_id: str,
-        target_replicas: int,
-        scaling_strategy: str = "immediate",
-        idempotency_key: str | None = None,
-        if_match: int | None = None,
-    ) -> ScaleResult:
-        """Ask for a number of replicas; `gradual` adds or removes them one by one."""
-        return await self._transport.send(
-            calls.scale(model_id, target_replicas, scaling_strategy, idempotency_key, if_match)
-        )
-
     async def delete(self, model_id: str, if_match: int | None = None) -> None:
         """Drain, stop and remove a model."""
         await self._transport.send(calls.delete(model_id, if_match))
-
-    async def update(  # noqa: PLR0913, PLR0917 - as `deploy`, and how it is rolled out
-        self,
-        model_id: str,
-        container_image: str | None = None,
-        resource_requirements: Mapping[str, str | None] | None = None,
-        model_type: str | None = None,
-        scaling: Mapping[str, Any] | None = None,
-        model_metadata: Mapping[str, Any] | None = None,
-        deployment_config: Mapping[str, Any] | None = None,
-        rollout: Mapping[str, Any] | None = None,
-        if_match: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> UpdateResult:
-        """Change a model; returns as soon as it is accepted. What is not given stays as it is.
-
-        Inside the mappings None resets a field to its default. `rollout` is how a new container
-        comes (`{"strategy": "canary", ...}`). With `if_match`, the revision that you have seen,
-        nothing is changed when the model is at another one.
-
-        Raises:
-            PreconditionFailedError: Somebody else has changed the model.
-        """
-        given = {
-            "container_image": container_image,
-            "resource_requirements": resource_requirements,
-            "scaling": scaling,
-        }
-        config = dict(deployment_config or {}) | {k: v for k, v in given.items() if v is not None}
-        body = revision_calls.update_body(config, model_type, model_metadata, rollout)
-        call = revision_calls.update(model_id, body, if_match, idempotency_key)
-        return await self._transport.send(call)
-
-    async def rollback(
-        self,
-        model_id: str,
-        target: int | str | None = None,
-        rollout: Mapping[str, Any] | None = None,
-        if_match: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> UpdateResult:
-        """Go back to a revision (a number), a version (a label), or the last good one."""
-        call = revision_calls.rollback(model_id, target, rollout, if_match, idempotency_key)
-        return await self._transport.send(call)
 
     async def versions(self, model_id: str, limit: int = 20, offset: int = 0) -> Page[Version]:
         """List a model's revisions, newest first, at most 100 at a time."""

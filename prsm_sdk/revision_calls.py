@@ -18,12 +18,18 @@ def update(
     body: Mapping[str, Any],
     if_match: int | None = None,
     idempotency_key: str | None = None,
+    *,
+    replace: bool = False,
 ) -> Call[UpdateResult]:
-    """Change a model; `body` is a merge patch on its request, and `rollout` says how."""
+    """Change a model; `body` is a merge patch on its request, and `rollout` says how.
+
+    With `replace` it is the whole request: what it does not give gets its default.
+    """
     return Call(
         method="PUT",
         path=model_path(model),
         decode=UpdateResult.decode,
+        query={"replace": "true"} if replace else {},
         body=body,
         idempotency_key=idempotency_key or fresh_key(),
         if_match=if_match,
