@@ -7,7 +7,8 @@ from prsmd.core.backoff import ended_in, failures, waits_until
 from prsmd.core.capacity import reserve
 from prsmd.core.exits import cause_words
 from prsmd.core.place import place
-from prsmd.core.plan import Capacity, DesiredDeployment, Hold, Launch, Unplaceable
+from prsmd.core.plan import Advance, Capacity, DesiredDeployment, Hold, Launch, Unplaceable
+from prsmd.core.rollout import course
 from prsmd.core.room import Vacancy, Yield, make_room
 from prsmd.core.shares import Room
 from prsmd.core.slots import Layout
@@ -15,6 +16,7 @@ from prsmd.core.supervise import Moment
 from prsmd.domain.deployment import ScalingStrategy
 from prsmd.domain.ids import replica_id_for
 from prsmd.domain.replica import Placement, Replica, ReplicaState
+from prsmd.domain.rollout import RolloutPhase
 
 _COMING = frozenset({ReplicaState.PENDING, ReplicaState.STARTING})
 
@@ -23,8 +25,8 @@ Decision = Launch | Hold | Yield
 
 def fill(
     item: DesiredDeployment, layout: Layout, capacity: Capacity, moment: Moment
-) -> tuple[list[Decision], Capacity]:
-    """Return a launch, a hold or who gives way for each empty slot, and the capacity that remains.
+) -> list[Decision]:
+    """Return a launch, a hold or who gives way for each empty slot.
 
     Where somebody gives way the slot is held as well, with the reason.
     """
@@ -34,14 +36,14 @@ def fill(
     for slot in layout.withheld:
         vacancy = Vacancy(revision=item.revision, slot=slot)
         filling.decisions.append(_withheld(item, layout, vacancy, moment))
-    return filling.decisions, filling.capacity
+    return filling.decisions
 
 
 def _vacancies(item: DesiredDeployment, layout: Layout) -> list[Vacancy]:
-    """Return the slots to be filled now: the current revision's, then the stable one's."""
+    """Return the slots to be filled now: what is good comes before what is to be tried."""
     found = [Vacancy(revision=item.revision, slot=slot) for slot in layout.empty]
     if item.stable is not None:
-        found += [Vacancy(revision=item.stable, slot=slot) for slot in layout.refilled]
+        found = [Vacancy(revision=item.stable, slot=slot) for slot in layout.refilled] + found
     return found
 
 
@@ -67,12 +69,10 @@ class _Filling:
         hold = next((hold for check in _CHECKS if (hold := check(self, vacancy))), None)
         if hold is not None:
             self.decisions.append(hold)
-        elif self._full() and self.layout.share.room is Room.FIRST:
-            self._swap(vacancy, Unplaceable(summary="one has to give way first", reasons=()))
-        elif self._full():
+        elif self._full() and self.layout.share.room is not Room.FIRST:
             self.decisions.append(_hold(self.item, vacancy, "surge", _surge_words(self)))
         else:
-            self._place(vacancy)
+            self._place(vacancy, beside=not self._full() and not self._cleared_first())
 
     def _full(self) -> bool:
         """Tell whether as many replicas exist as may at once."""
@@ -80,31 +80,37 @@ class _Filling:
         there = len(self.layout.kept) + len(self.layout.older) + len(self.launched)
         return limit is not None and there >= limit
 
-    def _place(self, vacancy: Vacancy) -> None:
+    def _cleared_first(self) -> bool:
+        """Tell whether every earlier replica has to give way before anything new comes."""
+        return self.layout.share.room is Room.ALL and bool(self.layout.older)
+
+    def _place(self, vacancy: Vacancy, *, beside: bool) -> None:
         verdict = place(vacancy.revision.spec.resources, self.capacity)
-        if isinstance(verdict, Unplaceable):
+        if isinstance(verdict, Unplaceable) or not beside:
             self._swap(vacancy, verdict)
             return
         launch = _launch(self.item, vacancy, verdict, self.moment.now)
         self.capacity = reserve(self.capacity, [launch.replica])
         self.decisions.append(launch)
 
-    def _swap(self, vacancy: Vacancy, verdict: Unplaceable) -> None:
-        """Let an earlier replica give way, once at a time; else say why the slot stays empty."""
+    def _swap(self, vacancy: Vacancy, verdict: Placement | Unplaceable) -> None:
+        """Let an earlier replica give way, one at a time; else say why the slot stays empty."""
         item = self.item
-        given = next((one for one in self.decisions if isinstance(one, Yield)), None)
-        if given is not None:
-            self.decisions.append(_hold(item, vacancy, "swap", _turn_words(given)))
+        turn = _turn_words(self)
+        if turn is not None:
+            self.decisions.append(_hold(item, vacancy, "swap", turn))
             return
         made = make_room(item, self.layout, vacancy, self.capacity, self.moment.sight)
         if isinstance(made, Yield):
             self.decisions += [made, _hold(item, vacancy, "swap", _gives_way_words(made))]
         elif made is not None:
             self.decisions.append(made)
-        else:
+        elif isinstance(verdict, Unplaceable):
             self.decisions.append(
                 _hold(item, vacancy, "unplaceable", verdict.summary, details=verdict.reasons)
             )
+        else:
+            self.decisions.append(_hold(item, vacancy, "surge", _surge_words(self)))
 
 
 def _engine_silent(filling: _Filling, vacancy: Vacancy) -> Hold | None:
@@ -141,17 +147,26 @@ def _one_at_a_time(filling: _Filling, vacancy: Vacancy) -> Hold | None:
 
 
 def _alone(filling: _Filling, vacancy: Vacancy) -> Hold | None:
-    """Hold while anything of an earlier revision is there, where that was asked for."""
-    current = filling.item.current_numbers
+    """Hold until what gave way is really gone, where nothing new may come beside it."""
+    current, layout = filling.item.current_numbers, filling.layout
     there = [r for r in filling.item.replicas if r.active and r.revision not in current]
-    if not filling.layout.share.alone or not there:
+    if layout.share.room is not Room.ALL or layout.older or not there:
         return None
     reason = f"recreate: {len(there)} earlier replicas have to end first"
     return _hold(filling.item, vacancy, "swap", reason)
 
 
+def _going_back(filling: _Filling, vacancy: Vacancy) -> Hold | None:
+    """Hold what belongs to a rollout that is given up at this very moment."""
+    action = course(filling.item, filling.layout, filling.moment.sight).action
+    if not isinstance(action, Advance) or action.after.phase is not RolloutPhase.ROLLED_BACK:
+        return None
+    return _hold(filling.item, vacancy, "swap", action.message)
+
+
 _CHECKS: Sequence[Callable[[_Filling, Vacancy], Hold | None]] = (
     _engine_silent,
+    _going_back,
     _backing_off,
     _one_at_a_time,
     _alone,
@@ -182,8 +197,15 @@ def _surge_words(filling: _Filling) -> str:
     return f"at most {filling.layout.share.limit} replicas exist at once during this rollout"
 
 
-def _turn_words(given: Yield) -> str:
-    return f"its turn comes after {', '.join(replica.id for replica in given.replicas)} gave way"
+def _turn_words(filling: _Filling) -> str | None:
+    """Return what comes before anything more gives way in this tick; None: nothing does."""
+    given = next((one for one in filling.decisions if isinstance(one, Yield)), None)
+    if given is not None:
+        names = ", ".join(replica.id for replica in given.replicas)
+        return f"its turn comes after {names} gave way"
+    if filling.launched and filling.layout.older:
+        return f"replica {filling.launched[0].replica.id} has to be ready first"
+    return None
 
 
 def _gives_way_words(made: Yield) -> str:

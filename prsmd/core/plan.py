@@ -11,7 +11,7 @@ from prsmd.core.trial import TrialReading
 from prsmd.domain.deployment import Deployment, Revision, same_container
 from prsmd.domain.node import Gpu, Node
 from prsmd.domain.replica import Endpoint, ExitCause, Placement, Replica
-from prsmd.domain.rollout import Rollout
+from prsmd.domain.rollout import Rollout, RolloutPhase
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +46,27 @@ class DesiredDeployment:
     @property
     def stable_numbers(self) -> frozenset[int]:
         """The revisions whose replicas count as stable ones; none without a rollout under way."""
-        stable = self.stable
-        if stable is None:
+        return self._like(self.stable)
+
+    @property
+    def given_up_numbers(self) -> frozenset[int]:
+        """The revisions whose replicas are bad, as far as is known: what was just rolled back."""
+        if self.rollout is None or self.rollout.phase is not RolloutPhase.ROLLED_BACK:
             return frozenset()
-        return frozenset(one.number for one in self.others if same_container(one, stable))
+        number = self.rollout.to_revision
+        bad = next((one for one in self.others if one.number == number), None)
+        return self._like(bad) - self.current_numbers
 
     def revision_of(self, replica: Replica) -> Revision:
         """Return what a replica was made from; the current revision if its own is not known."""
         found = (one for one in self.others if one.number == replica.revision)
         return next(found, self.revision)
+
+    def _like(self, revision: Revision | None) -> frozenset[int]:
+        if revision is None:
+            return frozenset()
+        known = (self.revision, *self.others)
+        return frozenset(one.number for one in known if same_container(one, revision))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ containers in `observed`; then a container without an active row is truly an orp
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from prsmd.core.capacity import capacity_of
+from prsmd.core.capacity import capacity_of, reserve
+from prsmd.core.claims import claims
 from prsmd.core.fill import Decision, fill
 from prsmd.core.plan import (
     Action,
@@ -44,19 +45,24 @@ def reconcile(
 
     Every replica gets at most one action. Replicas that are ill or done are ended, those on their
     way are helped on, those too many are drained; empty slots are filled with what no replica has
-    reserved, first those of deployments that are being rolled out (what one gave up for its new
-    revision is for nobody else), then the oldest deployment's; rollouts go a step further;
-    containers that belong to no active replica go. `now` is seconds since the epoch.
+    reserved, first those of deployments that are being rolled out, then the oldest deployment's;
+    what one gave up for its new revision is for nobody else; rollouts go a step further; containers
+    that belong to no active replica go. `now` is seconds since the epoch.
     """
     observed = dataclasses.replace(observed, at=now)
     moment = Moment(sight=Sight.of(observed), now=now, policy=policy)
     capacity = capacity_of(observed, (r for item in desired for r in item.replicas))
+    kept_free = {item.deployment.id: claims(item, moment.sight) for item in desired}
     actions: list[Action] = []
     holds: list[Hold] = []
     moments: list[float] = []
     for item in sorted(desired, key=_turn):
         layout = lay_out(item, moment.sight)
-        decisions, capacity = fill(item, layout, capacity, moment)
+        others = (
+            one for id_, rows in kept_free.items() if id_ != item.deployment.id for one in rows
+        )
+        decisions = fill(item, layout, reserve(capacity, others), moment)
+        capacity = reserve(capacity, (d.replica for d in decisions if isinstance(d, Launch)))
         actions += _upkeep(item, layout, _yielded(decisions), moment)
         actions += [one for one in decisions if isinstance(one, Launch)]
         holds += [one for one in decisions if isinstance(one, Hold)]

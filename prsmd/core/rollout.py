@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from prsmd.core.exits import cause_words
 from prsmd.core.plan import Advance, DesiredDeployment, Prepare, preparing
 from prsmd.core.sight import Sight
-from prsmd.core.slots import Layout, settles_at
+from prsmd.core.slots import Layout, has_settled, settles_at
 from prsmd.core.trial import Broken, TooFew, Trial, TrialReading, judge
 from prsmd.domain.deployment import same_container
 from prsmd.domain.replica import ExitKind, Replica, ReplicaState
@@ -84,8 +84,12 @@ def _weight(rollout: Rollout) -> int:
 
 
 def _can_go_back(item: DesiredDeployment, rollout: Rollout) -> bool:
-    """Tell whether there is a good revision behind: before the first one there is none."""
-    return item.deployment.stable_revision == rollout.from_revision and item.stable is not None
+    """Tell whether there is a good revision behind: before one was ever ready there is none."""
+    known = item.deployment.stable_revision == rollout.from_revision
+    served = any(
+        r.revision in item.stable_numbers and r.ready_at is not None for r in item.replicas
+    )
+    return item.stable is not None and (known or served)
 
 
 def _trouble(item: DesiredDeployment, rollout: Rollout) -> tuple[str, tuple[str, ...]] | None:
@@ -101,7 +105,7 @@ def _trouble(item: DesiredDeployment, rollout: Rollout) -> tuple[str, tuple[str,
         for replica in item.replicas
         if replica.state is ReplicaState.FAILED
         and replica.revision in item.current_numbers
-        and replica.created_at >= rollout.started_at
+        and (replica.revision == rollout.to_revision or replica.created_at >= rollout.started_at)
         and replica.exit is not None
         and replica.exit.kind is not ExitKind.LOST
     ]
@@ -141,7 +145,7 @@ def _prepare(item: DesiredDeployment, rollout: Rollout, sight: Sight) -> Course:
         action = Prepare(rollout=rollout, revision=item.revision)
         return Course(action=action, waiting_for=waiting)
     if rollout.paused:
-        return Course(waiting_for="paused; its image is here")
+        return Course(waiting_for=f"paused; {rollout.trouble or 'its image is here'}")
     stable = item.stable
     same = stable is not None and same_container(item.revision, stable)
     on_trial = rollout.options.strategy.on_trial and not same and stable is not None
@@ -162,17 +166,25 @@ def _prepare(item: DesiredDeployment, rollout: Rollout, sight: Sight) -> Course:
 
 def _try(item: DesiredDeployment, rollout: Rollout, layout: Layout, sight: Sight) -> Course:
     now = sight.observed.at
-    wanted = layout.share.coming
     if rollout.step_since is None:
-        if not layout.target:
-            return Course(waiting_for="the model is scaled to zero: nothing can be tried")
-        if len(layout.settled) < wanted:
-            words = f"{len(layout.settled)} of {wanted} replicas on trial are ready"
-            return Course(waiting_for=words, until=_next_settled(item, layout, sight))
+        waiting = _coming_up(item, layout, sight)
+        if waiting is not None:
+            return waiting
         if rollout.paused:
             return Course(waiting_for="paused before the next step")
-        return Course(action=_begin_step(rollout, wanted, now))
-    return _bake(rollout, sight)
+        return Course(action=_begin_step(rollout, layout.share.coming, now))
+    return _bake(item, rollout, layout, sight)
+
+
+def _coming_up(item: DesiredDeployment, layout: Layout, sight: Sight) -> Course | None:
+    """Return what a trial waits for while its replicas are not all up; None: they are."""
+    if not layout.target:
+        return Course(waiting_for="the model is scaled to zero: nothing can be tried")
+    wanted = layout.share.coming
+    if len(layout.settled) >= wanted:
+        return None
+    words = f"{len(layout.settled)} of {wanted} replicas on trial are ready"
+    return Course(waiting_for=words, until=_next_settled(item, layout, sight))
 
 
 def _begin_step(rollout: Rollout, replicas: int, now: float) -> Advance:
@@ -191,8 +203,11 @@ def _flow_words(rollout: Rollout) -> str:
     return f"{_weight(rollout)} % of the traffic goes to revision {rollout.to_revision}"
 
 
-def _bake(rollout: Rollout, sight: Sight) -> Course:
-    """Judge what flows; go on when it has flowed for long enough and holds its gate."""
+def _bake(item: DesiredDeployment, rollout: Rollout, layout: Layout, sight: Sight) -> Course:
+    """Judge what flows; go on when it has flowed for long enough and holds its gate.
+
+    A step that begins in the future began before the clock was set back: it is not waited for.
+    """
     now, options = sight.observed.at, rollout.options
     trial = traffic(rollout)
     reading = sight.observed.trials.get(rollout.deployment_id)
@@ -201,15 +216,16 @@ def _bake(rollout: Rollout, sight: Sight) -> Course:
     verdict = judge(options.gate, reading)
     if isinstance(verdict, Broken):
         return Course(action=_back(rollout, verdict.reason, verdict.evidence, now))
-    baked_at = (rollout.step_since or now) + options.bake_seconds
-    if now < baked_at:
+    since = now if rollout.step_since is None else rollout.step_since
+    baked_at = since + options.bake_seconds
+    if since <= now < baked_at:
         return Course(waiting_for=f"{_flow_words(rollout)}; it bakes", until=baked_at)
     if isinstance(verdict, TooFew):
         return Course(waiting_for=f"{verdict.reason}; promote it to go on without")
     if rollout.paused or rollout.weight is not None:
         by_hand = "paused" if rollout.paused else "its traffic was set by hand"
         return Course(waiting_for=f"{by_hand}; resume, promote or abort it")
-    return _passed(rollout, verdict.evidence)
+    return _coming_up(item, layout, sight) or _passed(rollout, verdict.evidence)
 
 
 def _passed(rollout: Rollout, evidence: tuple[str, ...]) -> Course:
@@ -263,7 +279,7 @@ def _next_settled(item: DesiredDeployment, layout: Layout, sight: Sight) -> floa
     moments = [
         at
         for replica in layout.kept
-        if sight.ready(replica) and (at := settles_at(item, replica)) is not None
-        if at > sight.observed.at
+        if sight.ready(replica) and not has_settled(item, replica, sight)
+        if (at := settles_at(item, replica)) is not None
     ]
     return min(moments, default=None)

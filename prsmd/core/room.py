@@ -14,6 +14,7 @@ from prsmd.core.sight import Sight
 from prsmd.core.slots import Layout
 from prsmd.domain.deployment import Revision
 from prsmd.domain.replica import Placement, Replica, ReplicaState
+from prsmd.domain.rollout import RolloutPhase
 
 MAKES_ROOM = "makes room for revision"  # how the reason to give way begins
 RECREATES = "(recreate)"  # and ends, where nothing of the earlier revision can stay
@@ -43,22 +44,24 @@ def make_room(
 
     None: nobody here can make room. `capacity` is what is left now, everything reserved on it.
     """
-    if layout.share.room is Room.NEVER or vacancy.revision is not item.revision:
-        return None
-    leaving = [r for r in item.replicas if r.state is ReplicaState.DRAINING]
+    draining = [r for r in item.replicas if r.state is ReplicaState.DRAINING]
+    leaving = [*draining, *(replica for replica, _ in layout.surplus)]
     if leaving:  # from its container's end to its row's, its memory looks like a stranger's
         names = ", ".join(replica.id for replica in leaving)
         return _hold(item, vacancy, f"waits for the room of {names}, which is draining")
     gave_way_at = _gave_way_at(item)
-    if len(layout.kept) + len(layout.older) < _floor(item, layout) and gave_way_at is not None:
+    short = len(layout.kept) + len(layout.older) < floor(item, layout)
+    if short and gave_way_at is not None:
         until = gave_way_at + ROOM_BACK_SECONDS
-        late = sight.observed.at >= until
+        late = not gave_way_at <= sight.observed.at < until
         return None if late else _room_not_back(item, vacancy, capacity, until)
-    victims = _victims(item, layout, capacity, sight)
-    if not victims:
+    if layout.share.room is Room.NEVER or vacancy.revision is not item.revision:
+        return None
+    victims = _victims(item, layout, vacancy, capacity, sight)
+    if not victims or _leaves_nobody(item, layout, victims, sight):
         return None
     unsettled = [r for r in layout.kept if r not in layout.settled]
-    if unsettled and sight.ready(victims[0]):
+    if unsettled and any(sight.ready(victim) for victim in victims):
         return _hold(item, vacancy, f"replica {unsettled[0].id} has to be ready first")
     return Yield(replicas=victims, reason=_why(item, victims, layout))
 
@@ -75,55 +78,85 @@ def without(capacity: Capacity, replicas: Sequence[Replica]) -> Capacity:
     return dataclasses.replace(capacity, reservations=tuple(reservations))
 
 
-def _fits(item: DesiredDeployment, capacity: Capacity) -> bool:
-    verdict = place(item.revision.spec.resources, capacity)
-    return not isinstance(verdict, Unplaceable)
-
-
-def _floor(item: DesiredDeployment, layout: Layout) -> int:
+def floor(item: DesiredDeployment, layout: Layout) -> int:
     """Return how many replicas there have to be before another one may give way."""
     base = item.rollout.base if item.rollout is not None else None
     return layout.target if base is None else min(layout.target, base)
 
 
 def _gave_way_at(item: DesiredDeployment) -> float | None:
-    """Return when the last earlier replica ended since the current revision was to take over."""
+    """Return when the last replica of another revision ended since the latest rollout began.
+
+    Where that was rolled back, those are the ones that were given up.
+    """
     rollout = item.rollout
     if rollout is None:
         return None
-    since = rollout.started_at if rollout.finished_at is None else rollout.finished_at
     ends = [
         replica.finished_at
         for replica in item.replicas
         if replica.finished_at is not None and replica.revision not in item.current_numbers
     ]
-    return max((at for at in ends if at >= since), default=None)
+    return max((at for at in ends if at >= rollout.started_at), default=None)
+
+
+def _fits(vacancy: Vacancy, capacity: Capacity) -> bool:
+    verdict = place(vacancy.revision.spec.resources, capacity)
+    return not isinstance(verdict, Unplaceable)
 
 
 def _victims(
-    item: DesiredDeployment, layout: Layout, capacity: Capacity, sight: Sight
+    item: DesiredDeployment, layout: Layout, vacancy: Vacancy, capacity: Capacity, sight: Sight
 ) -> tuple[Replica, ...]:
-    """Return the fewest earlier replicas without which the new one fits.
+    """Return the earlier replicas without which the new one fits: one where that is enough.
 
-    Those that serve least go first: not ready before ready, idle before busy, the newest of equals.
+    Those that serve least go first: not ready before ready, idle before busy, the newest of equals;
+    the good revision's last. Nobody goes where the new one would not fit even then.
     """
+    good = item.stable_numbers
     order = sorted(
         layout.older,
-        key=lambda r: (sight.ready(r), sight.in_flight(r), -r.created_at, r.id),
+        key=lambda r: (
+            sight.ready(r),
+            r.revision in good,
+            sight.in_flight(r),
+            -r.created_at,
+            r.id,
+        ),
     )
-    if layout.share.room is Room.FIRST and _fits(item, capacity):
+    if not order or not _fits(vacancy, without(capacity, order)):
+        return ()
+    if layout.share.room is Room.ALL:
+        return tuple(order)
+    if layout.share.room is Room.FIRST and _fits(vacancy, capacity):
         return tuple(order[:1])
-    for replica in order:
-        if _fits(item, without(capacity, [replica])):
-            return (replica,)
-    for count in range(2, len(order) + 1):
-        if _fits(item, without(capacity, order[:count])):
-            return tuple(order[:count])
-    return ()
+    one = next((r for r in order if _fits(vacancy, without(capacity, [r]))), None)
+    return (one,) if one is not None else _several(order, vacancy, capacity)
+
+
+def _several(order: Sequence[Replica], vacancy: Vacancy, capacity: Capacity) -> tuple[Replica, ...]:
+    """Return the first of them that are enough together, and none that is not needed for it."""
+    counts = range(2, len(order) + 1)
+    enough = next(n for n in counts if _fits(vacancy, without(capacity, order[:n])))
+    chosen = list(order[:enough])
+    for replica in order[:enough]:
+        rest = [one for one in chosen if one is not replica]
+        chosen = rest if _fits(vacancy, without(capacity, rest)) else chosen
+    return tuple(chosen)
+
+
+def _leaves_nobody(
+    item: DesiredDeployment, layout: Layout, victims: Sequence[Replica], sight: Sight
+) -> bool:
+    """Tell whether what is only on trial would be all that serves."""
+    trying = item.rollout is not None and item.rollout.phase is RolloutPhase.TRYING
+    return trying and not any(sight.ready(r) for r in layout.older if r not in victims)
 
 
 def _why(item: DesiredDeployment, victims: Sequence[Replica], layout: Layout) -> str:
     makes = f"{MAKES_ROOM} {item.revision.number}"
+    if layout.share.room is Room.ALL:
+        return f"{makes}: all of the earlier ones go first {RECREATES}"
     if len(victims) == 1:
         return f"{makes}, which does not fit beside it"
     every = "all" if len(victims) == len(layout.older) else str(len(victims))
@@ -133,7 +166,7 @@ def _why(item: DesiredDeployment, victims: Sequence[Replica], layout: Layout) ->
 def _room_not_back(
     item: DesiredDeployment, vacancy: Vacancy, capacity: Capacity, until: float
 ) -> Hold:
-    verdict = place(item.revision.spec.resources, capacity)
+    verdict = place(vacancy.revision.spec.resources, capacity)
     details = verdict.reasons if isinstance(verdict, Unplaceable) else ()
     reason = "waits until the room that was made for it is really free"
     return dataclasses.replace(_hold(item, vacancy, reason), details=details, until=until)

@@ -72,8 +72,9 @@ def routes(desired: Sequence[DesiredDeployment], observed: Observed, plan: Plan)
 
     Its targets are the ready replicas that the plan leaves in service. While one revision takes
     over from another, those of both, a new one as soon as it has proven itself; else those of
-    earlier revisions stand in only while there is none of the current one. While the engine is
-    silent a good probe is enough: inference goes on.
+    earlier revisions stand in only while there is none of the current one, and those of a revision
+    that was given up only while there is no better one. While the engine is silent a good probe is
+    enough: inference goes on.
     """
     sight = Sight.of(observed)
     leaving = frozenset(
@@ -106,6 +107,8 @@ def _targets(
             if replica.revision not in numbers or has_settled(item, replica, sight)
         ]
         serving = proven or ready
+    elif bad := item.given_up_numbers:
+        serving = [(replica, at) for replica, at in ready if replica.revision not in bad] or ready
     else:
         serving = current or ready
     return tuple(_target(item, replica, at) for replica, at in serving)

@@ -21,6 +21,7 @@ class Room(enum.Enum):
     NEVER = "never"
     WHERE_NEEDED = "where needed"
     FIRST = "first"  # even where the new one would fit beside it
+    ALL = "all"  # every one of them, before the first new one comes
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class Share:
 
     `coming` are of the current revision; at most `kept` earlier ones stay, and up to `refilled` of
     them are launched again when they end. At most `limit` replicas exist at once (None: as many
-    as fit). `alone`: nothing new is launched while an earlier replica holds anything.
+    as fit).
     """
 
     coming: int
@@ -46,7 +47,6 @@ class Share:
     refilled: int = 0
     limit: int | None = None
     room: Room = Room.WHERE_NEEDED
-    alone: bool = False
 
 
 def share_out(rollout: Rollout | None, tally: Tally) -> Share:
@@ -58,7 +58,7 @@ def share_out(rollout: Rollout | None, tally: Tally) -> Share:
     if rollout is None or not rollout.active:
         return _taking_over(tally)
     if rollout.phase is RolloutPhase.PREPARING:
-        return Share(coming=0, kept=tally.target, refilled=tally.target, room=Room.NEVER)
+        return _halted(_taking_over(tally), tally)
     if rollout.phase is RolloutPhase.TRYING:
         return _TRIALS[rollout.options.strategy](rollout, tally.target)
     share = _REPLACING[rollout.options.strategy](rollout, tally)
@@ -74,9 +74,7 @@ def _halted(share: Share, tally: Tally) -> Share:
     coming = min(tally.coming, tally.target)
     kept = max(0, tally.target - tally.settled)
     refilled = tally.target - coming
-    return dataclasses.replace(
-        share, coming=coming, kept=kept, refilled=refilled, room=Room.NEVER, alone=False
-    )
+    return dataclasses.replace(share, coming=coming, kept=kept, refilled=refilled, room=Room.NEVER)
 
 
 def _blue_green(rollout: Rollout, target: int) -> Share:
@@ -114,7 +112,7 @@ def _swap(_: Rollout, tally: Tally) -> Share:
 
 
 def _recreate(_: Rollout, tally: Tally) -> Share:
-    return Share(coming=tally.target, kept=0, room=Room.NEVER, alone=True)
+    return dataclasses.replace(_taking_over(tally), room=Room.ALL)
 
 
 def canary_weight(rollout: Rollout) -> int:

@@ -41,12 +41,12 @@ class Layout:
 
 def target_replicas(item: DesiredDeployment) -> int:
     """Return how many replicas there should be: what was asked or recommended, within bounds."""
-    deployment, scaling = item.deployment, item.revision.spec.scaling
+    deployment = item.deployment
     if deployment.deleting:
         return 0
     recommended = deployment.recommendation
     wanted = deployment.asked_replicas if recommended is None else recommended.replicas
-    return max(scaling.min_replicas, min(wanted, scaling.max_replicas))
+    return _within_bounds(item, wanted)
 
 
 def gradual_target(item: DesiredDeployment) -> int:
@@ -56,7 +56,7 @@ def gradual_target(item: DesiredDeployment) -> int:
     gradual = deployment.scaling_strategy is ScalingStrategy.GRADUAL
     if not gradual or reached is None or deployment.recommendation or deployment.deleting:
         return asked
-    return reached
+    return _within_bounds(item, reached)
 
 
 def lay_out(item: DesiredDeployment, sight: Sight) -> Layout:
@@ -89,17 +89,21 @@ def lay_out(item: DesiredDeployment, sight: Sight) -> Layout:
         surplus=(
             *((r, f"another replica is active in slot {r.slot}") for r in doubles),
             *((r, _too_many(item, target)) for r in unique[share.coming :]),
-            *((r, _replaced(item, target)) for r in (*earlier[share.kept :], *useless)),
+            *((r, _replaced(item, share, target)) for r in earlier[share.kept :]),
+            *((r, _useless(item, target)) for r in useless),
         ),
     )
 
 
 def has_settled(item: DesiredDeployment, replica: Replica, sight: Sight) -> bool:
-    """Tell whether a ready replica has been ready long enough for its rollout to count on it."""
+    """Tell whether a ready replica has been ready long enough for its rollout to count on it.
+
+    One that gets ready only in the future was there before the clock was set back.
+    """
     if not sight.ready(replica):
         return False
-    until = settles_at(item, replica)
-    return until is None or until <= sight.observed.at
+    until, at = settles_at(item, replica), sight.observed.at
+    return until is None or until <= at or (replica.ready_at or at) > at
 
 
 def settles_at(item: DesiredDeployment, replica: Replica) -> float | None:
@@ -138,11 +142,18 @@ def _stand_ins(
     """Return the earlier replicas that can stand in, best first, and those that cannot.
 
     Ready ones come first, the stable revision's among them. One that never served helps nobody
-    once its revision is not wanted any more.
+    once its revision is not wanted any more, nor does one of a revision that was given up, once a
+    better one can serve.
     """
-    stable = item.stable_numbers
+    stable, bad = item.stable_numbers, item.given_up_numbers
     earlier = [r for r in ranked if r.revision not in item.current_numbers]
-    useful = [r for r in earlier if r.state is ReplicaState.RUNNING or r.revision in stable]
+    better = any(r.revision not in bad and sight.ready(r) for r in ranked)
+    useful = [
+        r
+        for r in earlier
+        if (r.state is ReplicaState.RUNNING or r.revision in stable)
+        and not (better and r.revision in bad)
+    ]
     useful.sort(key=lambda r: (not sight.ready(r), r.revision not in stable))
     return useful, [r for r in earlier if r not in useful]
 
@@ -157,13 +168,24 @@ def _free_slots(item: DesiredDeployment, numbers: Collection[int], count: int) -
     return tuple(itertools.islice(free, max(0, count)))
 
 
+def _within_bounds(item: DesiredDeployment, replicas: int) -> int:
+    scaling = item.revision.spec.scaling
+    return max(scaling.min_replicas, min(replicas, scaling.max_replicas))
+
+
 def _too_many(item: DesiredDeployment, target: int) -> str:
     if item.deployment.deleting:
         return "the model is being deleted"
     return f"only {target} replicas are wanted" if target else "the model is scaled to zero"
 
 
-def _replaced(item: DesiredDeployment, target: int) -> str:
-    if not target:
+def _replaced(item: DesiredDeployment, share: Share, target: int) -> str:
+    if share.kept >= target:  # nothing has taken over yet: there are just fewer wanted
         return _too_many(item, target)
     return f"revision {item.revision.number} has taken its place"
+
+
+def _useless(item: DesiredDeployment, target: int) -> str:
+    if not target:
+        return _too_many(item, target)
+    return f"revision {item.revision.number} is wanted instead"

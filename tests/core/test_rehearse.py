@@ -29,14 +29,6 @@ from tests.core.cases import (
 )
 from tests.core.world import POLICY, Fate, World
 
-
-class AnyStrategy(World):
-    """A world that has nothing against a strategy that takes everything down, if it was asked."""
-
-    def _check_floor(self, before):
-        pass
-
-
 TWO_GPUS = Resources(cpu_millis=1000, memory_bytes=GIB, gpu_millis=2000)
 STRATEGIES = [
     RolloutStrategy.AUTO,
@@ -417,7 +409,7 @@ def change(world, what, value, number):
 @given(st.lists(CHANGES, min_size=1, max_size=5), st.integers(0, 3), st.integers(1, 3))
 @settings(max_examples=100, deadline=None)
 def test_a_rehearsal_ends_where_the_world_does_when_nothing_goes_wrong(changes, ticks, gpus):
-    world = AnyStrategy(gpus=gpus)
+    world = World(gpus=gpus)
     for one in changes[:-1]:
         change(world, *one)
         for _ in range(ticks):
@@ -442,7 +434,7 @@ def test_a_rehearsal_ends_where_the_world_does_when_nothing_goes_wrong(changes, 
 def test_the_lowest_number_of_serving_replicas_is_the_one_that_the_world_sees(
     asked, strategy, gpus
 ):
-    world = AnyStrategy(gpus=gpus)
+    world = World(gpus=gpus)
     id_ = world.deploy(resources=ONE_GPU, asked=asked)
     world.settle()
     world.update(id_, Fate.READY, strategy=strategy)

@@ -25,24 +25,29 @@ from prsmd.core.plan import (
     Resume,
     ScaleStep,
     Stop,
+    preparing,
 )
 from prsmd.core.reconcile import Policy, reconcile
+from prsmd.core.rollout import traffic
 from prsmd.core.routes import routes
 from prsmd.core.status import derive
+from prsmd.core.trial import Reading, TrialReading
+from prsmd.domain.quantity import GIB
 from prsmd.domain.replica import TRANSITIONS, Endpoint, ReplicaState
-from prsmd.domain.rollout import Rollout, RolloutOptions, RolloutPhase
-from tests.core.cases import NOW, changed, deployment, gpu, node
+from prsmd.domain.rollout import RolloutPhase
+from tests.core import watch
+from tests.core.cases import NOW, changed, gpu, node
+from tests.core.people import People
 
-PENDING, STARTING = ReplicaState.PENDING, ReplicaState.STARTING
-RUNNING, DRAINING = ReplicaState.RUNNING, ReplicaState.DRAINING
-STOPPED, FAILED = ReplicaState.STOPPED, ReplicaState.FAILED
-COMPLETED, ABORTED = RolloutPhase.COMPLETED, RolloutPhase.ABORTED
-ROLLED_BACK = RolloutPhase.ROLLED_BACK
+STARTING, RUNNING = ReplicaState.STARTING, ReplicaState.RUNNING
+DRAINING, STOPPED = ReplicaState.DRAINING, ReplicaState.STOPPED
+FAILED = ReplicaState.FAILED
 FOREIGN = "c-of-somebody-else"
 KEPT_ENDED = 20
 POLICY = Policy()
 TICK_SECONDS = 5.0
 ADDRESS = Endpoint("10.0.0.1", 80)
+GHOST_BYTES = 8 * GIB
 
 
 class Fate(enum.Enum):
@@ -52,6 +57,9 @@ class Fate(enum.Enum):
     CRASH = "crash"  # ends before it was ever ready
     NEVER = "never"
     DEAF = "deaf"  # was ready, then answers no probe any more
+    LATER = "later"  # was ready, then ends
+    WRONG = "wrong"  # is ready, and answers with errors
+    NO_IMAGE = "no image"
 
 
 @dataclasses.dataclass
@@ -64,7 +72,16 @@ class Box:
     age: int = 0
 
 
-class World:
+@dataclasses.dataclass
+class Task:
+    """What the executor has begun on a replica, or on a rollout, and since when."""
+
+    step: str
+    since: float
+    about: object = None
+
+
+class World(People):
     """One appliance. Change it through its methods; `tick` observes, decides, checks, applies."""
 
     def __init__(self, gpus=2, cpu=8000):
@@ -73,75 +90,23 @@ class World:
         self.desired = {}
         self.rows = {}
         self.boxes = {FOREIGN: Box("foreign", Fate.READY)}
-        self.tasks = {}  # by replica id: what the executor has begun and not finished
+        self.tasks = {}  # by replica id, or as `preparing` names it
+        self.task_seconds = 0.0  # how long one takes
         self.engine_up = True
         self.fates = {}  # by deployment id and revision
+        self.fate_of_all = Fate.READY
+        self.tags = {}  # what an image's name means, where that is not its first meaning
         self.busy = set()  # replica ids that always have something in flight
         self.strangers = {}
+        self.memory_lag = 0.0  # seconds for which the memory of what ended is still in use
+        self.ghosts = []
+        self.load = {}  # how many replicas' worth of work, by deployment id
+        self.measured = {}  # what was measured of trials, by deployment id
+        self.yielded = {}  # ids of ready replicas that gave way, by rollout
         self.plan = Plan()
         self.table = None
         self._count = 0
         self._rollouts = 0
-
-    # What people do.
-
-    def deploy(self, **spec):
-        self._count += 1
-        item = deployment(id=f"deploy_{self._count}", created_at=float(self._count), **spec)
-        self.desired[item.deployment.id] = item
-        return item.deployment.id
-
-    def change(self, id_, **values):
-        item = self.desired[id_]
-        self.desired[id_] = changed(item, deployment=changed(item.deployment, **values))
-
-    def update(self, id_, fate, **options):
-        """Ask for a new revision, as the service does: what was good is what it goes back to."""
-        item = self.desired[id_]
-        number = max(one.number for one in (item.revision, *item.others)) + 1
-        stable = item.deployment.stable_revision
-        goes_back_to = item.deployment.revision if stable is None else stable
-        revision = changed(
-            item.revision, number=number, spec=changed(item.revision.spec, image=f"model:{number}")
-        )
-        self._rollouts += 1
-        rollout = Rollout(
-            deployment_id=id_,
-            number=self._rollouts,
-            from_revision=goes_back_to,
-            to_revision=number,
-            options=RolloutOptions(**options),
-            started_at=self.now,
-            started_by="someone",
-        )
-        self.fates[id_, number] = fate
-        self.change(id_, revision=number)
-        self.desired[id_] = changed(
-            self.desired[id_],
-            revision=revision,
-            others=(*item.others, item.revision),
-            rollout=rollout,
-        )
-
-    def abort(self, id_):
-        """Give a rollout up, as a person does."""
-        item = self.desired[id_]
-        if item.rollout is not None and item.rollout.active:
-            self._store_rollout(changed(item.rollout, phase=ABORTED, finished_at=self.now))
-
-    def _store_rollout(self, after):
-        """Store a rollout; where it goes back, its deployment does too."""
-        id_ = after.deployment_id
-        item = changed(self.desired[id_], rollout=after)
-        self.desired[id_] = item
-        if after.phase is COMPLETED:
-            self.change(id_, stable_revision=item.deployment.revision)
-        elif after.phase in {ROLLED_BACK, ABORTED}:
-            known = (item.revision, *item.others)
-            back = next(one for one in known if one.number == after.from_revision)
-            others = tuple(one for one in known if one is not back)
-            self.desired[id_] = changed(item, revision=back, others=others)
-            self.change(id_, revision=back.number)
 
     # What happens to them.
 
@@ -157,10 +122,11 @@ class World:
 
     def kill_daemon(self):
         """All tasks are lost half-way: a launch may have made its container or not."""
-        for place, (replica_id, step) in enumerate(sorted(self.tasks.items())):
-            if step == "launch" and self.engine_up and place % 2:
+        for place, (replica_id, task) in enumerate(sorted(self.tasks.items())):
+            if task.step == "launch" and self.engine_up and place % 2:
                 self._make_box(self.rows[replica_id])
         self.tasks.clear()
+        self.measured.clear()
 
     # One tick of the daemon.
 
@@ -168,20 +134,20 @@ class World:
         """Observe, decide, check and apply; `killed_after` is how many actions come before -9."""
         self.now += seconds
         self._age()
-        before = self.available()
+        self._measure()
         desired, observed = self.snapshot()
         self.plan = reconcile(desired, observed, self.now, POLICY)
         self.table = routes(desired, observed, self.plan)
         for item in desired:
             derive(item, observed, self.plan.holds)
-        self._check_plan(before)
+        watch.check_plan(self, desired, observed)
         for number, action in enumerate(self.plan.actions):
             if number == killed_after:
                 break
             self._apply(action)
         if killed_after is not None:
             self.kill_daemon()
-        self._check_rows()
+        watch.check_rows(self)
         self._finish_tasks()
 
     def snapshot(self):
@@ -203,11 +169,12 @@ class World:
             probes={box.replica_id: _probe(box) for box in boxes.values()},
             in_flight=dict.fromkeys(self.busy, 1),
             working=frozenset(self.tasks),
-            strangers=self.strangers,
+            strangers=self._seen_strangers(),
+            trials=dict(self.measured),
+            demand=dict(self.load),
             at=self.now,
         )
-        desired = [changed(item, replicas=self._rows_of(id_)) for id_, item in self.desired.items()]
-        return desired, observed
+        return [self._read(id_) for id_ in self.desired], observed
 
     def available(self):
         """Return how many replicas of each deployment can serve now."""
@@ -218,7 +185,7 @@ class World:
         return counts
 
     def serves(self, row):
-        box = self._box_of(row)
+        box = self.boxes.get(f"c-{row.id}")
         return row.state is RUNNING and box is not None and box.running and _probe(box).ready
 
     def calm(self):
@@ -226,17 +193,21 @@ class World:
         self.engine_up = True
         self.busy.clear()
         self.strangers = {}
+        self.memory_lag = self.task_seconds = 0.0
         self.fates.clear()
         for box in self.boxes.values():
-            box.fate = Fate.READY if box.fate is Fate.DEAF else box.fate
+            box.fate = Fate.READY if box.fate in {Fate.DEAF, Fate.LATER, Fate.WRONG} else box.fate
 
-    def settle(self, limit=300):
+    def settle(self, limit=400):
         """Tick in a calm world until nothing is left to do or to wait for; fail if never."""
         for _ in range(limit):
+            working = bool(self.tasks)  # what ends in this tick is seen in the next one
             self.tick(TICK_SECONDS if self.plan.actions or self._unripe() else 60.0)
             waits = any(hold.until is not None for hold in self.plan.holds)
+            waits = waits or self.plan.until is not None or bool(self.ghosts)
             moving = any(row.active and row.state is not RUNNING for row in self.rows.values())
-            if not (self.plan.actions or self.tasks or waits or moving or self._unripe()):
+            working = working or bool(self.plan.actions or self.tasks)
+            if not (working or waits or moving or self._unripe()):
                 return
         raise AssertionError(f"no fixed point: {self.plan}")
 
@@ -251,14 +222,16 @@ class World:
         match action:
             case FinishDelete():
                 del self.desired[action.deployment_id]
-            case Prepare(rollout=rollout):
-                self._store_rollout(changed(rollout, prepared=True))
-            case Advance(after=after):
-                self._store_rollout(after)
+            case Prepare(rollout=rollout, revision=revision):
+                self.tasks[preparing(rollout)] = Task("prepare", self.now, (rollout, revision))
+            case Advance(before=before, after=after):
+                if self.desired[before.deployment_id].rollout == before:
+                    self.store_rollout(after)
             case ScaleStep():
                 self.change(action.deployment_id, gradual_level=action.replicas)
             case NoteGood():
-                self.change(action.deployment_id, stable_revision=action.revision)
+                if self.desired[action.deployment_id].deployment.revision == action.revision:
+                    self.change(action.deployment_id, stable_revision=action.revision)
             case _:
                 return False
         return True
@@ -268,9 +241,9 @@ class World:
             case Launch(replica=row):
                 assert row.id not in self.rows
                 self.rows[row.id] = row
-                self.tasks[row.id] = "launch"
+                self.tasks[row.id] = Task("launch", self.now)
             case Resume(replica=row):
-                self.tasks[row.id] = "launch"
+                self.tasks[row.id] = Task("launch", self.now)
             case Adopt(replica=row):
                 self._started(row, action.container_id)
             case MarkRunning(replica=row):
@@ -279,29 +252,61 @@ class World:
                 self.tasks.pop(row.id, None)
                 self._move(row, DRAINING, draining_since=self.now)
             case Stop(replica=row):
-                self.tasks[row.id] = "stop"
+                self.tasks[row.id] = Task("stop", self.now)
             case Fail(replica=row):
                 self.rows[row.id] = changed(self.rows[row.id], exit=action.cause)
-                self.tasks[row.id] = "fail"
+                self.tasks[row.id] = Task("fail", self.now)
             case RemoveOrphan():
                 self.boxes.pop(action.container_id, None)
 
     def _finish_tasks(self):
-        if not self.engine_up:
-            return
-        for replica_id, step in list(self.tasks.items()):
-            row = self.rows[replica_id]
-            if step == "launch":
-                self._make_box(row)
-                self._started(row, f"c-{row.id}")
+        done = [id_ for id_, t in self.tasks.items() if self.now - t.since >= self.task_seconds]
+        for id_ in done if self.engine_up else ():
+            task = self.tasks.pop(id_)
+            if task.step == "prepare":
+                self._prepared(*task.about)
+            elif task.step == "launch":
+                self._resolve(self.revision(self.rows[id_].deployment_id, self.rows[id_].revision))
+                self._make_box(self.rows[id_])
+                self._started(self.rows[id_], f"c-{id_}")
             else:
-                self.boxes.pop(f"c-{row.id}", None)
-                self._move(row, STOPPED if step == "stop" else FAILED, finished_at=self.now)
-            del self.tasks[replica_id]
+                self._end(self.rows[id_], STOPPED if task.step == "stop" else FAILED)
+
+    def _prepared(self, rollout, revision):
+        """Note what became of a preparation, as the store has the rollout by now."""
+        id_ = rollout.deployment_id
+        stored = self.desired[id_].rollout if id_ in self.desired else None
+        if stored is None or (stored.number, stored.phase) != (
+            rollout.number,
+            RolloutPhase.PREPARING,
+        ):
+            return
+        if self.fates.get((id_, revision.number)) is Fate.NO_IMAGE:
+            self.store_rollout(changed(stored, trouble="no such image"))
+        else:
+            self._resolve(revision)
+            self.store_rollout(changed(stored, prepared=True))
+
+    def _resolve(self, revision):
+        """Note what an image's name means now, once and for ever."""
+        item = self.desired.get(revision.deployment_id) if revision is not None else None
+        if item is None or revision.image_digest is not None:
+            return
+        image = revision.spec.image
+        pinned = changed(revision, image_digest=self.tags.get(image, f"sha of {image}"))
+        others = tuple(pinned if one.number == pinned.number else one for one in item.others)
+        wanted = pinned if item.revision.number == pinned.number else item.revision
+        self.desired[item.deployment.id] = changed(item, revision=wanted, others=others)
 
     def _make_box(self, row):
-        fate = self.fates.get((row.deployment_id, row.revision), Fate.READY)
+        fate = self.fates.get((row.deployment_id, row.revision), self.fate_of_all)
         self.boxes.setdefault(f"c-{row.id}", Box(row.id, fate))
+
+    def _end(self, row, state):
+        if self.boxes.pop(f"c-{row.id}", None) is not None and self.memory_lag:
+            until = self.now + self.memory_lag
+            self.ghosts += [(uuid, until) for uuid in row.placement.gpu_uuids]
+        self._move(row, state, finished_at=self.now)
 
     def _started(self, row, container_id):
         self._move(row, STARTING, started_at=self.now, container_id=container_id, endpoint=ADDRESS)
@@ -312,85 +317,53 @@ class World:
         self.rows[row.id] = changed(known, state=state, **values)
 
     def _age(self):
+        self.ghosts = [(uuid, until) for uuid, until in self.ghosts if until > self.now]
         for box in self.boxes.values():
             box.age += 1
-            if box.fate is Fate.CRASH and box.age >= 2:
-                box.running = False
+            ends_at = {Fate.CRASH: 2, Fate.LATER: 5}.get(box.fate)
+            box.running = box.running and (ends_at is None or box.age < ends_at)
+
+    def _measure(self):
+        """Count what a trial's side and the stable one answered since the last tick."""
+        for id_, item in self.desired.items():
+            trial = traffic(item.rollout)
+            known = self.measured.get(id_)
+            if trial is None:
+                self.measured.pop(id_, None)
+                continue
+            if known is None or known.key != trial.key:
+                known = TrialReading(key=trial.key)
+            new = [r for r in self.rows.values() if r.deployment_id == id_ and self.serves(r)]
+            new = [r for r in new if r.revision == item.rollout.to_revision]
+            wrong = any(self.boxes[f"c-{row.id}"].fate is Fate.WRONG for row in new)
+            if new and self.load.get(id_) and (trial.weight or trial.shadow_percent):
+                sofar = known.trial.requests + 10
+                reading = Reading(requests=sofar, errors=sofar * wrong, mean_ms=5.0)
+                known = changed(known, trial=reading, stable=Reading(requests=sofar, mean_ms=5.0))
+            self.measured[id_] = known
+
+    def _seen_strangers(self):
+        seen = dict(self.strangers)
+        for uuid, _ in self.ghosts:
+            seen[uuid] = seen.get(uuid, 0) + GHOST_BYTES
+        return seen
 
     def _unripe(self):
         """Tell whether a container has yet to show what becomes of it."""
         return any(box.age <= 3 for box in self.boxes.values())
 
-    def _box_of(self, row):
-        return self.boxes.get(f"c-{row.id}")
-
-    def _rows_of(self, id_):
+    def _read(self, id_):
+        """Return a deployment as it is loaded: with the revisions of the rows that matter."""
+        item = self.desired[id_]
         rows = [row for row in self.rows.values() if row.deployment_id == id_]
         ended = [row for row in rows if not row.active]
         ended.sort(key=lambda row: row.finished_at)
-        return (*(row for row in rows if row.active), *ended[-KEPT_ENDED:])
-
-    # What must hold in every tick.
-
-    def _check_plan(self, before):
-        about = [action.replica.id for action in self.plan.actions if hasattr(action, "replica")]
-        assert len(set(about)) == len(about), "two actions for one replica"
-        orphans = [action for action in self.plan.actions if isinstance(action, RemoveOrphan)]
-        assert all(action.container_id in self.boxes for action in orphans)
-        assert all(action.container_id != FOREIGN for action in orphans)
-        for action in orphans:
-            row = self.rows.get(action.replica_id)
-            assert row is None or not row.active, "the container of an active replica removed"
-        if not self.engine_up:
-            assert all(isinstance(a, Drain | MarkRunning | FinishDelete) for a in self.plan.actions)
-        assert all(hold.reason for hold in self.plan.holds)
-        self._check_routes()
-        self._check_floor(before)
-
-    def _check_routes(self):
-        ending = {a.replica.id for a in self.plan.actions if isinstance(a, Drain | Stop | Fail)}
-        for route in self.table.routes.values():
-            for target in route.targets:
-                assert target.replica_id not in ending
-                assert self.serves(self.rows[target.replica_id])
-            assert route.targets or route.waiting_for
-
-    def _check_floor(self, before):
-        """Only as many serving replicas are drained as the target does not need.
-
-        Beyond that one gives way at a time where a new one fits nowhere beside it.
-        """
-        drains = {a.replica.id: a.reason for a in self.plan.actions if isinstance(a, Drain)}
-        for id_, item in self.desired.items():
-            lost = [
-                drains[row.id]
-                for row in self.rows.values()
-                if row.id in drains and row.deployment_id == id_ and self.serves(row)
-            ]
-            if item.deployment.deleting or not lost:
-                continue
-            yielded = [reason for reason in lost if reason.startswith("makes room")]
-            assert len(yielded) <= 1 or "recreate" in yielded[0], "several gave way at once"
-            plain = len(lost) - len(yielded)
-            assert not plain or before[id_] - plain >= self.target(id_), "drained below the target"
-
-    def target(self, id_):
-        item = self.desired[id_]
-        scaling = item.revision.spec.scaling
-        asked = item.deployment.asked_replicas
-        return max(scaling.min_replicas, min(asked, scaling.max_replicas))
-
-    def _check_rows(self):
-        active = [row for row in self.rows.values() if row.active]
-        slots = [(row.deployment_id, row.revision, row.slot) for row in active]
-        assert len(set(slots)) == len(slots), "two active replicas in one slot"
-        assert sum(row.placement.cpu_millis for row in active) <= self.node.cpu_millis
-        assert sum(row.placement.memory_bytes for row in active) <= self.node.memory_bytes
-        for card in self.node.gpus.gpus:
-            here = [r.placement for r in active if card.uuid in r.placement.gpu_uuids]
-            assert sum(placed.gpu_millis for placed in here) <= 1000
-            assert sum(placed.gpu_memory_bytes for placed in here) <= card.memory_total_bytes
-        assert FOREIGN in self.boxes, "a container of somebody else was touched"
+        rows = (*ended[-KEPT_ENDED:], *(row for row in rows if row.active))
+        numbers = {row.revision for row in rows} | {item.deployment.stable_revision}
+        if self.under_way(id_) is not None:
+            numbers.add(item.rollout.from_revision)
+        others = tuple(one for one in item.others if one.number in numbers)
+        return changed(item, replicas=rows, others=others)
 
 
 def _probe(box):
