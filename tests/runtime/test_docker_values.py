@@ -8,6 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prsmd.domain.errors import (
+    ImageUnavailableError,
+    NoRoomForImageError,
+    PullBrokenOffError,
+)
 from prsmd.runtime.base import Labels
 from prsmd.runtime.docker_config import (
     DockerSettings,
@@ -20,6 +25,7 @@ from prsmd.runtime.docker_reading import (
     LogFrames,
     PullMessages,
     image,
+    pull_failure,
     pull_refusal,
     timestamp,
 )
@@ -219,3 +225,53 @@ def test_one_content_with_two_digests_in_a_repository_keeps_the_one_it_is_asked_
     raw = {"Id": ID, "Size": 1, "RepoDigests": [one, two]}
     assert image(raw, one).digest == image(raw, f"here/x:3@{PINNED}").digest == one
     assert image(raw, two).digest == two
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "unexpected EOF",
+        'Get "https://r/v2/": EOF',
+        "read tcp 127.0.0.1:1->127.0.0.1:2: read: connection reset by peer",
+        "dial tcp 127.0.0.1:1: connect: connection refused",
+        "net/http: TLS handshake timeout",
+        "dial tcp: lookup r on 127.0.0.53:53: read udp: i/o timeout",
+        "received unexpected HTTP status: 503 Service Unavailable",
+        "received unexpected HTTP status: 500 Internal Server Error",
+        "toomanyrequests: You have reached your pull rate limit",
+        "nothing was heard for 300 s",
+        "net/http: request canceled while waiting for connection (Client.Timeout exceeded)",
+        "context canceled",
+    ],
+)
+def test_a_pull_that_can_succeed_later_is_told_from_one_that_cannot(words):
+    error = pull_failure("pull r/a:1", words, "r/a", asked_with=False)
+    assert isinstance(error, PullBrokenOffError)
+    assert error.retryable
+    assert error.message == f"pull r/a:1: {words}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "manifest unknown: manifest unknown",
+        "manifest for r/a:1 not found: manifest unknown: manifest unknown",
+        "pull access denied for a, repository does not exist or may require 'docker login'",
+        "unauthorized: authentication required",
+        'Head "http://r/v2/a/manifests/1": no basic auth credentials',
+        "no matching manifest for linux/amd64 in the manifest list entries",
+        "dial tcp: lookup nowhere.example: no such host",
+        "x509: certificate signed by unknown authority",
+        "invalid reference format",
+    ],
+)
+@pytest.mark.parametrize("asked_with", [True, False])
+def test_a_pull_that_stays_refused_is_not_tried_again(words, asked_with):
+    error = pull_failure("pull r/a:1", words, "r/a", asked_with=asked_with)
+    assert type(error) is ImageUnavailableError
+    assert words in error.message
+
+
+def test_a_pull_that_filled_the_disk_says_that_there_is_no_room():
+    words = "failed to register layer: write /x: no space left on device"
+    assert isinstance(pull_failure("pull a", words, "a", asked_with=False), NoRoomForImageError)
