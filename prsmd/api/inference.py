@@ -21,6 +21,7 @@ async def infer(services: Services, request: web.Request, caller: Caller) -> web
         request_id=request[REQUEST_ID],
         stream=wants_stream(request),
         client=caller.principal.id,
+        organization=caller.principal.organization,
     )
     route, result = await services.inferences.infer(
         caller, request.match_info["model_id"], inference, request.headers

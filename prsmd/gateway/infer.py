@@ -18,6 +18,7 @@ from .ledger import Ledger, Outcome, Performance, Totals
 from .passage import InferenceResult, InferenceStream, Passage
 from .pool import Load, Pool
 from .shadow import Shadow
+from .tape import InferenceNote, Notes
 from .upstream import Upstream, UpstreamSettings
 
 __all__ = [
@@ -50,14 +51,18 @@ class GatewaySettings(UpstreamSettings):
 class Gateway:
     """Pools, queues, ledger and upstream of all deployments.
 
-    `clock` gives seconds since the epoch.
+    `clock` gives seconds since the epoch; `notes` hears how each inference ended.
     """
 
     def __init__(
-        self, settings: GatewaySettings | None = None, clock: Callable[[], float] = time.time
+        self,
+        settings: GatewaySettings | None = None,
+        clock: Callable[[], float] = time.time,
+        notes: Notes | None = None,
     ) -> None:
         settings = settings or GatewaySettings()
         self._clock = clock
+        self._notes = notes
         self._ledger = Ledger(settings.performance_window_seconds)
         self._upstream = Upstream(settings)
         self._shadow = Shadow(self._upstream, settings.shadow_copies, clock)
@@ -132,10 +137,12 @@ class Gateway:
         """
         pool = self._pools.get(route.deployment_id)
         if pool is None:
+            self._note(route, inference, Outcome.UNAVAILABLE)
             raise unavailable(GONE, GONE)
         if self._stopping:
             now = self._clock()
             self._ledger.record(route.deployment_id, Outcome.UNAVAILABLE, 0.0, now, route.revision)
+            self._note(route, inference, Outcome.UNAVAILABLE)
             raise unavailable(STOPPING, STOPPING)
         passage = Passage(pool, inference, self._upstream, self._clock, self._end)
         self._passages.add(passage)
@@ -144,6 +151,27 @@ class Gateway:
         if passage.meter is not None:
             self._shadow.offer(passage, result)
         return result
+
+    def note_refused(self, inference: Inference, model: str, outcome: str) -> None:
+        """Note an inference that found no route: it was denied, say, or there is no such model."""
+        if self._notes is not None:
+            now, who = self._clock(), inference
+            self._notes.note(
+                InferenceNote(
+                    now,
+                    who.client,
+                    who.organization,
+                    "",
+                    model,
+                    "",
+                    0,
+                    outcome,
+                    0.0,
+                    0,
+                    0,
+                    who.request_id,
+                )
+            )
 
     def in_flight(self) -> dict[str, int]:
         """Return how many requests each replica works on, those that left the table included."""
@@ -211,9 +239,38 @@ class Gateway:
     def _end(self, passage: Passage, outcome: Outcome, seconds: float) -> None:
         deployment_id, now = passage.pool.route.deployment_id, self._clock()
         self._ledger.record(deployment_id, outcome, seconds, now, passage.revision)
+        self._note(passage.pool.route, passage.inference, outcome, passage, seconds)
         self._passages.discard(passage)
         if not self._passages:
             self._nothing_underway.set()
+
+    def _note(
+        self,
+        route: Route,
+        inference: Inference,
+        outcome: Outcome,
+        passage: Passage | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        if self._notes is None:
+            return
+        answer = None if passage is None else passage.answer
+        self._notes.note(
+            InferenceNote(
+                self._clock(),
+                inference.client,
+                inference.organization,
+                route.organization,
+                route.model_id,
+                route.deployment_id,
+                route.revision if passage is None else passage.revision,
+                outcome.value,
+                seconds,
+                0 if answer is None else answer.bytes_sent,
+                0 if answer is None else answer.bytes_read,
+                inference.request_id,
+            )
+        )
 
 
 def _names(table: RoutingTable) -> dict[tuple[str | None, str], Route]:

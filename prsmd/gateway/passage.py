@@ -47,7 +47,7 @@ class Passage:
     `on_end` is called once with the outcome and the seconds since arrival. `clock` gives seconds
     since the epoch; durations are measured by the performance counter, as uvloop's own clock only
     counts milliseconds. `revision` is the one that answers, or should have; `meter` what its trial
-    is measured with (None: there is none).
+    is measured with (None: there is none); `answer` tells how much was sent and read.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Passage:
         self.revision = pool.route.revision
         self.meter: TrialMeter | None = None
         self.on_trial = False
-        self.bytes_passed = 0
+        self.answer: UpstreamAnswer | None = None
         self.ended = False
         self.timeout_seconds = pool.route.serving.request_timeout_seconds
         self.exchange_seconds = self.timeout_seconds
@@ -78,6 +78,11 @@ class Passage:
         self._target: Target | None = None
         self._refusal: Refuse | None = None
         self._waiting: asyncio.Future[None] | None = None
+
+    @property
+    def bytes_passed(self) -> int:
+        """How much was sent to a container and read from it, so far."""
+        return 0 if self.answer is None else self.answer.bytes_sent + self.answer.bytes_read
 
     async def run(self) -> InferenceResult:
         """Take the inference to its result, in at most the route's request timeout."""
@@ -115,6 +120,7 @@ class Passage:
             request = self.inference.of(self.pool.route.model_name)
             try:
                 reply = await send(self._upstream, target, request, self.inference.request_id)
+                self.answer = reply.answer
                 break
             except NotSentError:
                 self._target = self._began = None
@@ -139,7 +145,6 @@ class Passage:
     async def _finish(self, reply: Reply, began: float) -> Any:
         outputs = await reply.outputs()
         self._took = time.perf_counter() - began
-        self.bytes_passed = reply.answer.bytes_passed
         self.end(Outcome.OK)
         return outputs
 

@@ -42,7 +42,7 @@ class NotSentError(PrsmdError):
 class UpstreamAnswer:
     """An answer whose status is known and whose body is not read yet. `close` it always.
 
-    `bytes_passed` is how large the request's body was, and what of the answer's was read.
+    `bytes_sent` is how large the request's body was, `bytes_read` what was read of the answer's.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, max_bytes: int, bytes_sent: int) -> None:
@@ -50,7 +50,8 @@ class UpstreamAnswer:
         self._max_bytes = max_bytes
         self.status = response.status
         self.content_type = response.content_type.lower()
-        self.bytes_passed = bytes_sent
+        self.bytes_sent = bytes_sent
+        self.bytes_read = 0
 
     async def read(self, max_bytes: int | None = None) -> ContainerAnswer:
         """Return the complete answer. ProviderError when it breaks off or is too large."""
@@ -63,15 +64,16 @@ class UpstreamAnswer:
                     f"the model's answer is larger than {limit} bytes",
                     provider_status=self.status,
                 )
-        self.bytes_passed += len(body)
         return ContainerAnswer(status=self.status, content_type=self.content_type, body=bytes(body))
 
     async def read_chunk(self) -> bytes:
         """Return what came next, at most 64 KiB; empty at the end. ProviderError."""
         try:
-            return await self._response.content.read(CHUNK_BYTES)
+            chunk = await self._response.content.read(CHUNK_BYTES)
         except (aiohttp.ClientError, OSError) as error:
             raise _broken(error, "the model's answer broke off") from error
+        self.bytes_read += len(chunk)
+        return chunk
 
     def close(self) -> None:
         """Give the connection back if the answer was read to its end, else cut it."""
