@@ -1,5 +1,6 @@
 """Decides which empty slots of a deployment are filled now, and why the others have to wait."""
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 
@@ -9,8 +10,9 @@ from prsmd.core.exits import cause_words
 from prsmd.core.place import place
 from prsmd.core.plan import Advance, Capacity, DesiredDeployment, Hold, Launch, Unplaceable
 from prsmd.core.rollout import course
-from prsmd.core.room import Vacancy, Yield, make_room
+from prsmd.core.room import Vacancy, Yield, counted_on, leaving, make_room
 from prsmd.core.shares import Room
+from prsmd.core.sight import Sight
 from prsmd.core.slots import Layout
 from prsmd.core.supervise import Moment
 from prsmd.domain.deployment import ScalingStrategy
@@ -25,26 +27,31 @@ Decision = Launch | Hold | Yield
 
 def fill(
     item: DesiredDeployment, layout: Layout, capacity: Capacity, moment: Moment
-) -> list[Decision]:
-    """Return a launch, a hold or who gives way for each empty slot.
+) -> tuple[list[Decision], Capacity]:
+    """Return a launch, a hold or who gives way for each empty slot, and what others may have.
 
     Where somebody gives way the slot is held as well, with the reason.
     """
     filling = _Filling(item, layout, capacity, moment)
-    for vacancy in _vacancies(item, layout):
+    for vacancy in _vacancies(item, layout, moment.sight):
         filling.decide(vacancy)
     for slot in layout.withheld:
         vacancy = Vacancy(revision=item.revision, slot=slot)
         filling.decisions.append(_withheld(item, layout, vacancy, moment))
-    return filling.decisions
+    return filling.decisions, reserve(filling.capacity, filling.counted_on)
 
 
-def _vacancies(item: DesiredDeployment, layout: Layout) -> list[Vacancy]:
-    """Return the slots to be filled now: what is good comes before what is to be tried."""
-    found = [Vacancy(revision=item.revision, slot=slot) for slot in layout.empty]
-    if item.stable is not None:
-        found = [Vacancy(revision=item.stable, slot=slot) for slot in layout.refilled] + found
-    return found
+def _vacancies(item: DesiredDeployment, layout: Layout, sight: Sight) -> list[Vacancy]:
+    """Return the slots to be filled now: the current revision's, then the stable one's.
+
+    While nothing of the stable one serves it comes first.
+    """
+    current = [Vacancy(revision=item.revision, slot=slot) for slot in layout.empty]
+    if item.stable is None:
+        return current
+    stable = [Vacancy(revision=item.stable, slot=slot) for slot in layout.refilled]
+    served = any(sight.ready(replica) for replica in layout.older)
+    return current + stable if served else stable + current
 
 
 class _Filling:
@@ -58,6 +65,8 @@ class _Filling:
         self.capacity = capacity
         self.moment = moment
         self.decisions: list[Decision] = []
+        self.waiting: list[Replica] = []
+        self.counted_on: list[Replica] = []
 
     @property
     def launched(self) -> list[Launch]:
@@ -69,10 +78,33 @@ class _Filling:
         hold = next((hold for check in _CHECKS if (hold := check(self, vacancy))), None)
         if hold is not None:
             self.decisions.append(hold)
+            self._keep_room(vacancy)
         elif self._full() and self.layout.share.room is not Room.FIRST:
             self.decisions.append(_hold(self.item, vacancy, "surge", _surge_words(self)))
         else:
             self._place(vacancy, beside=not self._full() and not self._cleared_first())
+
+    def _count_on(self, vacancy: Vacancy, going: Sequence[Replica]) -> None:
+        """Keep for the new replica what it needs beside the room of those that leave."""
+        new = dataclasses.replace(
+            _replica(self.item, vacancy, going[0].placement, self.moment.now),
+            id=f"the rollout of {self.item.deployment.id}",
+        )
+        for placement in counted_on(vacancy, going, self.capacity):
+            self.counted_on.append(dataclasses.replace(new, placement=placement))
+
+    def _keep_room(self, vacancy: Vacancy) -> None:
+        """Leave a new slot that has to wait its room: the earlier revision does not take it back.
+
+        It would have to give way again.
+        """
+        verdict = place(vacancy.revision.spec.resources, self._room_for(vacancy))
+        if vacancy.revision is self.item.revision and isinstance(verdict, Placement):
+            self.waiting.append(_replica(self.item, vacancy, verdict, self.moment.now))
+
+    def _room_for(self, vacancy: Vacancy) -> Capacity:
+        new = vacancy.revision is self.item.revision
+        return self.capacity if new else reserve(self.capacity, self.waiting)
 
     def _full(self) -> bool:
         """Tell whether as many replicas exist as may at once."""
@@ -85,7 +117,7 @@ class _Filling:
         return self.layout.share.room is Room.ALL and bool(self.layout.older)
 
     def _place(self, vacancy: Vacancy, *, beside: bool) -> None:
-        verdict = place(vacancy.revision.spec.resources, self.capacity)
+        verdict = place(vacancy.revision.spec.resources, self._room_for(vacancy))
         if isinstance(verdict, Unplaceable) or not beside:
             self._swap(vacancy, verdict)
             return
@@ -101,6 +133,9 @@ class _Filling:
             self.decisions.append(_hold(item, vacancy, "swap", turn))
             return
         made = make_room(item, self.layout, vacancy, self.capacity, self.moment.sight)
+        going = made.replicas if isinstance(made, Yield) else leaving(item, self.layout)
+        if going and not self.counted_on:
+            self._count_on(vacancy, going)
         if isinstance(made, Yield):
             self.decisions += [made, _hold(item, vacancy, "swap", _gives_way_words(made))]
         elif made is not None:

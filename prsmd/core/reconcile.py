@@ -28,7 +28,7 @@ from prsmd.core.plan import (
 )
 from prsmd.core.policy import Policy
 from prsmd.core.rollout import Course, course
-from prsmd.core.room import Yield
+from prsmd.core.room import Yield, without
 from prsmd.core.sight import Sight
 from prsmd.core.slots import Layout, lay_out
 from prsmd.core.steps import next_step
@@ -58,11 +58,11 @@ def reconcile(
     moments: list[float] = []
     for item in sorted(desired, key=_turn):
         layout = lay_out(item, moment.sight)
-        others = (
+        others = [
             one for id_, rows in kept_free.items() if id_ != item.deployment.id for one in rows
-        )
-        decisions = fill(item, layout, reserve(capacity, others), moment)
-        capacity = reserve(capacity, (d.replica for d in decisions if isinstance(d, Launch)))
+        ]
+        decisions, left = fill(item, layout, reserve(capacity, others), moment)
+        capacity = without(left, others)
         actions += _upkeep(item, layout, _yielded(decisions), moment)
         actions += [one for one in decisions if isinstance(one, Launch)]
         holds += [one for one in decisions if isinstance(one, Hold)]

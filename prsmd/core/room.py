@@ -44,10 +44,9 @@ def make_room(
 
     None: nobody here can make room. `capacity` is what is left now, everything reserved on it.
     """
-    draining = [r for r in item.replicas if r.state is ReplicaState.DRAINING]
-    leaving = [*draining, *(replica for replica, _ in layout.surplus)]
-    if leaving:  # from its container's end to its row's, its memory looks like a stranger's
-        names = ", ".join(replica.id for replica in leaving)
+    going = leaving(item, layout)
+    if going:  # from its container's end to its row's, its memory looks like a stranger's
+        names = ", ".join(replica.id for replica in going)
         return _hold(item, vacancy, f"waits for the room of {names}, which is draining")
     gave_way_at = _gave_way_at(item)
     short = len(layout.kept) + len(layout.older) < floor(item, layout)
@@ -66,6 +65,48 @@ def make_room(
     return Yield(replicas=victims, reason=_why(item, victims, layout))
 
 
+def leaving(item: DesiredDeployment, layout: Layout) -> list[Replica]:
+    """Return the replicas that make room anyway."""
+    draining = [r for r in item.replicas if r.state is ReplicaState.DRAINING]
+    return [*draining, *(replica for replica, _ in layout.surplus)]
+
+
+def counted_on(
+    vacancy: Vacancy, going: Sequence[Replica], capacity: Capacity
+) -> tuple[Placement, ...]:
+    """Return what the new replica will need beside the room of those that make it.
+
+    Were it taken by somebody else meanwhile, they would have gone in vain.
+    """
+    wanted = place(vacancy.revision.spec.resources, without(capacity, going))
+    if isinstance(wanted, Unplaceable):
+        return ()
+    held = [replica.placement for replica in going]
+    host = dataclasses.replace(
+        wanted,
+        cpu_millis=max(0, wanted.cpu_millis - sum(one.cpu_millis for one in held)),
+        memory_bytes=max(0, wanted.memory_bytes - sum(one.memory_bytes for one in held)),
+        gpu_uuids=(),
+        gpu_millis=0,
+        gpu_memory_bytes=0,
+    )
+    return (host, *(_of_gpu(uuid, wanted, held) for uuid in wanted.gpu_uuids))
+
+
+def _of_gpu(uuid: str, wanted: Placement, held: Sequence[Placement]) -> Placement:
+    here = [one for one in held if uuid in one.gpu_uuids]
+    return Placement(
+        node=wanted.node,
+        cpu_millis=0,
+        memory_bytes=0,
+        gpu_uuids=(uuid,),
+        gpu_millis=max(0, wanted.gpu_millis - sum(one.gpu_millis for one in here)),
+        gpu_memory_bytes=max(
+            0, wanted.gpu_memory_bytes - sum(one.gpu_memory_bytes for one in here)
+        ),
+    )
+
+
 def without(capacity: Capacity, replicas: Sequence[Replica]) -> Capacity:
     """Return `capacity` as it would be once these replicas reserve nothing any more."""
     gone = [replica.placement for replica in replicas]
@@ -75,7 +116,12 @@ def without(capacity: Capacity, replicas: Sequence[Replica]) -> Capacity:
             gone.remove(placement)
         else:
             reservations.append(placement)
-    return dataclasses.replace(capacity, reservations=tuple(reservations))
+    names = {replica.id for replica in replicas}
+    holders = {
+        uuid: tuple(name for name in known if name not in names)
+        for uuid, known in capacity.holders.items()
+    }
+    return dataclasses.replace(capacity, reservations=tuple(reservations), holders=holders)
 
 
 def floor(item: DesiredDeployment, layout: Layout) -> int:

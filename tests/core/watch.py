@@ -172,6 +172,8 @@ def _owed(world, item):
     back = {RolloutPhase.ROLLED_BACK, RolloutPhase.ABORTED}
     if rollout is None or rollout.base is None or not (rollout.active or rollout.phase in back):
         return set()
+    if any(one.spec.resources != item.revision.spec.resources for one in item.others):
+        return set()  # what the smaller one leaves over is anybody's
     active = [row for row in item.replicas if row.active]
     if len(active) >= min(world.target(item.deployment.id), rollout.base):
         return set()
