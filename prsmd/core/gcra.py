@@ -6,6 +6,7 @@ lets one request more pass, or one less.
 """
 
 import dataclasses
+import math
 
 _MICROSECONDS = 1_000_000
 _MINUTE = 60 * _MICROSECONDS
@@ -42,3 +43,18 @@ def spend(kept: int, per_minute: int, now: float) -> Passed | Limited:
     if free < 0:
         return Limited(retry_at=(arrival - free) / unit)
     return Passed(kept=after, remaining=free // _MINUTE, full_at=after / unit)
+
+
+def give_back(kept: int) -> int:
+    """Return what is to be kept when one request that passed is not to count after all."""
+    return kept - _MINUTE
+
+
+def kept_until(full_at: float, per_minute: int) -> int:
+    """Return what is kept of a bucket that is full again at `full_at`, in epoch seconds."""
+    return math.ceil(full_at * _MICROSECONDS) * per_minute
+
+
+def full_at(kept: int, per_minute: int) -> float:
+    """Return when a bucket is full again, in epoch seconds."""
+    return kept / (_MICROSECONDS * per_minute)
