@@ -110,6 +110,11 @@ def signed_text(statement: Mapping[str, Any]) -> bytes:
     return _SIGNED + canonical({k: v for k, v in statement.items() if k != "signature"})
 
 
+def start_head(start: Mapping[str, Any] | None) -> Head:
+    """Return the place that the statement of a log's beginning names; None: the very first."""
+    return Head() if start is None else Head(int(start["sequence"]), str(start["hash"]))
+
+
 class Walk:
     """Goes along a chain from `start`, record by record.
 

@@ -58,6 +58,7 @@ async def open_reader(path: Path) -> Tx:
     """Open a connection that can only read."""
     tx = await _unjoined(aiosqlite.connect(_read_only_uri(path), uri=True, isolation_level=None))
     try:
+        tx.text_factory = _readable
         await _configure(tx, (*_EVERY_CONNECTION, "PRAGMA query_only = ON"))
     except BaseException:
         await tx.close()
@@ -70,6 +71,11 @@ def _unjoined(connection: Tx) -> Tx:
     # whose disk hangs, must end all the same; the file is as safe then as after a kill.
     connection._thread.daemon = True  # noqa: SLF001 - aiosqlite has no public way
     return connection
+
+
+def _readable(text: bytes) -> str:
+    # Text that someone damaged must be readable for whoever has to say that it is.
+    return text.decode(errors="surrogateescape")
 
 
 def _read_only_uri(path: Path) -> str:

@@ -1,0 +1,101 @@
+"""The audit logs for those who may read them: query, follow, prove, hand over.
+
+An organization's auditors see its records only; that of others' there were some, and how many, an
+export tells them (docs/decisions/0013-audit-chain.md).
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, Sequence
+
+from prsmd.core.chain import Verdict
+from prsmd.domain.access import Permission
+from prsmd.domain.errors import InvalidInputError, PermissionDeniedError
+from prsmd.domain.events import AuditFilter, AuditRecord
+from prsmd.engine.notary import AuditLog
+from prsmd.service.caller import Caller, require_own
+from prsmd.service.proof import Prover
+from prsmd.store import attestations, audit
+
+_FOLLOW_SECONDS = 1.0
+_AT_ONCE = 200
+
+
+class Audit:
+    """Use cases on the audit logs. `public_keys` are those that signed, as PEM, newest first."""
+
+    def __init__(self, logs: Sequence[AuditLog], prover: Prover, public_keys: bytes) -> None:
+        self._logs = {audited.name: audited for audited in logs}
+        self._prover = prover
+        self._public_keys = public_keys
+
+    async def page(
+        self, caller: Caller, log: str, wanted: AuditFilter, limit: int, offset: int
+    ) -> tuple[list[AuditRecord], int]:
+        """Return records, newest first, and how many there are."""
+        audited, own = self._log(caller, log), _own(caller, wanted)
+        if own is None:
+            return [], 0
+        async with audited.database.read() as tx:
+            return await audit.page(tx, own, limit, offset)
+
+    async def follow(
+        self, caller: Caller, log: str, wanted: AuditFilter, after: int | None
+    ) -> AsyncGenerator[AuditRecord, None]:
+        """Yield records after this one (None: from now on), as they come; looked for every second.
+
+        `InvalidInputError` and denials come before the first record.
+        """
+        audited, own = self._log(caller, log), _own(caller, wanted)
+        if after is None:
+            async with audited.database.read() as tx:
+                after = (await attestations.chain(tx)).head.sequence
+        while True:
+            found: list[AuditRecord] = []
+            if own is not None:
+                async with audited.database.read() as tx:
+                    found = await audit.after(tx, after, _AT_ONCE, own)
+            for record in found:
+                after = record.sequence
+                yield record
+            if len(found) < _AT_ONCE:
+                await asyncio.sleep(_FOLLOW_SECONDS)
+
+    async def verify(self, caller: Caller, log: str) -> Verdict:
+        """Return whether the whole log is as it was written, and the first record that is not."""
+        return await self._prover.verify(self._log(caller, log))
+
+    def export(
+        self, caller: Caller, log: str, organization: str | None, since: float | None
+    ) -> AsyncGenerator[bytes, None]:
+        """Return the lines of an export; an organization's has others' records as digests."""
+        audited = self._log(caller, log)
+        if caller.scope is not None and organization not in {None, caller.scope}:
+            raise PermissionDeniedError(
+                "Only the appliance's administrators export the audit of other organizations.",
+                required_permissions=[Permission.AUDIT_READ.value],
+                current_permissions=sorted(caller.principal.permissions),
+            )
+        return self._prover.export(audited, organization or caller.scope, since)
+
+    def public_keys(self, caller: Caller) -> bytes:
+        """Return the keys that an export is verified with."""
+        require_own(caller, Permission.AUDIT_READ)
+        return self._public_keys
+
+    def _log(self, caller: Caller, name: str) -> AuditLog:
+        require_own(caller, Permission.AUDIT_READ)
+        audited = self._logs.get(name)
+        if audited is None:
+            known = ", ".join(sorted(self._logs))
+            raise InvalidInputError.field("log", f"must be one of {known}", name[:50])
+        return audited
+
+
+def _own(caller: Caller, wanted: AuditFilter) -> AuditFilter | None:
+    """Return the filter within what the caller sees; None: nothing of it."""
+    if caller.scope is None:
+        return wanted
+    if wanted.organization not in {None, caller.scope}:
+        return None
+    return dataclasses.replace(wanted, organization=caller.scope)
