@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -85,15 +85,24 @@ class Load:
 
     def until_answered(self, count: int, seconds: float = 60) -> Counted:
         """Return when that many more were answered."""
-        return self.until_total(self.counted.answered + count, seconds)
+        goal = self.counted.answered + count
+        return self.until(lambda counted: counted.answered >= goal, seconds)
 
-    def until_total(self, total: int, seconds: float = 60) -> Counted:
-        """Return when that many were answered altogether."""
+    def until(self, condition: Callable[[Counted], bool], seconds: float = 60) -> Counted:
+        """Return the first counts that fulfil the condition."""
         with self._news:
             there = self._news.wait_for(
-                lambda: self._line and Counted.read(self._line).answered >= total, seconds
+                lambda: self._line and condition(Counted.read(self._line)), seconds
             )
-            assert there, f"not {total} answers within {seconds} s: {self._line[:2000]!r}"
+            assert there, f"not within {seconds} s; counted so far: {self._line[:2000]!r}"
+            return Counted.read(self._line)
+
+    def until_ended(self) -> Counted:
+        """Return all that was counted when the generator has sent as many as it was to."""
+        assert self._process is not None
+        self._process.wait(_END_SECONDS)
+        self._reader.join(10)
+        assert self._process.returncode == 0, "the load generator failed"
         return self.counted
 
     def stop(self) -> Counted:
@@ -102,10 +111,7 @@ class Load:
         assert self._process.stdin is not None
         if not self._process.stdin.closed:
             self._process.stdin.close()
-        self._process.wait(_END_SECONDS)
-        self._reader.join(10)
-        assert self._process.returncode == 0, "the load generator failed"
-        return self.counted
+        return self.until_ended()
 
     def abandon(self) -> None:
         """End the process whatever it does."""
