@@ -17,7 +17,10 @@ class UsageLimits:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What `organization` gives of a deployment to organizations, or to single keys (their ids)."""
+    """What `organization` gives of a deployment to organizations, or to single keys (their ids).
+
+    The limits hold for each of them by itself. Times are seconds since the epoch.
+    """
 
     id: str
     deployment_id: str
@@ -27,7 +30,41 @@ class Share:
     permissions: frozenset[Permission]
     limits: UsageLimits = UsageLimits()
     expires_at: float | None = None
+    created_at: float = 0.0
+    created_by: str = ""
+    updated_at: float = 0.0
 
     def reaches(self, principal: Principal) -> bool:
         """Tell whether it was given to this principal, or to the organization it acts for."""
         return principal.organization in self.organizations or principal.key_id in self.keys
+
+    def account(self, principal: Principal) -> str:
+        """Return what is counted together: the key's own use, or all of its organization's."""
+        key = principal.key_id
+        by_key = key is not None and key in self.keys
+        return f"{self.id}/{f'key:{key}' if by_key else principal.organization}"
+
+    def in_force(self, now: float) -> bool:
+        """Tell whether it has not expired."""
+        return self.expires_at is None or now < self.expires_at
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """How much a principal of an organization used a model on a day (days since the epoch, UTC).
+
+    `requests` reached a container, and `errors` of them failed there; `refused` did not reach one.
+    """
+
+    day: int
+    deployment_id: str
+    organization: str
+    principal: str
+    owner: str
+    model_id: str
+    requests: int = 0
+    errors: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+    request_bytes: int = 0
+    answer_bytes: int = 0

@@ -1,0 +1,60 @@
+"""What of the limits was set aside, by account and day. core/meter.py decides how much."""
+
+from collections.abc import Iterable, Mapping
+
+from prsmd.core.meter import TOTAL, Ask, lease
+
+from . import meta
+from .connection import Tx
+from .rows import change, many, one
+
+_STOPPED = "meters_stopped"
+
+
+async def grant(tx: Tx, ask: Ask) -> tuple[int, int]:
+    """Set aside what is due; return what is set aside without the new block, and with it."""
+    before, after = lease(ask, await reserved(tx, ask.account, ask.day))
+    await _put(tx, ask.account, ask.day, after)
+    return before, after
+
+
+async def reserved(tx: Tx, account: str, day: int) -> int:
+    """Return how many of an account are set aside of a day, or in all (TOTAL)."""
+    row = await one(tx, "SELECT reserved FROM leases WHERE account = ? AND day = ?", (account, day))
+    return 0 if row is None else int(row["reserved"])
+
+
+async def settle(tx: Tx, used: Iterable[tuple[str, int, int]], paces: Mapping[str, float]) -> None:
+    """Note a clean stop: what was used (account, day, how many), and when paces are full again."""
+    for account, day, count in used:
+        await _put(tx, account, day, count)
+    for account, full_at in paces.items():
+        await change(tx, "INSERT OR REPLACE INTO paces VALUES (?, ?)", (account, full_at))
+    await meta.set(tx, _STOPPED, "cleanly")
+
+
+async def begin(tx: Tx, today: int) -> dict[str, float] | None:
+    """Begin to count; return when paces are full again, None after anything but a clean stop.
+
+    What can count no more is forgotten.
+    """
+    clean = await meta.get(tx, _STOPPED) == "cleanly"
+    rows = await many(tx, "SELECT account, full_at FROM paces")
+    await change(tx, "DELETE FROM paces")
+    await meta.set(tx, _STOPPED, "")
+    await forget_before(tx, today)
+    await change(
+        tx,
+        "DELETE FROM leases WHERE instr(account, '/') > 0 "
+        "AND substr(account, 1, instr(account, '/') - 1) NOT IN (SELECT id FROM shares)",
+    )
+    return {row["account"]: row["full_at"] for row in rows} if clean else None
+
+
+async def forget_before(tx: Tx, day: int) -> None:
+    """Forget the days before this one."""
+    await change(tx, "DELETE FROM leases WHERE day > ? AND day < ?", (TOTAL, day))
+
+
+async def _put(tx: Tx, account: str, day: int, count: int) -> None:
+    await change(tx, "INSERT OR REPLACE INTO leases VALUES (?, ?, ?)", (account, day, count))

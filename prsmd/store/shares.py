@@ -1,0 +1,122 @@
+"""Shares and whom they reach. Expired ones are kept until somebody removes them."""
+
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from prsmd.domain.access import ModelRef, Permission, Principal
+from prsmd.domain.quota import Share, UsageLimits
+
+from .connection import Tx
+from .rows import change, many, one
+
+_LIMITS = tuple(field.name for field in dataclasses.fields(UsageLimits))
+_OWN = (
+    "id",
+    "deployment_id",
+    "organization",
+    "expires_at",
+    "created_at",
+    "created_by",
+    "updated_at",
+)
+_COLUMNS = (*_OWN, "permissions", *_LIMITS)
+_INSERT = (
+    f"INSERT INTO shares ({', '.join(_COLUMNS)}) "  # noqa: S608 - the names are those above
+    f"VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"
+)
+_UPDATE = (
+    "UPDATE shares SET permissions = :permissions, expires_at = :expires_at, "  # noqa: S608 - as above
+    f"updated_at = :updated_at, {', '.join(f'{name} = :{name}' for name in _LIMITS)} "
+    "WHERE id = :id"
+)
+_SELECT = (
+    "SELECT s.*, (SELECT json_group_array(json_array(kind, name)) FROM borrowers "
+    "WHERE share_id = s.id) AS borrowers FROM shares s"
+)
+_REACHES = (
+    "EXISTS (SELECT 1 FROM borrowers b WHERE b.share_id = s.id AND "
+    "((b.kind = 'organization' AND b.name = :organization) OR (b.kind = 'key' AND b.name = :key)))"
+)
+
+
+async def add(tx: Tx, share: Share) -> None:
+    """Store a new share."""
+    await change(tx, _INSERT, _to_row(share))
+    await _set_borrowers(tx, share)
+
+
+async def put(tx: Tx, share: Share) -> None:
+    """Store a share as it is now."""
+    await change(tx, _UPDATE, _to_row(share))
+    await change(tx, "DELETE FROM borrowers WHERE share_id = ?", (share.id,))
+    await _set_borrowers(tx, share)
+
+
+async def remove(tx: Tx, share_id: str) -> bool:
+    """Forget a share. False: there is none of this id."""
+    return bool(await change(tx, "DELETE FROM shares WHERE id = ?", (share_id,)))
+
+
+async def get(tx: Tx, share_id: str) -> Share | None:
+    """Return the share of this id, or None."""
+    row = await one(tx, f"{_SELECT} WHERE s.id = ?", (share_id,))
+    return None if row is None else _from_row(row)
+
+
+async def list_for(tx: Tx, deployment_id: str) -> list[Share]:
+    """Return the shares of a deployment, oldest first."""
+    rows = await many(
+        tx, f"{_SELECT} WHERE s.deployment_id = ? ORDER BY s.created_at, s.id", (deployment_id,)
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def list_all(tx: Tx) -> list[tuple[Share, ModelRef]]:
+    """Return all shares with the model that each is of, oldest first."""
+    rows = await many(
+        tx,
+        _SELECT.replace(" FROM shares s", ", d.model_id, d.model_name FROM shares s")
+        + " JOIN deployments d ON d.id = s.deployment_id ORDER BY s.created_at, s.id",
+    )
+    return [
+        (_from_row(row), ModelRef(row["deployment_id"], row["model_id"], row["model_name"]))
+        for row in rows
+    ]
+
+
+async def reaching(tx: Tx, principal: Principal, now: float) -> list[Share]:
+    """Return the shares in force that were given to a principal or its organization."""
+    rows = await many(
+        tx,
+        f"{_SELECT} WHERE {_REACHES} AND (s.expires_at IS NULL OR s.expires_at > :now) "
+        "ORDER BY s.created_at, s.id",
+        {"organization": principal.organization, "key": principal.key_id, "now": now},
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def _set_borrowers(tx: Tx, share: Share) -> None:
+    names = [("organization", name) for name in share.organizations]
+    names += [("key", name) for name in share.keys]
+    for kind, name in sorted(names):
+        await change(tx, "INSERT INTO borrowers VALUES (?, ?, ?)", (share.id, kind, name))
+
+
+def _to_row(share: Share) -> dict[str, object]:
+    row: dict[str, object] = {name: getattr(share, name) for name in _OWN}
+    row |= dataclasses.asdict(share.limits)
+    row["permissions"] = json.dumps(sorted(each.value for each in share.permissions))
+    return row
+
+
+def _from_row(row: sqlite3.Row) -> Share:
+    borrowers: Sequence[tuple[str, str]] = json.loads(row["borrowers"])
+    return Share(
+        **{name: row[name] for name in _OWN},
+        organizations=frozenset(name for kind, name in borrowers if kind == "organization"),
+        keys=frozenset(name for kind, name in borrowers if kind == "key"),
+        permissions=frozenset(Permission(each) for each in json.loads(row["permissions"])),
+        limits=UsageLimits(**{name: row[name] for name in _LIMITS}),
+    )
