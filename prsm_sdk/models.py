@@ -63,7 +63,9 @@ class Rollout(Wire):
     """How one revision takes over from another, and how far that is.
 
     `step` counts the `steps` of a canary from 1; `weight` is the new revision's percent while it is
-    on trial. `outcome` says why it ended and `evidence` shows it.
+    on trial, and `measured` what its step measured so far: `trial` and `stable` with their
+    `requests`, `errors`, `error_rate` and `mean_latency_ms`, `copies` with how many answers were
+    `compared` and `differing`. `outcome` says why it ended and `evidence` shows it.
     """
 
     number: int = 0
@@ -84,6 +86,7 @@ class Rollout(Wire):
     waiting_for: str = ""
     outcome: str = ""
     evidence: tuple[str, ...] = strings()
+    measured: Mapping[str, Any] | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 

@@ -7,9 +7,10 @@ from aiohttp import web
 
 from prsmd.api.operations import Operation, Services
 from prsmd.api.requests import body_as, expected_revisions, optional_body_as, refuse_unknown
-from prsmd.api.respond import etag, json_response, rfc3339
+from prsmd.api.respond import etag, json_response, rfc3339, rounded
 from prsmd.api.update_schemas import EmptyBody, TrafficBody
 from prsmd.core.rollout import traffic
+from prsmd.core.trial import Reading, TrialReading
 from prsmd.domain.access import Permission
 from prsmd.domain.rollout import Rollout, RolloutOptions, RolloutPhase, RolloutStrategy
 from prsmd.service.caller import Caller
@@ -29,7 +30,7 @@ async def get(services: Services, request: web.Request, caller: Caller) -> web.R
         "revision": deployment.revision,
         "status": seen.view.status.value,
         "message": seen.view.message,
-        "rollout": rollout_body(report, seen.view.rollout_waits_for),
+        "rollout": rollout_body(seen.rollout or report, seen.view.rollout_waits_for),
         "traffic": traffic_body(seen.traffic),
     }
     response = json_response(answer)
@@ -121,7 +122,30 @@ def rollout_body(report: RolloutReport, waiting_for: str = "") -> dict[str, Any]
         "waiting_for": (waiting_for or rollout.trouble or "") if rollout.active else "",
         "outcome": rollout.outcome,
         "evidence": list(rollout.evidence),
+        "measured": report.measured and _measured_body(report.measured),
         "options": _options_body(options),
+    }
+
+
+def _measured_body(measured: TrialReading) -> dict[str, Any]:
+    """Return what a trial's step has measured so far, each side by itself."""
+    return {
+        "trial": _reading_body(measured.trial),
+        "stable": _reading_body(measured.stable),
+        "copies": {
+            "compared": measured.compared,
+            "differing": measured.differing,
+            "dropped": measured.dropped,
+        },
+    }
+
+
+def _reading_body(reading: Reading) -> dict[str, Any]:
+    return {
+        "requests": reading.requests,
+        "errors": reading.errors,
+        "error_rate": rounded(reading.error_rate, 4),
+        "mean_latency_ms": rounded(reading.mean_ms),
     }
 
 

@@ -84,7 +84,13 @@ def run_traffic(session: Session, args: argparse.Namespace) -> int:
 
 
 def wait_until_over(session: Session, model: str) -> int:
-    """Show a rollout's progress on stderr until it has ended, then the rollout itself.
+    """Show a rollout's progress on stderr until it has ended, then the rollout itself."""
+    _print(session, wait_until_rolled_out(session, model))
+    return 0
+
+
+def wait_until_rolled_out(session: Session, model: str) -> RolloutState:
+    """Return a model's rollout once it is completed; its progress is shown on stderr.
 
     Raises:
         RolloutFailedError: It was not completed; the message says why.
@@ -97,14 +103,12 @@ def wait_until_over(session: Session, model: str) -> int:
             state = session.client.send(revision_calls.rollout(model))
             line.show(headline(state.rollout))
             if has_completed(state):
-                break
+                return state
             if time.monotonic() + _PAUSE > deadline:
                 raise ClientTimeoutError(f"{model} is not rolled out after {seconds:g} s")
             time.sleep(_PAUSE)
     finally:
         line.end()
-    _print(session, state)
-    return 0
 
 
 def headline(rollout: Rollout | None) -> str:
@@ -138,6 +142,7 @@ def _print(session: Session, state: RolloutState) -> None:
             "phase": rollout.phase + (" (paused)" if rollout.paused else ""),
             "from": f"revision {rollout.from_revision} ({rollout.from_version})",
             "to": f"revision {rollout.to_revision} ({rollout.to_version})",
+            **_measured(rollout),
             "step": f"{rollout.step} of {len(rollout.steps)}" if rollout.steps else None,
             "waiting for": rollout.waiting_for,
             "outcome": rollout.outcome,
@@ -150,6 +155,25 @@ def _print(session: Session, state: RolloutState) -> None:
     if rollout.active and state.traffic:
         print()
         _show_traffic(state.traffic)
+
+
+def _measured(rollout: Rollout) -> dict[str, str]:
+    """Return what a trial's step has measured so far, a line for each side."""
+    if rollout.measured is None:
+        return {}
+    lines = {}
+    for side, name in (("trial", "on trial"), ("stable", "stable")):
+        found = rollout.measured[side]
+        latency = found["mean_latency_ms"]
+        mean = "no latency" if latency is None else f"mean {latency} ms"
+        lines[name] = f"{found['requests']} requests, {found['errors']} errors, {mean}"
+    copies = rollout.measured["copies"]
+    if copies["compared"] or copies["dropped"]:
+        lines["copies"] = (
+            f"{copies['compared']} answers compared, {copies['differing']} differ,"
+            f" {copies['dropped']} not made"
+        )
+    return lines
 
 
 def _show_traffic(shares: tuple[TrafficShare, ...]) -> None:

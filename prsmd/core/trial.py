@@ -123,7 +123,7 @@ def judge(gate: Gate, reading: TrialReading) -> Passed | Broken | TooFew:
     trial, stable = reading.trial, reading.stable
     if trial.requests < gate.min_requests:
         return TooFew(f"{trial.requests} of {gate.min_requests} requests to judge by were answered")
-    evidence = (_words("on trial", trial), _words("stable", stable))
+    evidence = measured_words(reading)
     if trial.error_rate > max(gate.max_error_rate, stable.error_rate):
         return Broken(
             f"its error rate of {trial.error_rate:.2%} is over the gate's"
@@ -139,6 +139,17 @@ def judge(gate: Gate, reading: TrialReading) -> Passed | Broken | TooFew:
                 evidence,
             )
     return Passed(evidence)
+
+
+def measured_words(reading: TrialReading) -> tuple[str, ...]:
+    """Return what was measured in words, a line for each side, and one for copies if any."""
+    lines = [_words("on trial", reading.trial), _words("stable", reading.stable)]
+    if reading.compared or reading.dropped:
+        lines.append(
+            f"copies: {reading.compared} answers compared, {reading.differing} of them differ,"
+            f" {reading.dropped} copies not made"
+        )
+    return tuple(lines)
 
 
 def _words(side: str, reading: Reading) -> str:

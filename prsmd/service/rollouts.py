@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from prsmd.core.rollout import traffic
+from prsmd.core.trial import TrialReading
 from prsmd.domain.access import Permission
 from prsmd.domain.deployment import Deployment, Revision
 from prsmd.domain.errors import ConflictError, NotFoundError
@@ -27,11 +28,15 @@ _DIVIDED = {RolloutStrategy.CANARY, RolloutStrategy.BLUE_GREEN}
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutReport:
-    """A rollout with the revisions that it leads from and to."""
+    """A rollout with the revisions that it leads from and to.
+
+    `measured` is what the data path counted of a trial that flows now.
+    """
 
     rollout: Rollout
     stable: Revision
     coming: Revision
+    measured: TrialReading | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from prsmd.domain.access import Permission
 from prsmd.domain.deployment import Deployment, Revision
 from prsmd.domain.node import Gpu, Usage
 from prsmd.domain.replica import Replica, ReplicaState
+from prsmd.domain.rollout import RolloutPhase
 from prsmd.engine.launcher import Launcher
 from prsmd.engine.observer import Observer
 from prsmd.engine.reconciler import Reconciler
@@ -146,7 +147,14 @@ class Status:
     async def _report(self, tx: Tx, deployment: Deployment, rows: _Rows) -> Report:
         desired = await desired_of(tx, deployment, rows.get(deployment.id, ()))
         assert desired is not None  # noqa: S101 - a deployment always has its revision
-        return self._assemble(desired, await report_of(tx, deployment.id))
+        return self._assemble(desired, self._measured(await report_of(tx, deployment.id)))
+
+    def _measured(self, report: RolloutReport | None) -> RolloutReport | None:
+        """Return the report with what the data path has measured, while a trial is under way."""
+        if report is None or report.rollout.phase is not RolloutPhase.TRYING:
+            return report
+        reading = self._sources.gateway.trial_readings().get(report.rollout.deployment_id)
+        return dataclasses.replace(report, measured=reading)
 
     def _assemble(self, desired: DesiredDeployment, rollout: RolloutReport | None) -> Report:
         sources, now = self._sources, time.time()
