@@ -15,10 +15,11 @@ from prsmd.core.trial import TrialReading
 from .endings import unavailable
 from .exchange import Inference
 from .ledger import Ledger, Outcome, Performance, Totals
+from .meters import Held
 from .passage import InferenceResult, InferenceStream, Passage
 from .pool import Load, Pool
 from .shadow import Shadow
-from .tape import InferenceNote, Notes
+from .tape import InferenceNote, NoteTaker
 from .upstream import Upstream, UpstreamSettings
 
 __all__ = [
@@ -58,7 +59,7 @@ class Gateway:
         self,
         settings: GatewaySettings | None = None,
         clock: Callable[[], float] = time.time,
-        notes: Notes | None = None,
+        notes: NoteTaker | None = None,
     ) -> None:
         settings = settings or GatewaySettings()
         self._clock = clock
@@ -128,23 +129,29 @@ class Gateway:
         """
         return self._names.get((organization, model))
 
-    async def infer(self, route: Route, inference: Inference) -> InferenceResult:
+    def route(self, deployment_id: str) -> Route | None:
+        """Return the route of a deployment, or None."""
+        pool = self._pools.get(deployment_id)
+        return None if pool is None else pool.route
+
+    async def infer(
+        self, route: Route, inference: Inference, held: Held | None = None
+    ) -> InferenceResult:
         """Infer, waiting in the queue if need be, at most for the route's request timeout.
 
+        What is `held` of a limit ends with it, and is given back where no container was reached.
         Raises InvalidInputError, QueueFullError, ResourceUnavailableError (no replica, and none to
         wait for), InferenceTimeoutError and ProviderError. How it ended is recorded in every case,
         cancellation included.
         """
         pool = self._pools.get(route.deployment_id)
-        if pool is None:
-            self._note(route, inference, Outcome.UNAVAILABLE)
-            raise unavailable(GONE, GONE)
-        if self._stopping:
-            now = self._clock()
-            self._ledger.record(route.deployment_id, Outcome.UNAVAILABLE, 0.0, now, route.revision)
-            self._note(route, inference, Outcome.UNAVAILABLE)
-            raise unavailable(STOPPING, STOPPING)
-        passage = Passage(pool, inference, self._upstream, self._clock, self._end)
+        if pool is None or self._stopping:
+            if held is not None:
+                held.end(counts=False)
+            self._turn_away(route, inference, Outcome.UNAVAILABLE, known=pool is not None)
+            why = GONE if pool is None else STOPPING
+            raise unavailable(why, why)
+        passage = Passage(pool, inference, self._upstream, self._clock, self._end, held)
         self._passages.add(passage)
         self._nothing_underway.clear()
         result = await passage.run()
@@ -172,6 +179,10 @@ class Gateway:
                     who.request_id,
                 )
             )
+
+    def note_limited(self, route: Route, inference: Inference) -> None:
+        """Note an inference that was refused because a limit of the caller's is reached."""
+        self._turn_away(route, inference, Outcome.LIMITED, known=True)
 
     def in_flight(self) -> dict[str, int]:
         """Return how many requests each replica works on, those that left the table included."""
@@ -236,6 +247,14 @@ class Gateway:
             if pool.route.deployment_id not in self._pools:
                 self._ledger.forget(pool.route.deployment_id)
 
+    def _turn_away(
+        self, route: Route, inference: Inference, outcome: Outcome, *, known: bool
+    ) -> None:
+        if known:
+            now = self._clock()
+            self._ledger.record(route.deployment_id, outcome, 0.0, now, route.revision)
+        self._note(route, inference, outcome)
+
     def _end(self, passage: Passage, outcome: Outcome, seconds: float) -> None:
         deployment_id, now = passage.pool.route.deployment_id, self._clock()
         self._ledger.record(deployment_id, outcome, seconds, now, passage.revision)
@@ -269,6 +288,7 @@ class Gateway:
                 0 if answer is None else answer.bytes_sent,
                 0 if answer is None else answer.bytes_read,
                 inference.request_id,
+                reached=passage is not None and passage.reached,
             )
         )
 

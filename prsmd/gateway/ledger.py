@@ -22,11 +22,12 @@ class Outcome(enum.StrEnum):
     QUEUE_FULL = "queue_full"
     INVALID = "invalid"
     CANCELLED = "cancelled"
+    LIMITED = "limited"
 
 
 FAILURES = frozenset({Outcome.PROVIDER_ERROR, Outcome.TIMEOUT, Outcome.UNAVAILABLE})
-"""What the model or the appliance did wrong. Refusing more than the queue holds, refusing wrong
-inputs, and clients that go away are counted, but are no errors of the model."""
+"""What the model or the appliance did wrong. Refusing more than the queue or a limit holds,
+refusing wrong inputs, and clients that go away are counted, but are no errors of the model."""
 
 _REVISIONS_KEPT = 8  # beyond the newest ones, what was counted is only in the deployment's totals
 

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from prsmd.core.admission import Admit, Refuse, Wait
-from prsmd.domain.errors import PrsmdError
+from prsmd.domain.errors import InvalidInputError, PrsmdError
 
 from .endings import outcome_of, refused, timed_out, unavailable
 from .exchange import Inference, Reply, send
 from .ledger import Outcome
+from .meters import Held
 from .pool import Pool
 from .queue import Ticket
 from .target import Target
@@ -48,6 +49,7 @@ class Passage:
     since the epoch; durations are measured by the performance counter, as uvloop's own clock only
     counts milliseconds. `revision` is the one that answers, or should have; `meter` what its trial
     is measured with (None: there is none); `answer` tells how much was sent and read.
+    What is `held` of a limit is given back when nothing `reached` a container.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Passage:
         upstream: Upstream,
         clock: Callable[[], float],
         on_end: "Callable[[Passage, Outcome, float], None]",
+        held: Held | None = None,
     ) -> None:
         self.pool = pool
         self.inference = inference
@@ -65,6 +68,8 @@ class Passage:
         self.on_trial = False
         self.answer: UpstreamAnswer | None = None
         self.ended = False
+        self.reached = False
+        self.held = held
         self.timeout_seconds = pool.route.serving.request_timeout_seconds
         self.exchange_seconds = self.timeout_seconds
         self._upstream = upstream
@@ -111,6 +116,8 @@ class Passage:
             self.pool.release(target, now, seconds if outcome is Outcome.OK else None)
         if self.meter is not None and self._began is not None:
             self._measure(self.meter, outcome, self._began)
+        if self.held is not None:
+            self.held.end(counts=self.reached)
         self._on_end(self, outcome, seconds)
 
     async def _run(self, deadline: asyncio.Timeout) -> InferenceResult:
@@ -119,10 +126,15 @@ class Passage:
             began = self._begin(target, deadline)
             request = self.inference.of(self.pool.route.model_name)
             try:
+                self.reached = True
                 reply = await send(self._upstream, target, request, self.inference.request_id)
                 self.answer = reply.answer
                 break
+            except InvalidInputError:
+                self.reached = False  # it cannot be said in the container's words
+                raise
             except NotSentError:
+                self.reached = False
                 self._target = self._began = None
                 self._allow(deadline, math.inf)
                 verdict = self.pool.claim_again(self._ticket, target, self._clock())

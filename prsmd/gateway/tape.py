@@ -13,7 +13,8 @@ class InferenceNote(NamedTuple):
     """One inference that ended, or `requests` alike. Never its payload.
 
     `at` is seconds since the epoch; `organization` is the asker's, `owner` the model's (empty where
-    none was found). Sizes are those of the bodies that the container was sent and gave.
+    none was found). Sizes are those of the bodies that the container was sent and gave; `reached`
+    says whether it may have seen the request at all.
     """
 
     at: float
@@ -29,15 +30,20 @@ class InferenceNote(NamedTuple):
     answer_bytes: int
     request_id: str
     requests: int = 1
+    reached: bool = False
 
 
-class Notes(Protocol):
-    """Where the gateway notes, and the flusher takes. `lost` were noted and had no room."""
-
-    lost: int
+class NoteTaker(Protocol):
+    """Where the gateway notes."""
 
     def note(self, note: InferenceNote) -> None:
         """Keep a note."""
+
+
+class Notes(NoteTaker, Protocol):
+    """Where the flusher takes what was noted. `lost` were noted and had no room."""
+
+    lost: int
 
     def take(self, limit: int) -> list[InferenceNote]:
         """Return the oldest notes, at most so many, and keep them no more."""
