@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prsmd.core.chain import Head
+from prsmd.core.signing import Signer, Trust
 
 _ROTATE_BYTES = 16 * 1024**2
 _TAIL_BYTES = 64 * 1024
@@ -53,3 +54,18 @@ class CheckpointFile:
 def _ends_in_half_a_line(descriptor: int) -> bool:
     size = os.fstat(descriptor).st_size
     return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+
+
+def keep_public_key(path: Path, signer: Signer) -> bytes:
+    """Return the public keys that ever signed here, the signer's first, and keep them in a file.
+
+    So checkpoints of before a change of the key can still be checked.
+    """
+    known = path.read_bytes() if path.exists() else b""
+    if known and signer.fingerprint in Trust(known).fingerprints:
+        return known
+    content = signer.public_pem + known
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+    return content

@@ -1,0 +1,121 @@
+"""Makes the parts of the audit from its settings and connects them. Starts nothing."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from prsmd import keyfiles
+from prsmd.config import AuditSection, ConfigurationError, Settings
+from prsmd.core.signing import Signer, Trust
+from prsmd.domain.quantity import parse_memory
+from prsmd.engine.flusher import Flushable, Flusher
+from prsmd.engine.notary import AuditLog, Notary, NotarySettings
+from prsmd.engine.retention import Retention
+from prsmd.engine.witness import Witness
+from prsmd.gateway.tape import Notes, Tally, Tape
+from prsmd.service.audit import Audit
+from prsmd.service.proof import Prover
+from prsmd.store.checkpoint_file import CheckpointFile, keep_public_key
+from prsmd.store.db import Database
+
+_DAY_SECONDS = 86400.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Auditing:
+    """The audit's parts, and the flusher of all that the data path keeps in memory.
+
+    `notes` is where the gateway tells of inferences (None: nobody asks); `databases` are those
+    whose failure is the daemon's.
+    """
+
+    notes: Notes | None
+    databases: tuple[Database, ...]
+    flusher: Flusher
+    notary: Notary
+    retention: Retention
+    service: Audit
+
+    async def settle(self) -> None:
+        """Write what is only in memory yet, and sign where the audit ends."""
+        await self.flusher.flush()
+        await self.notary.attest()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Books:
+    """What the audit is written to. `usage` None: inferences are not recorded here."""
+
+    changes: Database
+    usage: Database | None
+    instance: str
+    clock: Callable[[], float]
+
+
+def auditing_of(settings: Settings, books: Books) -> Auditing:
+    """Return the audit's parts. ConfigurationError when its key cannot be used."""
+    section, state = settings.audit, settings.daemon.state_dir
+    signer = _signer(settings)
+    public_keys = keep_public_key(state / "audit-public-keys.pem", signer)
+    logs = _logs(section, books)
+    notary = Notary(
+        logs,
+        signer,
+        CheckpointFile(state / "audit-checkpoints.jsonl"),
+        NotarySettings(
+            instance=books.instance,
+            every_records=section.checkpoint_records,
+            every_seconds=section.checkpoint_seconds,
+        ),
+        books.clock,
+    )
+    organization = settings.access.organization
+    notes = _notes(section) if books.usage is not None else None
+    return Auditing(
+        notes=notes,
+        databases=(books.changes,) if books.usage is None else (books.changes, books.usage),
+        flusher=Flusher(_flushables(section, books, notes), section.flush_seconds),
+        notary=notary,
+        retention=Retention(logs, notary, books.changes, organization, books.clock),
+        service=Audit(logs, Prover(notary, Trust(public_keys)), public_keys),
+    )
+
+
+def _logs(section: AuditSection, books: Books) -> list[AuditLog]:
+    changes = AuditLog(
+        name="changes",
+        database=books.changes,
+        keep_seconds=section.keep_days * _DAY_SECONDS,
+        keep_bytes=parse_memory(section.keep_bytes),
+    )
+    if books.usage is None:
+        return [changes]
+    inferences = AuditLog(
+        name="inferences",
+        database=books.usage,
+        keep_seconds=section.inferences_keep_days * _DAY_SECONDS,
+        keep_bytes=parse_memory(section.inferences_keep_bytes),
+    )
+    return [changes, inferences]
+
+
+def _notes(section: AuditSection) -> Notes | None:
+    if section.inferences == "each":
+        return Tape()
+    return Tally() if section.inferences == "summary" else None
+
+
+def _flushables(section: AuditSection, books: Books, notes: Notes | None) -> tuple[Flushable, ...]:
+    if notes is None or books.usage is None:
+        return ()
+    due = section.summary_seconds if section.inferences == "summary" else 0.0
+    return (Witness(notes, books.usage, due, books.clock),)
+
+
+def _signer(settings: Settings) -> Signer:
+    configured: Path | None = settings.access.audit_key_file
+    key = keyfiles.secret("audit-key", configured, settings.daemon.state_dir)
+    try:
+        return Signer(key)
+    except ValueError as error:
+        raise ConfigurationError([f"access.audit_key_file: {error}"]) from None
