@@ -1,0 +1,185 @@
+"""Leases over a real store: exact limits, blocks ahead, clean stops, crashes, failing stores."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from prsmd.core.meter import DAY_SECONDS, LARGEST_BLOCK, TOTAL, Meter, Refuse, Short
+from prsmd.domain.errors import ResourceUnavailableError, StorageFullError
+from prsmd.domain.quota import UsageLimits
+from prsmd.engine.lessor import Lessor
+from prsmd.gateway.meters import Held
+from prsmd.store import leases
+from prsmd.store.db import Database
+
+NOON = 20_000 * DAY_SECONDS + DAY_SECONDS / 2
+ACCOUNT = "key:k1"
+
+
+class FullDatabase(Database):
+    """A store whose disk is full."""
+
+    async def write(self, transaction):
+        raise StorageFullError("the disk is full")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@contextlib.asynccontextmanager
+async def lessor(folder: Path, clock: Clock, *, clean: bool = True) -> AsyncIterator[Lessor]:
+    """Run a lessor; leaving is a clean stop, or else a crash."""
+    database = await Database.open(folder)
+    made = await Lessor.begin(database, clock)
+    task = asyncio.create_task(made.run(), name="lessor")
+    try:
+        yield made
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if clean:
+            await made.close()
+        await database.close()
+
+
+async def take(lessor: Lessor, meter: Meter, now: float = NOON) -> Held | Refuse:
+    verdict = lessor.meters.take(meter, now)
+    return await lessor.meters.wait(meter) if isinstance(verdict, Short) else verdict
+
+
+async def passed(lessor: Lessor, meter: Meter, wanted: int) -> int:
+    verdicts = [await take(lessor, meter) for _ in range(wanted)]
+    return sum(isinstance(verdict, Held) for verdict in verdicts)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+async def test_a_hundred_race_for_the_last_one_and_one_gets_it(tmp_path, clock):
+    limits = UsageLimits(total_requests=30)
+    async with lessor(tmp_path, clock) as bank:
+        meter = bank.meters.meter("s/o", limits, NOON)
+        assert await passed(bank, meter, 29) == 29
+        verdicts = await asyncio.gather(*(take(bank, meter) for _ in range(100)))
+    assert sum(isinstance(verdict, Held) for verdict in verdicts) == 1
+    assert {v.limit_type for v in verdicts if isinstance(v, Refuse)} == {"total_requests"}
+
+
+async def test_a_hundred_at_once_share_what_there_is_and_no_more(tmp_path, clock):
+    async with lessor(tmp_path, clock) as bank:
+        meter = bank.meters.meter("s/o", UsageLimits(requests_per_day=73), NOON)
+        verdicts = await asyncio.gather(*(take(bank, meter) for _ in range(100)))
+    assert sum(isinstance(verdict, Held) for verdict in verdicts) == 73
+
+
+async def test_a_clean_stop_gives_back_what_was_not_spent(tmp_path, clock):
+    limits = UsageLimits(total_requests=1000)
+    for _ in range(3):
+        async with lessor(tmp_path, clock) as bank:
+            assert await passed(bank, bank.meters.meter(ACCOUNT, limits, 0.0), 10) == 10
+    async with lessor(tmp_path, clock) as bank:
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits, 0.0), 2000) == 970
+
+
+async def test_a_crash_forfeits_at_most_a_block(tmp_path, clock):
+    limits, done = UsageLimits(total_requests=1000), 0
+    for _ in range(3):
+        async with lessor(tmp_path, clock, clean=False) as bank:
+            done += await passed(bank, bank.meters.meter(ACCOUNT, limits, 0.0), 10)
+    async with lessor(tmp_path, clock) as bank:
+        done += await passed(bank, bank.meters.meter(ACCOUNT, limits, 0.0), 2000)
+    assert 1000 - 3 * LARGEST_BLOCK <= done < 1000
+
+
+async def test_after_a_crash_a_pace_begins_at_nothing_and_after_a_clean_stop_where_it_was(
+    tmp_path, clock
+):
+    limits = UsageLimits(requests_per_minute=10)
+    async with lessor(tmp_path, clock) as bank:
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits, NOON), 4) == 4
+    async with lessor(tmp_path, clock, clean=False) as bank:
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits, 0.0), 10) == 6
+    async with lessor(tmp_path, clock) as bank:
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits, 0.0), 10) == 0
+        assert await passed(bank, bank.meters.meter("s/new", limits, NOON), 10) == 10
+
+
+async def test_the_next_block_is_leased_before_anybody_has_to_wait(tmp_path, clock):
+    database = await Database.open(tmp_path)
+    bank = await Lessor.begin(database, clock)
+    meter = bank.meters.meter(ACCOUNT, UsageLimits(total_requests=100_000), 0.0)
+    assert isinstance(bank.meters.take(meter, NOON), Short)
+    await bank.serve()
+    leases_made = 0
+    for _ in range(500):
+        assert isinstance(bank.meters.take(meter, NOON), Held)
+        if bank.meters.wanted.is_set():
+            leases_made += 1
+            await bank.serve()
+    assert leases_made == 500 // (LARGEST_BLOCK // 2)
+    await database.close()
+
+
+async def test_past_days_are_forgotten_by_the_next_lease(tmp_path, clock):
+    limits = UsageLimits(requests_per_day=5)
+    async with lessor(tmp_path, clock) as bank:
+        meter = bank.meters.meter(ACCOUNT, limits, 0.0)
+        await take(bank, meter)
+        clock.now += DAY_SECONDS
+        await take(bank, meter, clock.now)
+        async with bank._database.read() as tx:
+            assert await leases.reserved(tx, ACCOUNT, 20_000) == 0
+            assert await leases.reserved(tx, ACCOUNT, 20_001) == 1
+
+
+async def test_a_store_that_cannot_be_written_lets_nothing_through_and_says_so(tmp_path, clock):
+    async with lessor(tmp_path, clock, clean=False) as bank:
+        meter = bank.meters.meter(ACCOUNT, UsageLimits(total_requests=5), 0.0)
+        bank._database.__class__ = FullDatabase
+        with pytest.raises(ResourceUnavailableError, match="the disk is full"):
+            await take(bank, meter)
+        bank._database.__class__ = Database
+        assert await passed(bank, meter, 10) == 5
+
+
+async def test_a_store_that_hangs_is_not_waited_for_without_end(tmp_path, clock):
+    database = await Database.open(tmp_path)
+    bank = await Lessor.begin(database, clock)
+    bank.meters._patience = 0.01
+    meter = bank.meters.meter(ACCOUNT, UsageLimits(total_requests=5), 0.0)
+    with pytest.raises(ResourceUnavailableError, match="did not answer within"):
+        await take(bank, meter)
+    await bank.serve()
+    assert isinstance(await take(bank, meter), Held)
+    await database.close()
+
+
+async def test_one_that_does_not_count_is_there_for_the_next(tmp_path, clock):
+    async with lessor(tmp_path, clock) as bank:
+        meter = bank.meters.meter(ACCOUNT, UsageLimits(total_requests=1), 0.0)
+        for counts in (False, False, True):
+            held = await take(bank, meter)
+            assert isinstance(held, Held)
+            held.end(counts=counts)
+        assert isinstance(await take(bank, meter), Refuse)
+    assert meter.windows[0].used == 1
+    assert meter.windows[0].day == TOTAL
+
+
+async def test_a_share_that_was_revoked_leaves_no_meter(tmp_path, clock):
+    async with lessor(tmp_path, clock) as bank:
+        for account in ("s1/a", "s1/b", "s11/a"):
+            bank.meters.meter(account, UsageLimits(), 0.0)
+        bank.meters.forget("s1")
+        assert bank.meters.known("s1/a") is None
+        assert len(bank.meters) == 1
