@@ -87,6 +87,25 @@ class AsyncTransport:
             await asyncio.sleep(delay if parser.retry is None else parser.retry)
             parser = EventParser(parser.last_event_id)
 
+    async def download(self, call: Call[Any]) -> AsyncIterator[bytes]:
+        """Yield the pieces of an answer as they come; of one that is not read at once.
+
+        Raises:
+            PRSMError: It was refused, or broke off: what came is not all.
+        """
+        headers, _ = encode(call, self.target)
+        session = await self._open_session()
+        try:
+            async with session.get(
+                self._url(call), headers=headers, allow_redirects=False, timeout=_CALL
+            ) as answer:
+                if answer.status != 200:
+                    raise refusal(answer.status, answer.headers, await answer.read())
+                while chunk := await answer.content.readany():
+                    yield chunk
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._translated(error, call) from error
+
     async def close(self) -> None:
         """Close the connections. The next call opens new ones."""
         keeper, self._keeper, self._session = self._keeper, None, None

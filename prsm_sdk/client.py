@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Self
 
 from .aio import AsyncTransport
+from .audit_resources import Audit
 from .exchange import DEFAULT_TIMEOUT
 from .image_resources import Images, Registries
 from .resources import CustomModels, Keys, Models, NodeResource
@@ -44,6 +45,7 @@ class PRSMClient:
         self.keys = Keys(self._transport)
         self.images = Images(self._transport)
         self.registries = Registries(self._transport)
+        self.audit = Audit(self._transport)
 
     async def close(self) -> None:
         """Close the connections."""

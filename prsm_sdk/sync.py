@@ -97,6 +97,26 @@ class SyncClient:
             time.sleep(delay if parser.retry is None else parser.retry)
             parser = EventParser(parser.last_event_id)
 
+    def download(self, call: Call[Any]) -> Iterator[bytes]:
+        """Yield the pieces of an answer as they come; of one that is not read at once.
+
+        Raises:
+            PRSMError: It was refused, or broke off: what came is not all.
+        """
+        headers, _ = encode(call, self.target)
+        connection = self._connect(self._timeout or DEFAULT_TIMEOUT)
+        try:
+            path = path_of(call, self.target)
+            answer = self._request(connection, call.method, path, headers, None)
+            if answer.status != 200:
+                raise refusal(answer.status, dict(answer.headers), answer.read())
+            while chunk := answer.read1(_CHUNK):
+                yield chunk
+        except (http.client.HTTPException, OSError) as error:
+            raise self._translated(error, call) from error
+        finally:
+            connection.close()
+
     def _attempt(self, call: Call[T], timeout: float) -> T:
         headers, body = encode(call, self.target)
         connection = self._connect(timeout)

@@ -31,6 +31,7 @@ _COMMANDS = {  # command: (the file that has it, what it does)
     "models": ("models", "list the models that you may ask"),
     "gpus": ("node", "list the GPUs and who uses them"),
     "node": ("node", "show the appliance"),
+    "audit": ("audit", "show, verify and export what was done, by whom"),
     "key": ("keys", "create, list and revoke API keys"),
     "image": ("images", "load, list and prune container images"),
     "registry": ("registries", "keep, list and forget logins to image registries"),

@@ -40,13 +40,18 @@ class _BadError(Exception):
 
 
 class Transcript:
-    """Reads an export. `verdict` is final once all lines were fed."""
+    """Reads an export. `verdict` is final once all lines were fed.
 
-    def __init__(self, check: SignatureCheck, commitments: Mapping[int, str] | None = None) -> None:
+    `kept` are hashes by log and sequence from checkpoints that were kept elsewhere.
+    """
+
+    def __init__(
+        self, check: SignatureCheck, kept: Mapping[str, Mapping[int, str]] | None = None
+    ) -> None:
         self.instance = ""
         self.organization: str | None = None
         self._check = check
-        self._commitments = dict(commitments or {})
+        self._kept = kept or {}
         self._walk: Walk | None = None
         self._counts = dict.fromkeys((RECORD, FOREIGN, CHECKPOINT), 0)
         self._line = 0
@@ -121,7 +126,7 @@ class Transcript:
         if start is not None:
             head = self._start(start, value)
         self.instance, self.organization = _text(value, "instance"), value.get("organization")
-        self._walk = Walk(log, head, self._commitments)
+        self._walk = Walk(log, head, self._kept.get(log))
 
     def _start(self, start: Any, export: dict[str, Any]) -> Head:
         if not isinstance(start, dict) or start.get("kind") not in {ANCHOR, CHECKPOINT}:

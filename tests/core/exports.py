@@ -84,9 +84,9 @@ def export(records, *, every=7, organization=None, start=None, log="changes", si
     return [canonical(line) + b"\n" for line in lines]
 
 
-def verified(lines, check, commitments=None):
+def verified(lines, check, kept=None):
     """The verdict on lines."""
-    transcript = Transcript(check, commitments)
+    transcript = Transcript(check, kept)
     for line in lines:
         transcript.feed(line)
     return transcript.verdict()

@@ -193,7 +193,7 @@ def test_the_end_of_another_export_does_not_serve():
 def test_a_copy_of_checkpoints_kept_elsewhere_finds_what_the_owner_of_the_key_rewrote():
     rewritten = export(chained(40, organizations="xy"))
     assert verified(rewritten, TRUST).problem is None
-    problem = verified(rewritten, TRUST, {20: RECORDS[19][2]}).problem
+    problem = verified(rewritten, TRUST, {"changes": {20: RECORDS[19][2]}}).problem
     assert (problem.kind, problem.sequence) == (ProblemKind.ALTERED, 8 + 7)
 
 

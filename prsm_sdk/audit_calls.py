@@ -1,0 +1,78 @@
+"""Calls about the audit: query, follow, verify, export. As in `calls`, sends nothing itself.
+
+`log` is `changes` or `inferences`. A text filter that ends in `*` is how what is meant begins.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .audit_models import AuditRecord, AuditVerdict, PublicKeys
+from .calls import Call, Follow, window
+from .wire import Page, page_of
+
+CHANGES = "changes"
+_PATH = "/v1/audit"
+_VERIFY_TIMEOUT = 3600.0  # a log can be millions of records long
+
+
+def records(
+    log: str = CHANGES,
+    filters: Mapping[str, str | float | None] | None = None,
+    limit: int = 20,
+    offset: int = 0,
+) -> Call[Page[AuditRecord]]:
+    """List records, newest first, at most 100 at a time.
+
+    `filters`: since, until (epoch seconds or times), principal, action, subject, outcome,
+    organization.
+    """
+    return Call(
+        method="GET",
+        path=_PATH,
+        decode=page_of(("records",), AuditRecord.decode),
+        query={"log": log, **_given(filters or {}), **window(limit, offset)},
+    )
+
+
+def follow_records(
+    log: str = CHANGES,
+    filters: Mapping[str, str | float | None] | None = None,
+    after: int | None = None,
+) -> Follow[AuditRecord]:
+    """Follow records as they are written, from after the one of this sequence."""
+    return Follow(
+        path=_PATH,
+        event="audit",
+        decode=AuditRecord.decode,
+        query={"log": log, **_given(filters or {})},
+        resumable=True,
+        last_event_id="" if after is None else str(after),
+    )
+
+
+def verify(log: str = CHANGES) -> Call[AuditVerdict]:
+    """Have the daemon verify its log."""
+    return Call(
+        method="GET",
+        path=f"{_PATH}/verify",
+        decode=AuditVerdict.decode,
+        query={"log": log},
+        timeout=_VERIFY_TIMEOUT,
+    )
+
+
+def export(
+    log: str = CHANGES, organization: str | None = None, since: str | float | None = None
+) -> Call[Any]:
+    """Return the call whose answer is downloaded: JSON lines that prove themselves."""
+    query = {"log": log, **_given({"organization": organization, "since": since})}
+    return Call(method="GET", path=f"{_PATH}/export", decode=lambda data: data, query=query)
+
+
+def public_keys() -> Call[PublicKeys]:
+    """Return the keys that exports are verified with."""
+    return Call(method="GET", path=f"{_PATH}/public-key", decode=PublicKeys.decode)
+
+
+def _given(values: Mapping[str, str | float | None]) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items() if value is not None}

@@ -1,0 +1,274 @@
+"""The audit: tail, query, verify, export, public keys. A file is verified without any daemon."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from prsm_sdk import audit_calls
+from prsm_sdk.audit_models import AuditRecord
+from prsm_sdk.errors import ConfigurationError, PRSMError
+
+from .options import add_global_options, count, moment
+from .output import for_output, printable, show_json, show_table
+from .session import Session, UsageError, note
+
+if TYPE_CHECKING:
+    from prsmd.core.chain import Verdict
+    from prsmd.core.signing import Trust
+
+_NOT_WHOLE = 1
+_LONGEST_LINE = 1 << 20
+_FILTERS = {
+    "principal": "who did it; a * at the end stands for anything, here and below",
+    "action": "what was done, such as models.deploy or 'models.*'",
+    "subject": "what it was done to",
+    "outcome": "allowed or denied; of inferences, how they ended",
+    "organization": "whose records, for administrators",
+}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `audit`."""
+    verbs = parser.add_subparsers(
+        dest="verb", required=True, metavar="tail|query|verify|export|public-key"
+    )
+    tail = verbs.add_parser("tail", help="show the last records")
+    tail.add_argument("-f", "--follow", action="store_true", help="go on as records are written")
+    tail.add_argument("-n", dest="limit", type=count, default=10, help="so many (10), at most 100")
+    query = verbs.add_parser("query", help="look for records, newest first")
+    query.add_argument("--limit", type=count, default=20, help="so many (20), at most 100")
+    query.add_argument("--offset", type=count, default=0, help="leave so many out")
+    for name in ("since", "until"):
+        query.add_argument(f"--{name}", metavar="AGE|TIME", type=moment, help="10m ago, or a time")
+    for verb in (tail, query):
+        for name, meaning in _FILTERS.items():
+            verb.add_argument(f"--{name}", metavar="TEXT", help=meaning)
+    verify = verbs.add_parser("verify", help="prove a log: the daemon's, or an export in a file")
+    verify.add_argument("file", nargs="?", help="what `export` wrote; - reads standard input")
+    verify.add_argument("--public-key", metavar="FILE", help="PEM, from `public-key`")
+    verify.add_argument(
+        "--checkpoints", metavar="FILE", help="a copy of audit-checkpoints.jsonl kept elsewhere"
+    )
+    export = verbs.add_parser("export", help="write a log as JSON lines that prove themselves")
+    export.add_argument("file", nargs="?", default="-", help="by default standard output")
+    export.add_argument("--organization", metavar="NAME", help="others' records as digests only")
+    export.add_argument(
+        "--since", metavar="AGE|TIME", type=moment, help="from the last checkpoint before then"
+    )
+    verbs.add_parser("public-key", help="show the keys that exports are verified with")
+    for name, verb in verbs.choices.items():
+        if name != "public-key":
+            verb.add_argument(
+                "--log", choices=["changes", "inferences"], default="changes", help="which log"
+            )
+        add_global_options(verb, inherit=True)
+
+
+def run(session: Session, args: argparse.Namespace) -> int:
+    """Carry out one of the verbs."""
+    verbs = {
+        "tail": _tail,
+        "query": _query,
+        "verify": _verify,
+        "export": _export,
+        "public-key": _public_key,
+    }
+    return verbs[args.verb](session, args)
+
+
+def _tail(session: Session, args: argparse.Namespace) -> int:
+    filters = {name: getattr(args, name) for name in _FILTERS}
+    page = session.client.send(audit_calls.records(args.log, filters, max(1, args.limit)))
+    shown = list(page)[: args.limit]
+    for record in reversed(shown):
+        _show(session, record)
+    if args.follow:
+        after = page.items[0].sequence if page.items else 0
+        for record in session.client.follow(audit_calls.follow_records(args.log, filters, after)):
+            _show(session, record)
+    return 0
+
+
+def _query(session: Session, args: argparse.Namespace) -> int:
+    filters = {name: getattr(args, name) for name in (*_FILTERS, "since", "until")}
+    call = audit_calls.records(args.log, filters, args.limit, args.offset)
+    page = session.client.send(call)
+    if session.as_json:
+        show_json(page.raw)
+        return 0
+    show_table(
+        ["SEQUENCE", "AT", "PRINCIPAL", "ORGANIZATION", "ACTION", "SUBJECT", "OUTCOME"],
+        [
+            (r.sequence, r.at, r.principal, r.organization, r.action, r.subject, r.outcome)
+            for r in page
+        ],
+    )
+    return 0
+
+
+def _show(session: Session, record: AuditRecord) -> None:
+    import json
+
+    if session.as_json:
+        print(json.dumps(record.raw, ensure_ascii=False), flush=True)
+        return
+    who = f"{record.principal} ({record.organization})"
+    details = json.dumps(record.details, ensure_ascii=False) if record.details else ""
+    words = f"{who} {record.action} {record.subject} {record.outcome} {details}".rstrip()
+    print(f"{record.sequence} {record.at} {printable(words)}", flush=True)
+
+
+def _verify(session: Session, args: argparse.Namespace) -> int:
+    if args.file is None:
+        if args.public_key or args.checkpoints:
+            raise UsageError("--public-key and --checkpoints are for a file: name it")
+        verdict = session.client.send(audit_calls.verify(args.log))
+        return _tell(session, verdict.raw)
+    if args.public_key is None:
+        raise UsageError("a file is verified with --public-key FILE; `public-key` shows it")
+    return _tell(session, _verify_file(args))
+
+
+def _verify_file(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the verdict on an export, in the form of the daemon's own."""
+    from prsmd.core.transcript import Transcript
+
+    trust = _trust(args.public_key)
+    kept = _checkpoints(args.checkpoints, trust) if args.checkpoints else {}
+    transcript = Transcript(trust.check, kept)
+    for line in _lines(args.file):
+        transcript.feed(line)
+    verdict = transcript.verdict()
+    beyond = max(kept.get(verdict.log, {}), default=0)
+    if beyond > verdict.last:
+        note(f"the checkpoints know of records up to {beyond}; this export ends at {verdict.last}")
+    return _body(verdict)
+
+
+def _body(verdict: "Verdict") -> dict[str, Any]:
+    problem = verdict.problem
+    return {
+        "whole": problem is None,
+        "log": verdict.log,
+        "records": verdict.records,
+        "foreign": verdict.foreign,
+        "first": verdict.first,
+        "last": verdict.last,
+        "hash": verdict.head,
+        "checkpoints": verdict.checkpoints,
+        "signed_through": verdict.proven,
+        "problem": problem
+        and {
+            "kind": problem.kind.value,
+            "sequence": problem.sequence,
+            "message": problem.message,
+            "line": problem.line,
+        },
+    }
+
+
+def _tell(session: Session, verdict: Any) -> int:
+    problem = verdict.get("problem")
+    if session.as_json:
+        show_json(verdict)
+    elif problem:
+        line = f" (line {problem['line']})" if problem.get("line") else ""
+        print(
+            for_output(
+                f"NOT WHOLE: {problem['kind']} at record {problem['sequence']}{line}:"
+                f" {problem['message']}"
+            )
+        )
+    else:
+        foreign = verdict.get("foreign")
+        others = f", {foreign} of other organizations by their digest" if foreign else ""
+        print(
+            f"whole: {verdict['records']} records{others}, {verdict['first']} to"
+            f" {verdict['last']}, signed through {verdict['signed_through']}"
+        )
+    return _NOT_WHOLE if problem else 0
+
+
+def _trust(path: str) -> "Trust":
+    from prsmd.core.signing import Trust
+
+    try:
+        return Trust(Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _checkpoints(path: str, trust: "Trust") -> dict[str, dict[int, str]]:
+    """Return the hashes that a copy of checkpoints vouches for, by log and sequence."""
+    import json
+
+    from prsmd.core.chain import signed_text
+
+    found: dict[str, dict[int, str]] = {}
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            said = json.loads(line)
+            signed = trust.check(said["key"], signed_text(said), said["signature"])
+            place = (str(said["log"]), int(said["sequence"]), str(said["hash"]))
+        except (ValueError, KeyError, TypeError):
+            signed = False
+        if not signed:
+            note(f"{path}:{number} is no checkpoint that a trusted key signed; it is left out")
+            continue
+        found.setdefault(place[0], {})[place[1]] = place[2]
+    return found
+
+
+def _lines(path: str) -> Iterator[bytes]:
+    if path == "-":
+        yield from _lines_of(sys.stdin.buffer)
+        return
+    try:
+        with Path(path).open("rb") as file:
+            yield from _lines_of(file)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _lines_of(file: BinaryIO) -> Iterator[bytes]:
+    while line := file.readline(_LONGEST_LINE):
+        yield line
+
+
+def _export(session: Session, args: argparse.Namespace) -> int:
+    call = audit_calls.export(args.log, args.organization, args.since)
+    pieces = session.client.download(call)
+    if args.file == "-":
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        return 0
+    path = Path(args.file)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.writelines(pieces)
+        partial.replace(path)
+    except OSError as error:
+        if isinstance(error, PRSMError):  # some of the client's are errors of the system too
+            raise
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return 0
+
+
+def _public_key(session: Session, _args: argparse.Namespace) -> int:
+    keys = session.client.send(audit_calls.public_keys())
+    if session.as_json:
+        show_json(keys.raw)
+    else:
+        print(keys.public_keys.rstrip("\n"))
+    return 0
+
+
+COMMANDS = {"audit": (arguments, run)}
