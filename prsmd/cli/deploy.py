@@ -8,6 +8,7 @@ from prsm_sdk.models import Deployment
 
 from .body import IMAGE, body_of, request_arguments, section
 from .output import show_fields, show_json
+from .plans import dry_run_argument, show_dry_run
 from .session import Session, UsageError, explain, note
 
 
@@ -15,6 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `deploy`."""
     parser.add_argument("name", nargs="?", help="the model's name (may stand in the file)")
     request_arguments(parser)
+    dry_run_argument(parser)
     parser.add_argument(
         "--wait",
         action=argparse.BooleanOptionalAction,
@@ -25,7 +27,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(session: Session, args: argparse.Namespace) -> int:
     """Deploy a model."""
-    deployment = session.client.send(calls.deploy(request(args)))
+    call = calls.deploy(request(args))
+    if args.dry_run:
+        return show_dry_run(session, call)
+    deployment = session.client.send(call)
     explain(deployment.message, deployment.reasons)
     if args.wait:
         return _wait(session, deployment)

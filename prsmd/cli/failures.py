@@ -45,7 +45,7 @@ _SOCKET_HINT = "Join the group that owns the socket (prsmd), or use --url with a
 
 def report(error: errors.PRSMError) -> int:
     """Print an error with its reason, the next step and the request id; return the exit code."""
-    code, hint = next(((c, h) for kind, c, h in _CODES if isinstance(error, kind)), (FAILED, ""))
+    code, hint = _code_and_hint(error)
     if isinstance(error, errors.PermissionDeniedError) and error.status is None:
         hint = _SOCKET_HINT
     fields = _wrong_fields(error)
@@ -59,6 +59,15 @@ def report(error: errors.PRSMError) -> int:
         lines.append(f"request id: {error.request_id}")
     print("\n".join(printable(line) for line in lines), file=sys.stderr)
     return code
+
+
+def exit_code(error: errors.PRSMError) -> int:
+    """Return the exit code that tells a script of an error."""
+    return _code_and_hint(error)[0]
+
+
+def _code_and_hint(error: errors.PRSMError) -> tuple[int, str]:
+    return next(((c, h) for kind, c, h in _CODES if isinstance(error, kind)), (FAILED, ""))
 
 
 def _wrong_fields(error: errors.PRSMError) -> list[str]:

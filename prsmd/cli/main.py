@@ -16,6 +16,8 @@ from .options import add_global_options
 _COMMANDS = {  # command: (the file that has it, what it does)
     "deploy": ("deploy", "deploy a model and wait until it runs"),
     "update": ("revisions", "change a model; its new revision is rolled out"),
+    "plan": ("apply", "show what files would change, step by step"),
+    "apply": ("apply", "make models as files want them"),
     "rollout": ("rollouts", "watch, pause, resume, promote or abort an update"),
     "rollback": ("revisions", "go back to an earlier revision"),
     "versions": ("revisions", "list a model's revisions and what became of them"),

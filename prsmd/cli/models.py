@@ -7,6 +7,7 @@ from prsm_sdk import calls
 
 from .options import count
 from .output import show_json, show_table
+from .plans import dry_run_argument, show_dry_run
 from .session import Session, UsageError, explain, note
 
 
@@ -34,6 +35,7 @@ def scale_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="model id, model name or deployment id")
     parser.add_argument("replicas", type=count, help="how many")
     parser.add_argument("--gradual", action="store_true", help="one by one")
+    dry_run_argument(parser)
     _condition(parser)
 
 
@@ -41,7 +43,10 @@ def run_scale(session: Session, args: argparse.Namespace) -> int:
     """Set the number of replicas."""
     strategy = "gradual" if args.gradual else "immediate"
     model = session.model_of(args.name)
-    answer = session.client.send(calls.scale(model, args.replicas, strategy, None, args.if_match))
+    call = calls.scale(model, args.replicas, strategy, None, args.if_match)
+    if args.dry_run:
+        return show_dry_run(session, call)
+    answer = session.client.send(call)
     if session.as_json:
         show_json(answer.raw)
     else:

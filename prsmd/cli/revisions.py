@@ -3,11 +3,13 @@
 import argparse
 
 from prsm_sdk import revision_calls
+from prsm_sdk.calls import Call
 from prsm_sdk.models import FieldChange, UpdateResult
 
 from .body import body_of, request_arguments, rollout_arguments, rollout_of, section
 from .options import count
 from .output import printable, show_json, show_table
+from .plans import dry_run_argument, show_dry_run
 from .session import Session, UsageError, explain
 
 
@@ -37,9 +39,7 @@ def run_update(session: Session, args: argparse.Namespace) -> int:
     if not body.keys() - {"model_name", "rollout"}:
         raise UsageError("say what to change, such as --image IMAGE, or give a file with -f")
     model = session.model_of(name)
-    return _report(
-        session, session.client.send(revision_calls.update(model, body, args.if_match)), args
-    )
+    return _carry_out(session, revision_calls.update(model, body, args.if_match), args)
 
 
 def rollback_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def run_rollback(session: Session, args: argparse.Namespace) -> int:
     model = session.model_of(args.name)
     target = int(args.target) if (args.target or "").isdecimal() else args.target
     call = revision_calls.rollback(model, target, rollout_of(args) or None, args.if_match)
-    return _report(session, session.client.send(call), args)
+    return _carry_out(session, call, args)
 
 
 def versions_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +122,13 @@ def _change_arguments(parser: argparse.ArgumentParser) -> None:
         "--if-match", metavar="N", type=count, help="only if the model is at this revision"
     )
     parser.add_argument("-w", "--wait", action="store_true", help="wait until it is rolled out")
+    dry_run_argument(parser)
+
+
+def _carry_out(session: Session, call: Call[UpdateResult], args: argparse.Namespace) -> int:
+    if args.dry_run:
+        return show_dry_run(session, call)
+    return _report(session, session.client.send(call), args)
 
 
 def _report(session: Session, done: UpdateResult, args: argparse.Namespace) -> int:

@@ -225,11 +225,11 @@ class Rehearsals:
         here = False
         try:
             async with asyncio.timeout(_REGISTRY_SECONDS):
-                if digest is not None:
-                    here = await stock.resolve_pinned(digest) is not None
-                elif (image := await stock.here(organization, reference)) is not None:
+                image = digest and await stock.resolve_pinned(digest)
+                image = image or await stock.here(organization, reference)
+                if image is not None and digest in {None, image.digest}:
                     digest, here = image.digest, True
-                else:
+                elif digest is None:
                     digest = await stock.remote_digest(organization, reference)
         except (PrsmdError, TimeoutError):
             pass
