@@ -19,7 +19,7 @@ class Lending:
             for borrower in _borrowers(share):
                 place = (borrower, model.deployment_id)
                 self._reaching[place] = (*self._reaching.get(place, ()), share)
-                for name in {model.model_id, model.model_name}:
+                for name in {model.deployment_id, model.model_id, model.model_name}:
                     _note(self._names, (borrower, name), model.deployment_id)
 
     def of(self, principal: Principal, deployment_id: str, now: float) -> Sequence[Share]:
@@ -35,7 +35,7 @@ class Lending:
         return [share for share in both if share.in_force(now)]
 
     def named(self, principal: Principal, model: str) -> Sequence[str]:
-        """Return the deployments of that model id or name that were lent to a principal."""
+        """Return the deployments of that id, model id or name that were lent to a principal."""
         by_key = self._names.get((principal.id, model), ())
         return (*by_key, *self._names.get((_named(principal), model), ()))
 

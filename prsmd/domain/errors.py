@@ -99,6 +99,21 @@ class QueueFullError(PrsmdError):
     retryable = True
 
 
+class RateLimitedError(PrsmdError):
+    """Too many requests in a span of time; the details say which limit and when it ends."""
+
+    code = "RATE_LIMIT_EXCEEDED"
+    status_hint = 429
+    retryable = True
+
+
+class QuotaExceededError(PrsmdError):
+    """All that may be used, in a day or in all, is used up; the details say which limit it is."""
+
+    code = "QUOTA_EXCEEDED"
+    status_hint = 429
+
+
 class ProviderError(PrsmdError):
     """The model's container answered wrongly, or failed."""
 

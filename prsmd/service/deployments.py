@@ -22,6 +22,7 @@ from prsmd.domain.ids import model_id_for, random_id
 from prsmd.domain.spec import Spec
 from prsmd.engine.recorder import Recorder
 from prsmd.protocols.registry import PROTOCOLS
+from prsmd.service.borrowing import borrowed, shares_of
 from prsmd.service.caller import Caller, require, require_recorded
 from prsmd.service.forecast import Forecaster, expected_seconds
 from prsmd.service.precondition import Expected, refuse_stale
@@ -248,10 +249,11 @@ async def find_changeable(
 async def find_model(tx: Tx, caller: Caller, model: str, permission: Permission) -> Deployment:
     """Return the model that the caller may use so; ModelNotFoundError hides all others alike."""
     missing = ModelNotFoundError(f"There is no model {model[:100]}.", model_id=model[:100])
-    found = await _named(tx, caller, model)
+    found = await _named(tx, caller, model) or await borrowed(tx, caller, model)
     if found is None:
         raise missing
-    require(caller, permission, found.organization, missing, ref_of(found))
+    shares = await shares_of(tx, caller, found)
+    require(caller, permission, found.organization, missing, ref_of(found), shares)
     return found
 
 
@@ -264,10 +266,11 @@ async def find_deployment(
     )
     found = await deployments.get(tx, reference)
     if found is None:
-        found = await _named(tx, caller, reference)
+        found = await _named(tx, caller, reference) or await borrowed(tx, caller, reference)
     if found is None:
         raise missing
-    require(caller, permission, found.organization, missing, ref_of(found))
+    shares = await shares_of(tx, caller, found)
+    require(caller, permission, found.organization, missing, ref_of(found), shares)
     return found
 
 

@@ -21,6 +21,7 @@ from prsmd.engine.rows import current_replicas, desired_of
 from prsmd.engine.usage import UsageMeter
 from prsmd.gateway.infer import Gateway, Load, Performance
 from prsmd.runtime.base import PullProgress
+from prsmd.service.borrowing import lent
 from prsmd.service.caller import Caller, require_own
 from prsmd.service.deployments import find_deployment, find_model
 from prsmd.service.rollouts import RolloutReport, TrafficShare, report_of, shares_of
@@ -118,11 +119,19 @@ class Status:
     async def page(
         self, caller: Caller, page: Page, permission: Permission = Permission.MODELS_READ
     ) -> tuple[list[Report], int]:
-        """Return one page of the caller's deployments and how many there are in all."""
+        """Return one page of the caller's deployments and how many there are in all.
+
+        Those that others lend to the caller are among them, where they are lent for this.
+        """
         require_own(caller, permission)
         async with self._sources.database.read() as tx:
             found, total = await deployments.page(
-                tx, caller.scope, page.limit, page.offset, page.sort_by, page.sort_order
+                tx,
+                caller.scope,
+                page.limit,
+                page.offset,
+                (page.sort_by, page.sort_order),
+                await lent(tx, caller, permission),
             )
             rows = await current_replicas(tx)
             reports = [await self._report(tx, deployment, rows) for deployment in found]

@@ -1,6 +1,8 @@
 """Deployments: the desired state of each model that runs here."""
 
+import json
 import sqlite3
+from collections.abc import Sequence
 
 from pydantic import TypeAdapter
 
@@ -12,6 +14,10 @@ from .rows import change, many, one
 
 SORTABLE = ("created_at", "updated_at", "model_name", "model_id")
 _ORDERS = {"asc": "ASC", "desc": "DESC"}
+_SEEN = (
+    "(:organization IS NULL OR organization = :organization"
+    " OR id IN (SELECT value FROM json_each(:also)))"
+)
 _RECOMMENDATION = TypeAdapter(Recommendation)
 
 
@@ -85,32 +91,35 @@ async def page(
     organization: str | None,
     limit: int,
     offset: int,
-    sort_by: str = "created_at",
-    sort_order: str = "desc",
+    order: tuple[str, str] = ("created_at", "desc"),
+    also: Sequence[str] = (),
 ) -> tuple[list[Deployment], int]:
     """Return one page of an organization's deployments (None: of all) and how many there are.
+
+    `order` is a column and its direction. Those of the ids `also` belong to it, whosever they are.
 
     Raises:
         InvalidInputError: `sort_by` is not in SORTABLE, or `sort_order` is not asc or desc.
     """
+    sort_by, sort_order = order
     if sort_by not in SORTABLE:
         raise InvalidInputError.field("sort_by", f"must be one of {', '.join(SORTABLE)}", sort_by)
     if sort_order not in _ORDERS:
         raise InvalidInputError.field("sort_order", "must be asc or desc", sort_order)
-    order = _ORDERS[sort_order]
-    of = {"organization": organization, "limit": limit, "offset": offset}
+    direction = _ORDERS[sort_order]
+    of = {
+        "organization": organization,
+        "also": json.dumps(list(also)),
+        "limit": limit,
+        "offset": offset,
+    }
     rows = await many(
         tx,
-        "SELECT * FROM deployments WHERE :organization IS NULL OR organization = :organization "  # noqa: S608 - both names come from the lists above
-        f"ORDER BY {sort_by} {order}, id {order} LIMIT :limit OFFSET :offset",
+        f"SELECT * FROM deployments WHERE {_SEEN} "  # noqa: S608 - both names come from the lists above
+        f"ORDER BY {sort_by} {direction}, id {direction} LIMIT :limit OFFSET :offset",
         of,
     )
-    [[total]] = await many(
-        tx,
-        "SELECT count(*) FROM deployments "
-        "WHERE :organization IS NULL OR organization = :organization",
-        of,
-    )
+    [[total]] = await many(tx, f"SELECT count(*) FROM deployments WHERE {_SEEN}", of)  # noqa: S608 - as above
     return [_from_row(row) for row in rows], total
 
 

@@ -55,9 +55,9 @@ async def test_pages_are_sorted_cut_and_counted():
         for number, name in enumerate(names):
             await deployments.add(tx, deployment(number, model_name=name, created_at=number))
         await deployments.add(tx, deployment(9, organization="other"))
-        found, total = await deployments.page(tx, "acme", 2, 1, "model_name", "asc")
+        found, total = await deployments.page(tx, "acme", 2, 1, ("model_name", "asc"))
         assert ([each.model_name for each in found], total) == (["b", "c"], 4)
-        found, total = await deployments.page(tx, None, 1, 0, "created_at", "desc")
+        found, total = await deployments.page(tx, None, 1, 0, ("created_at", "desc"))
         assert ([each.id for each in found], total) == (["deploy_9"], 5)
 
 
@@ -67,7 +67,7 @@ async def test_pages_are_sorted_cut_and_counted():
 async def test_only_listed_columns_and_orders_sort(sort_by, order):
     async with bare_schema() as tx:
         with pytest.raises(InvalidInputError):
-            await deployments.page(tx, None, 1, 0, sort_by, order)
+            await deployments.page(tx, None, 1, 0, (sort_by, order))
 
 
 async def test_a_person_asking_forgets_what_the_autoscaler_thought():

@@ -1,0 +1,44 @@
+"""Writes the sums of use to the usage file, and forgets the days that are too old."""
+
+import time
+from collections.abc import Callable
+
+from prsmd.core.meter import DAY_SECONDS
+from prsmd.domain.errors import PrsmdError
+from prsmd.gateway.uses import Uses
+from prsmd.store import usage
+from prsmd.store.db import Database, Tx
+
+KEPT_DAYS = 400  # a year and the month in which it is looked back on
+
+
+class Bookkeeper:
+    """One source of the flusher. A crash loses what was used since the last time."""
+
+    name = "usage"
+
+    def __init__(
+        self, uses: Uses, database: Database, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._uses = uses
+        self._database = database
+        self._clock = clock
+        self._pruned_on = 0
+
+    async def flush(self, *, everything: bool) -> None:  # noqa: ARG002 - all of it is always due
+        """Add what was used since the last time to the sums in the store."""
+        taken = self._uses.take()
+        today = int(self._clock() // DAY_SECONDS)
+        if not taken and today == self._pruned_on:
+            return
+
+        async def write(tx: Tx) -> None:
+            await usage.add(tx, taken)
+            await usage.forget_before(tx, today - KEPT_DAYS)
+
+        try:
+            await self._database.write(write)
+        except PrsmdError:
+            self._uses.put_back(taken)
+            raise
+        self._pruned_on = today

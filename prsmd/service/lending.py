@@ -1,0 +1,134 @@
+"""The shares in memory: whom they reach on the data path, and the meters of their limits.
+
+Published whole as shares change, in the order of the commits; a request only looks up.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from prsmd.core.lending import Lending
+from prsmd.core.meter import Meter, Refuse, Short, Standing
+from prsmd.domain.access import ModelRef, Principal
+from prsmd.domain.errors import PrsmdError, QuotaExceededError, RateLimitedError
+from prsmd.domain.quota import Share, UsageLimits
+from prsmd.gateway.meters import Held, Meters
+from prsmd.store.db import Database, Tx
+
+T = TypeVar("T")
+_UNLIMITED = UsageLimits()
+_QUOTAS = frozenset({"requests_per_day", "total_requests"})
+_WORDS = {
+    "requests_per_day": "requests per day",
+    "total_requests": "requests in all",
+    "requests_per_minute": "requests per minute",
+    "concurrent_requests": "requests at once",
+}
+
+
+class Lendings:
+    """The published table of shares. `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self,
+        meters: Meters,
+        shares: Iterable[tuple[Share, ModelRef]] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._meters = meters
+        self._clock = clock
+        self._shares = {share.id: (share, model) for share, model in shares}
+        self._table = Lending(self._shares.values())
+        self._order = asyncio.Lock()
+        self._under_way: set[asyncio.Task[object]] = set()
+
+    def of(self, principal: Principal, deployment_id: str) -> Sequence[Share]:
+        """Return the shares in force of a deployment that reach a principal."""
+        return self._table.of(principal, deployment_id, self._clock())
+
+    def named(self, principal: Principal, model: str) -> Sequence[str]:
+        """Return the deployments with this id, model id or model name that were ever lent to it."""
+        return self._table.named(principal, model)
+
+    async def admit(self, share: Share, principal: Principal) -> Held | None:
+        """Count a request in the limits of a share; None: it has none.
+
+        Raises:
+            QuotaExceededError, RateLimitedError: a limit is reached; nothing was counted.
+            ResourceUnavailableError: the store could not be asked in time.
+        """
+        if share.limits == _UNLIMITED:
+            return None
+        meters = self._meters
+        meter = meters.meter(share.account(principal), share.limits, share.created_at)
+        verdict = meters.take(meter, self._clock())
+        if isinstance(verdict, Short):
+            verdict = await meters.wait(meter)
+        if isinstance(verdict, Refuse):
+            raise _limited(verdict)
+        return verdict
+
+    def standings(
+        self, share: Share, principal: Principal, reserved: Mapping[int, int]
+    ) -> list[Standing]:
+        """Return what is left to a borrower; `reserved` is what the store has set aside, by day."""
+        account, now = share.account(principal), self._clock()
+        meter = self._meters.known(account)
+        if meter is None:
+            meter = Meter(account, share.limits)
+            meter.standings(now)
+            for window in meter.windows:
+                stored = reserved.get(window.day, 0)
+                window.learn(stored, stored)
+        return meter.standings(now)
+
+    async def commit(
+        self,
+        database: Database,
+        transaction: Callable[[Tx], Awaitable[T]],
+        take_over: Callable[[T], None],
+    ) -> T:
+        """Carry out a transaction and take over its result, even if the caller goes meanwhile."""
+        work = asyncio.create_task(
+            self._commit(database, transaction, take_over), name="lendings:commit"
+        )
+        self._under_way.add(work)
+        work.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(work)
+
+    def put(self, share: Share, model: ModelRef) -> None:
+        """Publish a share as it is now."""
+        self._publish({**self._shares, share.id: (share, model)})
+
+    def drop(self, share_id: str) -> None:
+        """Publish that a share is no more."""
+        self._publish({key: value for key, value in self._shares.items() if key != share_id})
+        self._meters.forget(share_id)
+
+    async def _commit(
+        self,
+        database: Database,
+        transaction: Callable[[Tx], Awaitable[T]],
+        take_over: Callable[[T], None],
+    ) -> T:
+        async with self._order:
+            result = await database.write(transaction)
+            take_over(result)
+        return result
+
+    def _publish(self, shares: dict[str, tuple[Share, ModelRef]]) -> None:
+        self._shares = shares
+        self._table = Lending(shares.values())
+
+
+def _limited(refusal: Refuse) -> PrsmdError:
+    kind = QuotaExceededError if refusal.limit_type in _QUOTAS else RateLimitedError
+    what = f"{refusal.limit} {_WORDS[refusal.limit_type]}"
+    return kind(
+        f"This share allows {what}, and they are used up.",
+        limit_type=refusal.limit_type,
+        limit=refusal.limit,
+        reset_time=refusal.reset_time,
+        retry_after_seconds=refusal.retry_after_seconds,
+    )
