@@ -8,7 +8,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from prsmd.domain import spec as domain
 from prsmd.domain.errors import InvalidInputError
@@ -31,6 +41,8 @@ _REFUSED_VARIABLES = re.compile(
     r"|LD_LIBRARY_PATH|PORT|PRSMD_.*"
 )
 _PATH = re.compile(r"/[A-Za-z0-9._~/:@!$&'()*+,;=-]{0,255}")
+RUNTIME_CLASS = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+_MOST_SECRETS = 64  # of one container
 _MOST_PROBLEMS = 20  # of one request that are named
 _PRIVATE = {
     "environment",
@@ -38,10 +50,11 @@ _PRIVATE = {
     "command",
     "args",
     "password",
+    "value",
+    "value_base64",
 }  # never quoted: they can hold secrets
 _RESERVED_NAMES = {"deploy", "deployments"}  # what stands in a model's place in some paths
 _PLANNED = {
-    "secrets": "encrypted secrets are not part of this version",
     "volumes": "named volumes are not part of this version",
     "priority": "priorities are not part of this version",
 }
@@ -79,17 +92,40 @@ def _version(value: object) -> str:
     return value
 
 
+def _variable(name: object) -> str:
+    if not isinstance(name, str) or _VARIABLE.fullmatch(name) is None:
+        raise ValueError(f"{str(name)[:40]!r} is not a variable name")
+    if _REFUSED_VARIABLES.fullmatch(name):
+        raise ValueError(f"{name} is set by prsmd and cannot be given")
+    return name
+
+
 def _environment(value: object) -> Mapping[str, str]:
     if not isinstance(value, dict) or len(value) > 256:
         raise ValueError("must be an object of at most 256 variables")
     for name, text in value.items():
-        if not isinstance(name, str) or _VARIABLE.fullmatch(name) is None:
-            raise ValueError(f"{str(name)[:40]!r} is not a variable name")
-        if _REFUSED_VARIABLES.fullmatch(name):
-            raise ValueError(f"{name} is set by prsmd and cannot be given")
+        _variable(name)
         if not isinstance(text, str) or len(text) > 32768 or "\0" in text:
             raise ValueError(f"{name} must be a string of at most 32768 characters")
     return value
+
+
+def _secrets(value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict) or len(value) > _MOST_SECRETS:
+        raise ValueError(f"must be an object of at most {_MOST_SECRETS} secrets")
+    return {_variable(name): _secret_use(name, use) for name, use in value.items()}
+
+
+def _secret_use(variable: str, use: object) -> domain.SecretUse:
+    wanted = {"name": use} if isinstance(use, str) else use
+    if not isinstance(wanted, dict) or not {"name"} <= wanted.keys() <= {"name", "as"}:
+        raise ValueError(f'{variable} must be the name of a secret, or {{"name": …, "as": …}}')
+    name, kind = wanted["name"], wanted.get("as", "file")
+    if not isinstance(name, str) or not is_name(name):
+        raise ValueError(f"{variable} must name a secret")
+    if not isinstance(kind, str) or kind not in {"file", "environment"}:
+        raise ValueError(f"{variable}.as must be file or environment")
+    return domain.SecretUse(name, in_environment=kind == "environment")
 
 
 def _path(value: object) -> str:
@@ -98,6 +134,24 @@ def _path(value: object) -> str:
     return value
 
 
+_SECRETS_SCHEMA = {
+    "description": "the organization's secrets by the variable that tells of each",
+    "type": "object",
+    "additionalProperties": {
+        "anyOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string"},
+                    "as": {"enum": ["file", "environment"], "default": "file"},
+                },
+                "required": ["name"],
+                "additionalProperties": False,
+            },
+        ]
+    },
+}
 Cpu = Annotated[int, _by(parse_cpu, '"2" or "500m"')]
 Memory = Annotated[int, _by(parse_memory, '"8Gi"')]
 GpuAmount = Annotated[int, _by(parse_gpu, '"1" or "0.5"')]
@@ -105,6 +159,9 @@ Name = Annotated[str, BeforeValidator(_name)]
 ImageReference = Annotated[str, BeforeValidator(_image)]
 Version = Annotated[str, BeforeValidator(_version)]
 Environment = Annotated[Mapping[str, str], BeforeValidator(_environment)]
+Secrets = Annotated[
+    Mapping[str, domain.SecretUse], BeforeValidator(_secrets), WithJsonSchema(_SECRETS_SCHEMA)
+]
 UrlPath = Annotated[str, BeforeValidator(_path)]
 Label = Annotated[str, Field(min_length=1, max_length=128)]
 Argument = Annotated[str, Field(max_length=4096, pattern="^[^\\x00]*$")]
@@ -168,7 +225,8 @@ class SecurityBody(Body):
 
     run_as_user: Annotated[int, Field(ge=1, le=2**31 - 2)] = 65534
     writable_root: bool = False
-    egress: Literal[False] = False
+    egress: bool = False
+    runtime_class: Annotated[str, Field(pattern=RUNTIME_CLASS)] | None = None
 
 
 class DeploymentConfig(Body):
@@ -180,8 +238,20 @@ class DeploymentConfig(Body):
     serving: ServingBody = ServingBody()
     security: SecurityBody = SecurityBody()
     environment: Environment = {}
+    secrets: Secrets = {}
     command: Annotated[list[Argument], Field(max_length=256)] = []
     args: Annotated[list[Argument], Field(max_length=256)] = []
+
+    @field_validator("secrets")
+    @classmethod
+    def _one_value_for_a_variable(
+        cls, secrets: Mapping[str, domain.SecretUse], info: ValidationInfo
+    ) -> Mapping[str, domain.SecretUse]:
+        told = [n if use.in_environment else f"{n}_FILE" for n, use in secrets.items()]
+        for name in told:
+            if name in info.data.get("environment", {}) or told.count(name) > 1:
+                raise ValueError(f"{name} would get two values; choose another variable")
+        return secrets
 
 
 class ModelMetadata(Body):
@@ -219,7 +289,7 @@ class DeployBody(Body):
             ),
             scaling=domain.Scaling(**scaling.model_dump(exclude={"max_concurrency"})),
             serving=domain.Serving(**serving),
-            security=domain.Security(**config.security.model_dump(exclude={"egress"})),
+            security=domain.Security(**config.security.model_dump()),
             metadata=domain.Metadata(
                 version=self.model_metadata.version,
                 description=self.model_metadata.description,
@@ -227,6 +297,7 @@ class DeployBody(Body):
                 domains=tuple(self.model_metadata.domains),
             ),
             environment=dict(config.environment),
+            secrets=dict(config.secrets),
             command=tuple(config.command),
             args=tuple(config.args),
         )

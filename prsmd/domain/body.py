@@ -8,7 +8,7 @@ from typing import Any
 
 from .deployment import FieldChange
 from .quantity import format_cpu, format_gpu, format_memory
-from .spec import Resources, Serving, Spec
+from .spec import Resources, SecretUse, Serving, Spec
 
 Body = dict[str, Any]
 HIDDEN = "<hidden>"  # stands for a value that may be a secret
@@ -33,8 +33,11 @@ def body_of(spec: Spec) -> Body:
             "security": {
                 "run_as_user": spec.security.run_as_user,
                 "writable_root": spec.security.writable_root,
+                "egress": spec.security.egress,
+                "runtime_class": spec.security.runtime_class,
             },
             "environment": dict(spec.environment),
+            "secrets": {name: _secret(use) for name, use in spec.secrets.items()},
             "command": list(spec.command),
             "args": list(spec.args),
         },
@@ -82,6 +85,10 @@ def contents(spec: Spec) -> tuple[FieldChange, ...]:
         for name, value in given.items()
         if value not in (None, "", [])
     )
+
+
+def _secret(use: SecretUse) -> Any:
+    return {"name": use.name, "as": "environment"} if use.in_environment else use.name
 
 
 def _resources(needs: Resources) -> Body:

@@ -52,10 +52,24 @@ class Serving:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Security:
-    """Loosenings of the safe defaults that a client may ask for."""
+    """How a container is confined: loosenings of the safe defaults, and who confines it.
+
+    `egress` opens the way out to the network. `runtime_class` names one of the engine's runtimes
+    (runsc, kata); None is the appliance's own choice.
+    """
 
     run_as_user: int = 65534
     writable_root: bool = False
+    egress: bool = False
+    runtime_class: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SecretUse:
+    """Which secret of its organization a container gets, as a file or in its environment."""
+
+    name: str
+    in_environment: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +84,10 @@ class Metadata:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """One revision's content. `image` is the reference as written by the client."""
+    """One revision's content. `image` is the reference as written by the client.
+
+    `secrets` are named by the variable that tells the container of each; no value stands here.
+    """
 
     image: str
     model_type: str
@@ -80,6 +97,7 @@ class Spec:
     security: Security = Security()
     metadata: Metadata = Metadata()
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    secrets: Mapping[str, SecretUse] = dataclasses.field(default_factory=dict)
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
 
@@ -87,8 +105,8 @@ class Spec:
 def container_part(spec: Spec) -> Spec:
     """Return the spec with everything that no container is made from at its default.
 
-    What is left are image, resources, environment, command, arguments, security and port: specs
-    that are equal in these run in the same container. The rest is applied to one that runs.
+    What is left are image, resources, environment, secrets, command, arguments, security and port:
+    specs that are equal in these run in the same container. The rest is applied to one that runs.
     """
     return dataclasses.replace(
         spec,

@@ -64,17 +64,19 @@ class Launch:
     """Everything a runtime needs to create and start one container.
 
     `image_digest` is what `Images.resolve` or `Images.pull` returned. `environment` is complete
-    (PORT and the GPU variables included), so every runtime gives a container the same one.
+    (PORT and the GPU variables included), so every runtime gives a container the same one. Each of
+    the `secrets` becomes a file that is gone with the container, whose path is in `NAME_FILE`.
     """
 
     labels: Labels
     image_digest: str
     placement: Placement
     port: int
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = dataclasses.field(repr=False)
     security: Security
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
+    secrets: Mapping[str, bytes] = dataclasses.field(default_factory=dict, repr=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ import json
 import re
 import threading
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from prsmd.domain.errors import (
@@ -26,12 +27,15 @@ from .base import Container, ContainerState, Launch, LogLine, LogQuery
 from .docker_config import (
     INSTANCE_LABEL,
     DockerSettings,
+    Surroundings,
     container_config,
     container_name,
-    network_name,
+    network_config,
+    runtime_class,
 )
 from .docker_connection import Client, Connections, refusal_status, refusal_words, unless_gone
 from .docker_images import DockerImages
+from .secret_files import SecretFiles
 
 _FRESH_SECONDS = 60.0  # how long a running container's pid and address are believed
 _OLDEST_API = "1.40"
@@ -49,6 +53,7 @@ class DockerRuntime:
         self._engine = Connections(settings, functools.partial(_connect, settings.base_url))
         self._seen: dict[str, tuple[object, float, Container]] = {}
         self._making_network = threading.Lock()
+        self._secrets = SecretFiles(settings.secrets_dir, settings.instance)
         self.images = DockerImages(self._engine, settings.base_url, _credentials)
 
     async def list(self) -> list[Container]:
@@ -64,9 +69,10 @@ class DockerRuntime:
         """Stop and remove the container. Refuses one that this instance did not make."""
 
         def stop(client: Client) -> None:
-            self._ours(client, container_id)
+            container = self._ours(client, container_id)
             client.stop(container_id, timeout=max(0, round(grace_seconds)))
             client.remove_container(container_id, force=True, v=True)
+            self._secrets.forget(container.labels.replica)
 
         await self._engine.changing.call(
             f"stop {container_id[:12]}",
@@ -113,6 +119,7 @@ class DockerRuntime:
 
     def _list(self, client: Client) -> tuple[Container, ...]:
         label = f"{INSTANCE_LABEL}={self._settings.instance}"
+        settled = self._secrets.settled()
         entries = client.containers(all=True, filters={"label": label})
         found: dict[str, Container] = {}
         for entry in entries:
@@ -120,6 +127,7 @@ class DockerRuntime:
             if container is not None:
                 found[container.id] = container
         self._seen = {id_: seen for id_, seen in self._seen.items() if id_ in found}
+        self._secrets.sweep(settled, {one.labels.replica for one in found.values()})
         return (*found.values(),)
 
     def _look(self, client: Client, entry: Mapping[str, Any]) -> Container | None:
@@ -139,10 +147,34 @@ class DockerRuntime:
 
     def _launch(self, client: Client, launch: Launch) -> Container:
         name = container_name(launch.labels.replica)
-        self._ensure_network(client, launch.labels.organization)
-        config = container_config(launch, self._settings)
+        self._refuse_unknown_class(client, launch)
+        self._ensure_network(client, launch)
+        with self._secrets_of(launch) as secrets:
+            if not self._create(client, launch, name, secrets) and secrets is not None:
+                self._secrets.take_back(secrets)  # the one that exists has its own
+            return self._started(client, launch, name)
+
+    @contextlib.contextmanager
+    def _secrets_of(self, launch: Launch) -> Iterator[Path | None]:
+        """Give the folder of the secrets. After a failure a sweep tells whether anyone has it."""
+        if not launch.secrets:
+            yield None
+            return
+        folder = self._secrets.give(launch.labels.replica, launch.secrets)
         try:
-            client.create_container_from_config(config, name)
+            yield folder
+        finally:
+            self._secrets.settle(folder)
+
+    def _create(self, client: Client, launch: Launch, name: str, secrets: Path | None) -> bool:
+        """Create the container; False where one of that name exists."""
+        try:
+            raw = client.inspect_image(launch.image_digest)
+            volumes = (*((raw.get("Config") or {}).get("Volumes") or {}),)
+            around = Surroundings(secrets=secrets, volumes=volumes)
+            client.create_container_from_config(
+                container_config(launch, self._settings, around), name
+            )
         except OSError as error:
             status = refusal_status(error)
             if status == 404:
@@ -150,6 +182,10 @@ class DockerRuntime:
             # Podman says 500 where Docker says 409.
             if status != 409 and "already in use" not in refusal_words(error):
                 raise
+            return False
+        return True
+
+    def _started(self, client: Client, launch: Launch, name: str) -> Container:
         container = self._existing(client, name, launch)
         if container.state is ContainerState.CREATED:
             client.start(container.id)
@@ -162,7 +198,7 @@ class DockerRuntime:
             raise EngineError(f"a container named {name} exists and is not this replica's")
         return container
 
-    def _ours(self, client: Client, container_id: str) -> Container | None:
+    def _ours(self, client: Client, container_id: str) -> Container:
         if _ID.fullmatch(container_id) is None:
             raise EngineError(f"not a container id: {container_id[:80]!r}")
         container = reading.container(
@@ -172,17 +208,26 @@ class DockerRuntime:
             raise EngineError(f"container {container_id[:12]} is not of this instance: left alone")
         return container
 
-    def _ensure_network(self, client: Client, organization: str) -> None:
-        name = network_name(self._settings.network_prefix, organization)
+    def _ensure_network(self, client: Client, launch: Launch) -> None:
+        config = network_config(launch, self._settings)
+        name, internal = config["name"], config["internal"]
         with self._making_network:  # looked for each time: someone may have pruned it
-            labels = {INSTANCE_LABEL: self._settings.instance, "prsmd.organization": organization}
             known = client.networks(names=[name])
             if not any(network["Name"] == name for network in known):
-                client.create_network(
-                    name, driver="bridge", internal=True, labels=labels, check_duplicate=True
-                )
-            if not client.inspect_network(name)["Internal"]:
-                raise EngineError(f"network {name} exists but is not internal: remove it")
+                client.create_network(**config)
+            if client.inspect_network(name)["Internal"] != internal:
+                kind = "not internal" if internal else "internal"
+                raise EngineError(f"network {name} exists but is {kind}: remove it")
+
+    def _refuse_unknown_class(self, client: Client, launch: Launch) -> None:
+        wanted = runtime_class(launch, self._settings)
+        if wanted is None:
+            return
+        known = client.info().get("Runtimes") or {}
+        if wanted not in known:
+            raise EngineError(
+                f"the engine has no runtime class {wanted}; it has {', '.join(sorted(known))}"
+            )
 
 
 def _connect(base_url: str, timeout_seconds: float, threads: int) -> Client:

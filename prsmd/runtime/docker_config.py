@@ -8,16 +8,18 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from prsmd.domain.quantity import MIB
 
 from .base import Labels, Launch
-from .environment import container_environment
+from .environment import SECRETS_FOLDER, container_environment
 
 LABEL = "prsmd."
 PORT_LABEL = LABEL + "port"
 INSTANCE_LABEL = LABEL + "instance"
+_SHARED_BYTES = 64 * MIB  # of /dev/shm; it counts as the container's memory
 _LEAST_CPU_MILLIS = 10  # the engine refuses less than a hundredth of a core
 
 
@@ -27,6 +29,8 @@ class DockerSettings:
 
     `timeout_seconds` bounds a look at the engine, `launch_timeout_seconds` one step of a launch and
     what a stop takes beyond its grace, `pull_silence_seconds` a pull that reports nothing.
+    `secrets_dir` is where secrets are while containers run, in memory. `default_class` is the
+    engine's runtime for who asks for none; None is the engine's own choice.
     """
 
     instance: str
@@ -35,9 +39,12 @@ class DockerSettings:
     launch_timeout_seconds: float = 60.0
     pull_silence_seconds: float = 300.0
     network_prefix: str = "prsmd"
+    secrets_dir: Path = Path("/run/prsmd/secrets")
+    default_class: str | None = None
     log_max_bytes: int = 10 * MIB
     tmp_bytes: int = 256 * MIB
     pids_limit: int = 1024
+    ulimits: tuple[tuple[str, int], ...] = (("core", 0),)
 
 
 def container_name(replica_id: str) -> str:
@@ -45,11 +52,12 @@ def container_name(replica_id: str) -> str:
     return f"prsmd-{replica_id}"
 
 
-def network_name(prefix: str, organization: str) -> str:
+def network_name(prefix: str, organization: str, *, egress: bool = False) -> str:
     """Return the organization's network: readable, and distinct even where names look alike."""
     readable = re.sub(r"[^a-z0-9]+", "-", organization.lower()).strip("-")[:24]
     digest = hashlib.sha256(organization.encode()).hexdigest()[:10]
-    return "-".join(part for part in (prefix, readable, digest) if part)
+    parts = (prefix, readable, digest, "egress" if egress else "")
+    return "-".join(part for part in parts if part)
 
 
 def written(labels: Labels, port: int) -> dict[str, str]:
@@ -72,17 +80,56 @@ def read(texts: Mapping[str, str]) -> Labels | None:
     return None if None in found.values() else Labels(**found)
 
 
-def container_config(launch: Launch, settings: DockerSettings) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a container finds beside its image.
+
+    `secrets` is the folder on the host that holds its secrets. `volumes` are the places that its
+    image would have the engine keep on the host's disk, writable and without a bound.
+    """
+
+    secrets: Path | None = None
+    volumes: tuple[str, ...] = ()
+
+
+_NOTHING = Surroundings()
+
+
+def network_config(launch: Launch, settings: DockerSettings) -> dict[str, Any]:
+    """Return how the network of a container is made, by the SDK's names: internal, or with egress.
+
+    Bridges have names of our own, by which a firewall can tell them from others.
+    """
+    organization, egress = launch.labels.organization, launch.security.egress
+    name = network_name(settings.network_prefix, organization, egress=egress)
+    bridge = ("prsmx-" if egress else "prsmi-") + hashlib.sha256(name.encode()).hexdigest()[:9]
+    return {
+        "name": name,
+        "driver": "bridge",
+        "internal": not egress,
+        "labels": {INSTANCE_LABEL: settings.instance, LABEL + "organization": organization},
+        "check_duplicate": True,
+        "options": {
+            "com.docker.network.bridge.name": bridge,
+            "com.docker.network.bridge.enable_icc": "false",
+        },
+    }
+
+
+def container_config(
+    launch: Launch, settings: DockerSettings, around: Surroundings = _NOTHING
+) -> dict[str, Any]:
     """Return the body of `POST /containers/create` for this launch."""
     environment = container_environment(launch, host="0.0.0.0", port=launch.port)  # noqa: S104 - inside the container's own network namespace
-    network = network_name(settings.network_prefix, launch.labels.organization)
+    network = network_config(launch, settings)["name"]
+    host = _host_config(launch, settings, around)
     config: dict[str, Any] = {
         "Image": launch.image_digest,
         "Env": [f"{name}={value}" for name, value in environment.items()],
         "Labels": written(launch.labels, launch.port),
         "User": f"{launch.security.run_as_user}:{launch.security.run_as_user}",
         "Healthcheck": {"Test": ["NONE"]},  # probing is prsmd's, through the serving protocol
-        "HostConfig": _host_config(launch, settings, network),
+        "HostConfig": {**host, **_network(network, egress=launch.security.egress)},
         "NetworkingConfig": {"EndpointsConfig": {network: {}}},
     }
     if launch.command:
@@ -92,19 +139,24 @@ def container_config(launch: Launch, settings: DockerSettings) -> dict[str, Any]
     return config
 
 
-def _host_config(launch: Launch, settings: DockerSettings, network: str) -> dict[str, Any]:
-    placement = launch.placement
+def runtime_class(launch: Launch, settings: DockerSettings) -> str | None:
+    """Return what the engine is to run the container with; None is its own choice."""
+    return launch.security.runtime_class or settings.default_class
+
+
+def _host_config(launch: Launch, settings: DockerSettings, around: Surroundings) -> dict[str, Any]:
+    placement, chosen = launch.placement, runtime_class(launch, settings)
     tmp_bytes = min(settings.tmp_bytes, placement.memory_bytes)
     return {
-        "NetworkMode": network,
-        # The engine's resolver forwards names to the host's even from an internal network; a name
-        # server that is not there closes that way out, and fails soon for who tries it.
-        "Dns": ["127.0.0.1"],
-        "DnsOptions": ["timeout:1", "attempts:1"],
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
         "ReadonlyRootfs": not launch.security.writable_root,
         "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={tmp_bytes}"},  # noqa: S108 - in the container
+        "Mounts": _mounts(around, tmp_bytes),
+        "IpcMode": "private",
+        "ShmSize": min(_SHARED_BYTES, placement.memory_bytes),
+        # A core would be a copy of a model's memory, written by the host wherever that says.
+        "Ulimits": [{"Name": n, "Soft": most, "Hard": most} for n, most in settings.ulimits],
         "PidsLimit": settings.pids_limit,
         "Memory": placement.memory_bytes,
         "MemorySwap": placement.memory_bytes,
@@ -116,7 +168,40 @@ def _host_config(launch: Launch, settings: DockerSettings, network: str) -> dict
             "Config": {"max-size": str(max(settings.log_max_bytes // 2, 1)), "max-file": "2"},
         },
         "DeviceRequests": _device_requests(placement.gpu_uuids),
+        **({} if chosen is None else {"Runtime": chosen}),
     }
+
+
+def _network(name: str, *, egress: bool) -> dict[str, Any]:
+    if egress:
+        return {"NetworkMode": name}
+    # The engine's resolver forwards names to the host's even from an internal network; a name
+    # server that is not there closes that way out, and fails soon for who tries it.
+    return {
+        "NetworkMode": name,
+        "Dns": ["127.0.0.1"],
+        "DnsOptions": ["timeout:1", "attempts:1"],
+    }
+
+
+def _mounts(around: Surroundings, tmp_bytes: int) -> list[dict[str, Any]]:
+    """Return the secrets, and memory in place of what would be a volume on the host's disk."""
+    mounts: list[dict[str, Any]] = [
+        {"Type": "tmpfs", "Target": path, "TmpfsOptions": {"SizeBytes": tmp_bytes}}
+        for path in around.volumes
+        if path not in {"/tmp", SECRETS_FOLDER}  # noqa: S108 - in the container
+    ]
+    if around.secrets is not None:
+        mounts.append(
+            {
+                "Type": "bind",
+                "Source": str(around.secrets),
+                "Target": SECRETS_FOLDER,
+                "ReadOnly": True,
+                "BindOptions": {"Propagation": "rprivate"},
+            }
+        )
+    return mounts
 
 
 def _device_requests(uuids: tuple[str, ...]) -> list[dict[str, Any]]:

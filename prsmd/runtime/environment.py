@@ -9,6 +9,7 @@ from prsmd.domain.replica import Placement
 
 from .base import Launch
 
+SECRETS_FOLDER = "/run/secrets"
 NO_GPU = "void"  # what the NVIDIA toolkit reads as: leave this container alone
 
 
@@ -17,10 +18,16 @@ def visible_gpus(placement: Placement) -> str:
     return ",".join(placement.gpu_uuids) or NO_GPU
 
 
-def container_environment(launch: Launch, *, host: str, port: int) -> dict[str, str]:
-    """Return the whole environment of a replica that must listen on `host` and `port`."""
+def container_environment(
+    launch: Launch, *, host: str, port: int, secrets: str = SECRETS_FOLDER
+) -> dict[str, str]:
+    """Return the whole environment of a replica that must listen on `host` and `port`.
+
+    `secrets` is the folder that holds the files of its secrets, as it sees it.
+    """
     return {
         **launch.environment,
+        **{f"{name}_FILE": f"{secrets}/{name}" for name in launch.secrets},
         "HOST": host,
         "PORT": str(port),
         "NVIDIA_VISIBLE_DEVICES": visible_gpus(launch.placement),

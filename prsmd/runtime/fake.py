@@ -26,7 +26,7 @@ from .base import (
     LogLine,
     LogQuery,
 )
-from .environment import container_environment
+from .environment import SECRETS_FOLDER, container_environment
 from .fake_images import FakeImages, Shelf
 
 
@@ -35,6 +35,7 @@ class _Run:
     container: Container
     address: Endpoint
     environment: Mapping[str, str]
+    secrets: Mapping[str, bytes]
     lines: list[LogLine] = dataclasses.field(default_factory=list)
 
 
@@ -139,6 +140,10 @@ class FakeEngine:
         """Return the variables a container got."""
         return self._runs[replica].environment
 
+    def secret(self, replica: str, path: str) -> str:
+        """Return what a file of a container's secrets holds."""
+        return self._runs[replica].secrets[path.removeprefix(f"{SECRETS_FOLDER}/")].decode()
+
     def containers(self) -> dict[str, Container]:
         """Return every container of any instance by replica id."""
         return {replica: run.container for replica, run in self._runs.items()}
@@ -193,7 +198,7 @@ class FakeEngine:
         )
         environment = container_environment(launch, host=address.host, port=address.port)
         self.shelf.use(replica, launch.image_digest)
-        self._runs[replica] = _Run(container, address, environment)
+        self._runs[replica] = _Run(container, address, environment, launch.secrets)
         self.hint()
 
     def find(self, container_id: str, instance: str) -> str | None:

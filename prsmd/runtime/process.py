@@ -132,12 +132,14 @@ class ProcessRuntime:
             if lock is not None:
                 port = self._runs.free_port()
                 self._runs.record(launch.labels, port)
+                self._runs.keep_secrets(run_id, launch.secrets)
                 command = self._command(launch, bundle, port)
                 self._runs.start(run_id, lock, command, self._settings.timeout_seconds)
         return _same(self._runs.look(run_id), launch)
 
     def _command(self, launch: Launch, bundle: Bundle, port: int) -> Command:
-        scratch = str(self._runs.path(launch.labels.replica) / "scratch")
+        path = self._runs.path(launch.labels.replica)
+        scratch, secrets = str(path / "scratch"), str(path / "secrets")
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": "C.UTF-8",
@@ -145,7 +147,7 @@ class ProcessRuntime:
             "TMPDIR": scratch,
             "PYTHONDONTWRITEBYTECODE": "1",
             **bundle.environment,
-            **container_environment(launch, host="127.0.0.1", port=port),
+            **container_environment(launch, host="127.0.0.1", port=port, secrets=secrets),
             # Without a container only CUDA's own variable hides devices.
             "CUDA_VISIBLE_DEVICES": ",".join(launch.placement.gpu_uuids),
         }

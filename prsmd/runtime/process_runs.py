@@ -6,6 +6,7 @@
     log, log.1     its output
     lock           held by the supervisor for as long as anything of the run is alive
     scratch/       its home and temporary files
+    secrets/       the files of its secrets
 
 The lock decides whether a run is alive: it goes with the last process that has it, however that
 ended, and no reused pid can take its place. Blocking; call from one thread.
@@ -124,6 +125,17 @@ class Runs:
         (path / "record.new").write_text(json.dumps(value))
         (path / "record.new").rename(path / "record.json")
         (path / "scratch").mkdir(exist_ok=True, mode=0o700)
+
+    def keep_secrets(self, run_id: str, values: Mapping[str, bytes]) -> None:
+        """Write the files of a run's secrets, which only this user can read."""
+        folder = self.path(run_id) / "secrets"
+        shutil.rmtree(folder, ignore_errors=True)  # of a launch that was cut off
+        if values:
+            folder.mkdir(mode=0o700)
+        for name, value in values.items():
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(value)
 
     def start(self, run_id: str, lock: int, command: Command, limit_seconds: float) -> None:
         """Start the run's supervisor, which takes over the lock; return once its command runs."""

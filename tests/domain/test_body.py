@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prsmd.api.schemas import DeployBody, parse
 from prsmd.domain.body import HIDDEN, body_of, differences, patched
 from prsmd.domain.quantity import GIB
-from prsmd.domain.spec import Metadata, Resources, Scaling, Security, Serving, Spec
+from prsmd.domain.spec import Metadata, Resources, Scaling, SecretUse, Security, Serving, Spec
 
 _TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 _LABELS = st.lists(st.text(min_size=1, max_size=8), max_size=3).map(tuple)
@@ -59,7 +59,11 @@ SPECS = st.builds(
         queue_depth=st.integers(0, 100000),
     ),
     security=st.builds(
-        Security, run_as_user=st.integers(1, 2**31 - 2), writable_root=st.booleans()
+        Security,
+        run_as_user=st.integers(1, 2**31 - 2),
+        writable_root=st.booleans(),
+        egress=st.booleans(),
+        runtime_class=st.sampled_from([None, "runsc"]),
     ),
     metadata=st.builds(
         Metadata,
@@ -69,6 +73,11 @@ SPECS = st.builds(
         domains=_LABELS,
     ),
     environment=st.dictionaries(st.from_regex(r"[A-Z]{2,5}X", fullmatch=True), _TEXT, max_size=3),
+    secrets=st.dictionaries(
+        st.from_regex(r"[A-Z]{2,5}Y", fullmatch=True),
+        st.builds(SecretUse, st.sampled_from(["token", "a.b"]), st.booleans()),
+        max_size=3,
+    ),
     command=st.lists(_TEXT, max_size=3).map(tuple),
     args=st.lists(_TEXT, max_size=3).map(tuple),
 )
@@ -93,8 +102,9 @@ def test_differences_are_there_exactly_where_specs_differ(one, other):
 def test_a_whole_body_over_another_differs_from_its_own_only_in_variables(one, other):
     merged = read(patched(body_of(one), body_of(other)))
     variables = {**one.environment, **other.environment}
+    secrets = {**one.secrets, **other.secrets}
 
-    assert merged == dataclasses.replace(other, environment=variables)
+    assert merged == dataclasses.replace(other, environment=variables, secrets=secrets)
 
 
 RFC_7396 = [  # the examples of its appendix A

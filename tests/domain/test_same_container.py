@@ -9,6 +9,7 @@ from prsmd.domain.spec import (
     Metadata,
     Resources,
     Scaling,
+    SecretUse,
     Security,
     Serving,
     Spec,
@@ -50,6 +51,9 @@ NEW_CONTAINER = {
     "args": {"args": ("--loud",)},
     "run_as_user": {"security": Security(run_as_user=1000)},
     "writable_root": {"security": Security(writable_root=True)},
+    "egress": {"security": Security(egress=True)},
+    "runtime_class": {"security": Security(runtime_class="runsc")},
+    "secrets": {"secrets": {"TOKEN": SecretUse("token")}},
     "serving.port": {"serving": Serving(port=9000)},
 }
 
@@ -80,7 +84,7 @@ def test_every_field_of_a_spec_is_decided():
     named = {name.partition(".")[0] for name in (*IN_PLACE, *NEW_CONTAINER)}
     serving = {n.partition(".")[2] for n in (*IN_PLACE, *NEW_CONTAINER) if n.startswith("serving.")}
     resources = {"cpu", "memory", "gpu"}
-    security = {"run_as_user", "writable_root"}
+    security = {"run_as_user", "writable_root", "egress", "runtime_class"}
 
     fields = {field.name for field in dataclasses.fields(Spec)}
     assert named - resources - security == fields - {"resources", "security"}

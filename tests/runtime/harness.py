@@ -20,6 +20,7 @@ from tests.support.podman import PODMAN_IMAGE, PrivatePodman
 
 MODEL_FOLDER = Path(__file__).parents[1] / "support" / "model"
 SAFE = Security()
+SHARED_MEMORY = Path("/dev/shm/prsmd-test-runtime")  # a tmpfs on every Linux
 GPUS = ("GPU-11111111-aaaa", "GPU-22222222-bbbb")
 
 
@@ -113,6 +114,11 @@ class Harness(abc.ABC):
         """Return the variables of the container's process."""
         return await ask(container, "/environment")
 
+    async def secret(self, container: Container, variable: str) -> str:
+        """Return what the file of a secret holds, as the container sees it."""
+        path = (await self.environment(container))[f"{variable}_FILE"]
+        return (await ask(container, "/read", {"path": path}))["text"]
+
     async def print_lines(self, container: Container, *lines: str, stream: str = "stdout") -> None:
         """Let the container print."""
         await ask(container, "/log", {"lines": lines, "stream": stream})
@@ -125,11 +131,19 @@ class Harness(abc.ABC):
 class DockerHarness(Harness):
     """The private Docker engine."""
 
+    ulimits = DockerSettings(instance="").ulimits
+
     def __init__(self, engine: PrivateEngine | PrivatePodman) -> None:
         self._engine = engine
 
     def runtime(self, instance="ours"):
-        return DockerRuntime(DockerSettings(instance=instance, base_url=self._engine.url))
+        settings = DockerSettings(
+            instance=instance,
+            base_url=self._engine.url,
+            secrets_dir=SHARED_MEMORY,
+            ulimits=self.ulimits,
+        )
+        return DockerRuntime(settings)
 
 
 class PodmanHarness(DockerHarness):
@@ -137,6 +151,7 @@ class PodmanHarness(DockerHarness):
 
     image = PODMAN_IMAGE
     follows = False
+    ulimits = ()  # with any, it sets limits of its own that not every root may set
     keeps_images = False
 
 
@@ -171,6 +186,10 @@ class FakeHarness(Harness):
 
     async def environment(self, container):
         return self.engine.environment(container.labels.replica)
+
+    async def secret(self, container, variable):
+        path = (await self.environment(container))[f"{variable}_FILE"]
+        return self.engine.secret(container.labels.replica, path)
 
     async def print_lines(self, container, *lines, stream="stdout"):
         for line in lines:

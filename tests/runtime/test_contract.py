@@ -85,6 +85,21 @@ async def test_a_replica_sees_exactly_its_gpus(runtime, harness, model):
     assert environment["NVIDIA_VISIBLE_DEVICES"] == ",".join(GPUS)
 
 
+async def test_secrets_are_files_and_only_their_paths_are_variables(runtime, harness, model):
+    values = {"TOKEN": b"s3cr3t-value", "CERT": b"two\nlines\n"}
+    launch = dataclasses.replace(launch_of(model), secrets=values)
+    container = await runtime.launch(launch)
+    await harness.ready(runtime, container)
+    for name, value in values.items():
+        assert await harness.secret(container, name) == value.decode()
+    environment = await harness.environment(container)
+    assert not any("s3cr3t" in text for text in environment.values())
+    assert "s3cr3t" not in repr(launch)
+    same = await runtime.launch(dataclasses.replace(launch, secrets={"TOKEN": b"later"}))
+    assert same.id == container.id
+    assert await harness.secret(container, "TOKEN") == "s3cr3t-value"
+
+
 async def test_an_exit_code_stays_visible_until_removed(runtime, harness, model):
     container = await runtime.launch(launch_of(model))
     await harness.ready(runtime, container)

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import io
 
 import pytest
 
@@ -21,7 +22,13 @@ pytestmark = pytest.mark.engine
 @pytest.fixture
 async def runtime(engine):
     driver = DockerRuntime(
-        DockerSettings(instance="ours", base_url=engine.url, timeout_seconds=2, pids_limit=64)
+        DockerSettings(
+            instance="ours",
+            base_url=engine.url,
+            timeout_seconds=2,
+            pids_limit=64,
+            secrets_dir=engine.secrets_dir,
+        )
     )
     yield driver
     await driver.close()
@@ -79,6 +86,114 @@ async def test_the_engine_enforces_what_was_reserved(runtime, engine, model):
     assert host["LogConfig"]["Config"] == {"max-size": str(5 * MIB), "max-file": "2"}
     assert host["DeviceRequests"][0]["DeviceIDs"] == list(GPUS)
     assert host["DeviceRequests"][0]["Capabilities"] == [["gpu"]]
+
+
+async def test_nothing_of_the_host_is_shared_and_no_core_is_dumped(runtime, engine, model):
+    host = inspect(engine, (await runtime.launch(launch_of(model))).id)["HostConfig"]
+    assert host["IpcMode"] == "private"
+    assert not any(host[mode] for mode in ("PidMode", "UTSMode", "UsernsMode", "Devices"))
+    assert not any(host[field] for field in ("CapAdd", "VolumesFrom", "Links", "ExtraHosts"))
+    assert host["ShmSize"] == 64 * MIB
+    assert host["Ulimits"] == [{"Name": "core", "Soft": 0, "Hard": 0}]
+    assert host["MaskedPaths"]
+    assert host["ReadonlyPaths"]
+
+
+async def test_what_an_image_calls_volumes_is_small_memory_and_no_disk(runtime, engine, model):
+    with engine.client() as client:
+        client.images.build(
+            fileobj=io.BytesIO(f"FROM {MODEL_IMAGE}\nVOLUME /data /model/cache\n".encode()),
+            tag="prsmd-test/volumes:1",
+            rm=True,
+        )
+        client.volumes.prune()  # what building it made
+    image = await runtime.images.resolve("prsmd-test/volumes:1")
+    container = await listening(runtime, launch_of(image.digest))
+    lines = (await ask(container, "/limits"))["mounts"].splitlines()
+    mounts = {line.split()[1]: line.split() for line in lines}
+    for place in ("/data", "/model/cache"):
+        assert mounts[place][2] == "tmpfs"
+        assert {"noexec", "nosuid", "nodev", f"size={128 * MIB // 1024}k"} <= set(
+            mounts[place][3].split(",")
+        )
+    assert {m["Type"] for m in inspect(engine, container.id)["Mounts"]} == {"tmpfs"}
+    with engine.client() as client:
+        assert client.volumes.list() == []
+
+
+async def test_secrets_are_read_only_in_memory_and_gone_with_the_container(runtime, engine, model):
+    launch = dataclasses.replace(launch_of(model), secrets={"TOKEN": b"canary-4711"})
+    container = await listening(runtime, launch)
+    seen = await ask(container, "/read", {"path": "/run/secrets/TOKEN"})
+    assert seen == {"text": "canary-4711", "mode": "444"}
+    lines = (await ask(container, "/limits"))["mounts"].splitlines()
+    (mount,) = [line.split() for line in lines if " /run/secrets " in line]
+    assert mount[2] == "tmpfs"
+    assert "ro" in mount[3].split(",")
+    raw = inspect(engine, container.id)
+    assert "canary-4711" not in str(raw)
+    assert [m["RW"] for m in raw["Mounts"]] == [False]
+    (folder,) = (engine.secrets_dir / "ours").iterdir()
+    assert (engine.secrets_dir / "ours").stat().st_mode & 0o777 == 0o700
+    await runtime.stop(container.id, 0)
+    assert not folder.exists()
+
+
+async def test_secrets_of_a_container_that_was_removed_by_others_are_swept_up(
+    runtime, engine, model
+):
+    launch = dataclasses.replace(launch_of(model), secrets={"TOKEN": b"x"})
+    container = await runtime.launch(launch)
+    await runtime.list()
+    assert len([*(engine.secrets_dir / "ours").iterdir()]) == 1
+    with engine.client() as client:
+        client.api.remove_container(container.id, force=True)
+    assert await runtime.list() == []
+    assert [*(engine.secrets_dir / "ours").iterdir()] == []
+
+
+async def test_a_launch_that_was_refused_leaves_no_secret(runtime, engine, model):
+    launch = dataclasses.replace(launch_of(model, memory_bytes=MIB), secrets={"TOKEN": b"x"})
+    with pytest.raises(EngineError, match=r"(?i)minimum memory limit"):
+        await runtime.launch(launch)
+    assert await runtime.list() == []
+    assert [*(engine.secrets_dir / "ours").iterdir()] == []
+
+
+async def test_secrets_that_would_lie_on_a_disk_are_refused(engine, model, tmp_path):
+    runtime = DockerRuntime(
+        DockerSettings(instance="ours", base_url=engine.url, secrets_dir=tmp_path / "secrets")
+    )
+    with pytest.raises(EngineError, match="is on a disk"):
+        await runtime.launch(dataclasses.replace(launch_of(model), secrets={"TOKEN": b"x"}))
+    assert await runtime.list() == []
+    assert not any((tmp_path / "secrets" / "ours").iterdir())
+    await runtime.close()
+
+
+async def test_a_runtime_class_that_the_engine_has_is_used_and_others_are_named(
+    runtime, engine, model
+):
+    launch = launch_of(model, security=Security(runtime_class="runc"))
+    assert inspect(engine, (await runtime.launch(launch)).id)["HostConfig"]["Runtime"] == "runc"
+    other = launch_of(model, "replica-2", security=Security(runtime_class="kata"))
+    with pytest.raises(EngineError, match=r"no runtime class kata; it has .*runc"):
+        await runtime.launch(other)
+
+
+async def test_a_way_out_is_a_network_of_its_own_on_which_neighbours_do_not_meet(
+    runtime, engine, model
+):
+    egress = Security(egress=True)
+    first = await listening(runtime, launch_of(model, security=egress))
+    second = await listening(runtime, launch_of(model, "replica-2", security=egress))
+    with engine.client() as client:
+        (network,) = [n.attrs for n in client.networks.list() if n.name.startswith("prsmd-")]
+    assert not network["Internal"]
+    assert network["Options"]["com.docker.network.bridge.enable_icc"] == "false"
+    if engine.has_firewall:
+        there = {"host": second.endpoint.host, "port": second.endpoint.port}
+        assert (await ask(first, "/connect", there))["error"] is not None
 
 
 async def test_no_port_is_published_and_no_host_path_mounted(runtime, engine, model):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,14 @@ from prsmd.domain.errors import (
     NoRoomForImageError,
     PullBrokenOffError,
 )
+from prsmd.domain.quantity import MIB
+from prsmd.domain.spec import Security
 from prsmd.runtime.base import Labels
 from prsmd.runtime.docker_config import (
     DockerSettings,
+    Surroundings,
     container_config,
+    network_config,
     network_name,
     read,
     written,
@@ -71,6 +76,50 @@ def test_command_and_arguments_replace_those_of_the_image_only_where_given():
     assert ("Entrypoint" in args, args["Cmd"]) == (False, ["x"])
     command = container_config(dataclasses.replace(launch, command=("run",)), SETTINGS)
     assert (command["Entrypoint"], command["Cmd"]) == (["run"], [])
+
+
+def test_secrets_are_bound_read_only_and_no_value_is_told_to_the_engine():
+    launch = dataclasses.replace(launch_of(ID), secrets={"TOKEN": b"canary"})
+    config = container_config(launch, SETTINGS, Surroundings(secrets=Path("/run/x/y")))
+    (mount,) = config["HostConfig"]["Mounts"]
+    assert mount["ReadOnly"]
+    assert (mount["Type"], mount["Source"], mount["Target"]) == ("bind", "/run/x/y", "/run/secrets")
+    assert "TOKEN_FILE=/run/secrets/TOKEN" in config["Env"]
+    assert "canary" not in str(config)
+
+
+def test_what_an_image_would_keep_on_disk_is_kept_in_bounded_memory():
+    around = Surroundings(volumes=("/data", "/tmp", "/run/secrets"))
+    mounts = container_config(launch_of(ID), SETTINGS, around)["HostConfig"]["Mounts"]
+    assert [(m["Type"], m["Target"]) for m in mounts] == [("tmpfs", "/data")]
+    assert mounts[0]["TmpfsOptions"]["SizeBytes"] == 128 * MIB
+
+
+def test_a_way_out_is_a_network_of_its_own_with_name_service():
+    inside = launch_of(ID)
+    outside = dataclasses.replace(inside, security=Security(egress=True))
+    configs = [network_config(launch, SETTINGS) for launch in (inside, outside)]
+    assert [config["internal"] for config in configs] == [True, False]
+    assert configs[0]["name"] != configs[1]["name"]
+    bridges = [config["options"]["com.docker.network.bridge.name"] for config in configs]
+    assert [bridge[:6] for bridge in bridges] == ["prsmi-", "prsmx-"]
+    assert all(len(bridge) <= 15 for bridge in bridges)  # what a Linux interface may be called
+    hosts = [container_config(launch, SETTINGS)["HostConfig"] for launch in (inside, outside)]
+    assert ["Dns" in host for host in hosts] == [True, False]
+
+
+def test_a_runtime_class_is_the_deployments_else_the_appliances_else_the_engines():
+    asked = dataclasses.replace(launch_of(ID), security=Security(runtime_class="kata"))
+    default = dataclasses.replace(SETTINGS, default_class="runsc")
+    found = [
+        container_config(launch, settings)["HostConfig"].get("Runtime")
+        for launch, settings in [
+            (asked, default),
+            (launch_of(ID), default),
+            (launch_of(ID), SETTINGS),
+        ]
+    ]
+    assert found == ["kata", "runsc", None]
 
 
 def test_devices_are_requested_by_uuid_and_only_where_reserved():

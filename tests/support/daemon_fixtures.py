@@ -32,7 +32,12 @@ def gpus(tmp_path: Path) -> SteeredGpus:
 
 def docker_settings(engine: PrivateEngine) -> dict[str, str]:
     """Return the settings of a daemon that uses this engine and looks often."""
-    return {**FAST, "runtime.name": '"docker"', "runtime.docker_url": f'"{engine.url}"'}
+    return {
+        **FAST,
+        "runtime.name": '"docker"',
+        "runtime.docker_url": f'"{engine.url}"',
+        "runtime.secrets_dir": f'"{engine.secrets_dir}"',
+    }
 
 
 @pytest.fixture
@@ -47,8 +52,8 @@ def daemon(engine: PrivateEngine, gpus: SteeredGpus, tmp_path: Path) -> Iterator
 def deploy_body(name: str = "company-model", **changes: object) -> dict[str, object]:
     """Return the document's deploy request for the test model. `changes` by kind:
 
-    `gpu`, `cpu`, `memory`, `gpu_memory` go to the resources, `environment`, `serving` and
-    `container_image` to the configuration, everything else to scaling.
+    `gpu`, `cpu`, `memory`, `gpu_memory` go to the resources; `environment`, `secrets`, `serving`,
+    `security` and `container_image` to the configuration; everything else to scaling.
     """
     resources = {"cpu": "100m", "memory": "128Mi", "gpu": "0"}
     config: dict[str, object] = {"container_image": MODEL_IMAGE}
@@ -56,7 +61,7 @@ def deploy_body(name: str = "company-model", **changes: object) -> dict[str, obj
     for field, value in changes.items():
         if field in {"gpu", "cpu", "memory", "gpu_memory"}:
             resources[field] = str(value)
-        elif field in {"environment", "serving", "container_image", "security"}:
+        elif field in {"environment", "secrets", "serving", "container_image", "security"}:
             config[field] = value
         else:
             scaling[field] = value

@@ -40,6 +40,7 @@ class PrivateEngine:
     def __init__(self, *, live_restore: bool = False, download_attempts: int = 1) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="prsmd-engine-"))
         self.url = f"unix://{self.folder}/docker.sock"
+        self.secrets_dir = Path("/dev/shm") / self.folder.name  # in memory; prsmd makes it
         self._live_restore = live_restore
         self._download_attempts = download_attempts  # for each layer; it waits ever longer
         # A random name may hold underscores where containerd allows none.
@@ -158,6 +159,7 @@ class PrivateEngine:
         for mount in sorted((m for m in mounts if m.startswith(str(self.folder))), reverse=True):
             subprocess.run(["umount", "-l", mount], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.secrets_dir, ignore_errors=True)
 
     def _command(self) -> list[str]:
         return [

@@ -5,6 +5,7 @@
     POST /log      {"lines": [...], "stream": "stdout" | "stderr"}: prints them
     POST /exit     {"code": n}: ends at once
     POST /eat      {"bytes": n}: takes that much memory and keeps it
+    POST /read     {"path"}: {"text"} or {"error"}, and the file's mode
     POST /connect  {"host", "port"}, POST /resolve {"name"}: {"error": what came in the way}
     GET  /environment, /process, /limits: what a test wants to see from inside
 
@@ -94,6 +95,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, {})
         elif self.path == "/exit":
             end(body.get("code"))
+        elif self.path == "/read":
+            self.answer(200, read(body["path"]))
         elif self.path in {"/connect", "/resolve"}:
             self.answer(200, {"error": way_out(body)})
         elif self.path == "/eat":
@@ -144,6 +147,15 @@ def limits():
         "writable": [path for path in ("/", "/etc", "/model", "/tmp", "/var") if writable(path)],
         "init": pathlib.Path("/proc/1/comm").read_text().strip(),
     }
+
+
+def read(path):
+    """Return what a file holds, as this process sees it."""
+    try:
+        mode = pathlib.Path(path).stat().st_mode & 0o777
+        return {"text": pathlib.Path(path).read_text(), "mode": f"{mode:o}"}
+    except OSError as error:
+        return {"error": str(error)}
 
 
 def way_out(body):
