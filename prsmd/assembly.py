@@ -4,13 +4,14 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from aiohttp import web
 
 from prsmd import keyfiles
-from prsmd.api.app import Door, build
+from prsmd.api.app import build
 from prsmd.api.operations import Services
-from prsmd.config import ConfigurationError, Settings, UnixRole
+from prsmd.config import Settings
 from prsmd.core.autoscale import AutoscaleSettings
 from prsmd.core.policy import Policy
 from prsmd.devices.base import Gpus, Host
@@ -28,10 +29,10 @@ from prsmd.engine.reconciler import Parts, Reconciler
 from prsmd.engine.recorder import Recorder
 from prsmd.engine.stock import Stock, StockSettings
 from prsmd.engine.usage import UsageMeter
+from prsmd.entrance import Entrance, door_of, ensure_organizations, entrance_of
 from prsmd.gateway.infer import Gateway, GatewaySettings
 from prsmd.runtime import registry
 from prsmd.runtime.base import Runtime
-from prsmd.service.access import KeyRing, PeerRule, Peers, gid_of, uid_of
 from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
 from prsmd.service.forecast import Forecaster
@@ -41,14 +42,18 @@ from prsmd.service.images import Images
 from prsmd.service.inference import Inferences
 from prsmd.service.keys import Keys
 from prsmd.service.logs import Logs
+from prsmd.service.members import Members
 from prsmd.service.node import Nodes
+from prsmd.service.organizations import Organizations
+from prsmd.service.registrar import Registrar
 from prsmd.service.registries import Registries
 from prsmd.service.rehearsals import Rehearsals
 from prsmd.service.revisions import Revisions
+from prsmd.service.roles import Roles
 from prsmd.service.rollouts import Rollouts
 from prsmd.service.status import Sources, Status
 from prsmd.service.versions import Versions
-from prsmd.store import keys, meta, replicas
+from prsmd.store import meta, replicas
 from prsmd.store.db import Database, Tx
 from prsmd.store.logs import LogArchive
 from prsmd.store.sealing import Sealer
@@ -89,14 +94,15 @@ class Drivers:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Locks:
-    """What guards secrets: the digests of keys, and the seal of what has to be read again."""
+    """What guards: who is let in, and the seal of secrets that have to be read again."""
 
-    ring: KeyRing
+    entrance: Entrance
     sealer: Sealer
 
 
 async def assemble(settings: Settings, database: Database, public_url: str) -> Appliance:
     """Return the appliance on this machine. Its runtime has answered; nothing runs yet."""
+    await ensure_organizations(settings, database)
     async with database.read() as tx:
         instance = await meta.instance_id(tx)
         in_use = await _runtime_in_use(tx)
@@ -123,8 +129,7 @@ async def connect(
     `retry_seconds` is the first pause after a launch or stop that the engine did not carry out.
     """
     database, engine = drivers.database, settings.engine
-    async with database.read() as tx:
-        stored_keys = await keys.list_for(tx, None)
+    entrance = await entrance_of(settings, database)
     limits = GatewaySettings(max_answer_bytes=parse_memory(settings.limits.response))
     gateway = Gateway(limits, drivers.clock)
     reconciler = Reconciler(
@@ -138,9 +143,8 @@ async def connect(
     sealer = Sealer(_envelope_key(settings))
     stock = _stock(settings, drivers, sealer, retry_seconds)
     parts = _parts(settings, drivers, gateway, reconciler, stock, retry_seconds)
-    ring = KeyRing(_pepper(settings), stored_keys)
     autoscaler = _autoscaler(settings, parts, reconciler)
-    locks = _Locks(ring=ring, sealer=sealer)
+    locks = _Locks(entrance=entrance, sealer=sealer)
     services = _services(parts, reconciler, autoscaler, drivers.runtime, locks, public_url)
     return Appliance(
         database=database,
@@ -151,7 +155,7 @@ async def connect(
         parts=parts,
         autoscaler=autoscaler,
         services=services,
-        application=build(services, _door(settings, ring, parts.observer)),
+        application=build(services, door_of(settings, entrance, parts.observer)),
     )
 
 
@@ -330,7 +334,7 @@ def _services(
     )
     revisions = Revisions(database=database, recorder=recorder, forecaster=forecaster, wake=wake)
     return Services(
-        answers=Answers(database, locks.ring.digest),
+        answers=Answers(database, locks.entrance.ring.digest),
         deployments=deployments,
         revisions=revisions,
         rehearsals=Rehearsals(
@@ -348,7 +352,7 @@ def _services(
         logs=Logs(database, runtime, parts.archive),
         inferences=Inferences(parts.gateway, database),
         nodes=Nodes(database, parts.observer, runtime),
-        keys=Keys(database, locks.ring),
+        **_who_may(database, locks.entrance),
         images=Images(database, stock, recorder),
         registries=Registries(database, locks.sealer),
         health=Health(
@@ -363,37 +367,21 @@ def _services(
     )
 
 
-def _door(settings: Settings, ring: KeyRing, observer: Observer) -> Door:
-    access = settings.access
-    return Door(
-        ring=ring,
-        peers=Peers(access.organization, [_peer_rule(role) for role in access.unix_roles]),
-        hosts=frozenset(host.lower() for host in settings.tcp.allowed_hosts),
-        replica_hosts=lambda: observer.replica_hosts,
-        body_bytes=parse_memory(settings.limits.body),
-        body_seconds=settings.limits.body_timeout_seconds,
-        header_bytes=parse_memory(settings.limits.header),
-    )
-
-
-def _peer_rule(role: UnixRole) -> PeerRule:
-    try:
-        uid = uid_of(role.user) if role.user is not None else role.uid
-        gid = gid_of(role.group) if role.group is not None else role.gid
-    except KeyError as error:
-        raise ConfigurationError([f"access.unix_roles: {error.args[0]}"]) from None
-    return PeerRule(organization=role.organization, role=role.role, uid=uid, gid=gid)
-
-
-def _pepper(settings: Settings) -> bytes:
-    """Return the key of the stored key digests."""
-    return keyfiles.secret("pepper", settings.access.pepper_file, settings.daemon.state_dir)
-
-
 def _envelope_key(settings: Settings) -> bytes:
     """Return what the key that seals stored passwords is made from."""
     configured = settings.access.envelope_key_file
     return keyfiles.secret("envelope-key", configured, settings.daemon.state_dir)
+
+
+def _who_may(database: Database, entrance: Entrance) -> dict[str, Any]:
+    """Return the use cases on who may do what."""
+    registrar = Registrar(database, entrance.directory)
+    return {
+        "keys": Keys(registrar, entrance.ring),
+        "organizations": Organizations(registrar),
+        "roles": Roles(registrar),
+        "members": Members(registrar),
+    }
 
 
 def _cpu(text: str) -> int:

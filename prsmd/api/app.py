@@ -1,11 +1,9 @@
 """The aiohttp application: every route guarded alike, every error in the documented envelope."""
 
 import asyncio
-import dataclasses
 import logging
+import math
 import re
-import socket
-import struct
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -17,16 +15,20 @@ from prsmd.api import (
     images,
     inference,
     keys,
+    members,
     models,
     monitoring,
     node,
     openapi,
+    organizations,
     registries,
     revisions,
+    roles,
     rollouts,
     versions,
 )
 from prsmd.api.idempotency import carry_out
+from prsmd.api.identity import ALLOWANCE, Door, identify, unix_socket
 from prsmd.api.operations import (
     OPEN_TABLE,
     REQUEST_ID,
@@ -44,22 +46,18 @@ from prsmd.api.respond import (
     mark,
     new_request_id,
 )
-from prsmd.domain.access import Principal
 from prsmd.domain.errors import (
-    InvalidApiKeyError,
     InvalidInputError,
     NotFoundError,
     PermissionDeniedError,
     PrsmdError,
     RequestTooLargeError,
 )
-from prsmd.service.access import KeyRing, Peers
 from prsmd.service.caller import Caller
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("prsmd.access")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred
 
 OPERATIONS: Sequence[Operation] = (
     *deployments.OPERATIONS,
@@ -69,6 +67,9 @@ OPERATIONS: Sequence[Operation] = (
     *rollouts.OPERATIONS,
     *inference.OPERATIONS,
     *keys.OPERATIONS,
+    *organizations.OPERATIONS,
+    *roles.OPERATIONS,
+    *members.OPERATIONS,
     *images.OPERATIONS,
     *registries.OPERATIONS,
     *node.OPERATIONS,
@@ -82,23 +83,6 @@ class MethodNotAllowedError(PrsmdError):
 
     code = "METHOD_NOT_ALLOWED"
     status_hint = 405
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
-    """How callers are let in.
-
-    `hosts` are the names that TCP clients may use in `Host`; `replica_hosts` gives the addresses of
-    models' containers, which may not call at all.
-    """
-
-    ring: KeyRing
-    peers: Peers
-    hosts: frozenset[str]
-    replica_hosts: Callable[[], frozenset[str]]
-    body_bytes: int
-    body_seconds: float
-    header_bytes: int
 
 
 def build(services: Services, door: Door) -> web.Application:
@@ -121,11 +105,15 @@ def _guarded(
     operation: Operation, services: Services, door: Door
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        caller = Caller(_principal(request, door), request[REQUEST_ID])
-        if operation.answer is not None:
+        identified = await identify(request, door)
+        caller = Caller(identified.principal, request[REQUEST_ID])
+        if operation.answer is not None and not operation.uploads:
             return await carry_out(operation, services, request, caller)
-        response: web.StreamResponse = await operation.handler(services, request, caller)
-        return response
+        async with door.underway.watch(identified):
+            if operation.answer is not None:
+                return await carry_out(operation, services, request, caller)
+            response: web.StreamResponse = await operation.handler(services, request, caller)
+            return response
 
     return handle
 
@@ -197,33 +185,6 @@ def _translated(request: web.Request, error: web.HTTPException, door: Door) -> P
     return InvalidInputError(error.reason)
 
 
-def _principal(request: web.Request, door: Door) -> Principal:
-    """Return who calls: a key where one is given, else the Unix peer."""
-    text = request.headers.get("X-API-Key")
-    authorization = request.headers.get("Authorization")
-    if text is None and authorization is not None:
-        scheme, _, text = authorization.partition(" ")
-        if scheme.lower() != "bearer":
-            raise InvalidApiKeyError("Send the key as 'Authorization: Bearer KEY'.")
-    if text is not None:
-        return door.ring.principal(text.strip())
-    peer = _unix_socket(request)
-    if peer is None:
-        raise InvalidApiKeyError(
-            "An API key is needed: send 'Authorization: Bearer KEY'. An administrator creates one"
-            " with 'prsmctl key create'."
-        )
-    size = _PEER_CREDENTIALS.size
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    _pid, uid, gid = _PEER_CREDENTIALS.unpack(credentials)
-    return door.peers.principal(uid, gid)
-
-
-def _unix_socket(request: web.Request) -> socket.socket | None:
-    found = request.transport.get_extra_info("socket") if request.transport else None
-    return found if found is not None and found.family == socket.AF_UNIX else None
-
-
 async def _expected(request: web.Request) -> web.StreamResponse | None:
     """Answer `Expect`; aiohttp asks this before the middleware."""
     if request.headers["Expect"].lower() == "100-continue":
@@ -253,7 +214,7 @@ def _check_host(request: web.Request, door: Door) -> None:
 
     A container reaches its bridge's gateway, and so a daemon that listens on every address.
     """
-    if _unix_socket(request) is not None:
+    if unix_socket(request) is not None:
         return
     if request.remote in door.replica_hosts():
         raise PermissionDeniedError("A model's container may not call this API.")
@@ -272,6 +233,11 @@ def _request_id(request: web.Request) -> str:
 
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
     mark(response, request.get(REQUEST_ID, ""))
+    allowance = request.get(ALLOWANCE)
+    if allowance is not None:
+        response.headers["X-RateLimit-Limit"] = str(allowance.limit)
+        response.headers["X-RateLimit-Remaining"] = str(allowance.remaining)
+        response.headers["X-RateLimit-Reset"] = str(math.ceil(allowance.reset_at))
 
 
 def _note(request: web.Request, response: web.StreamResponse, seconds: float) -> None:

@@ -18,10 +18,13 @@ from prsmd.service.images import Images
 from prsmd.service.inference import Inferences
 from prsmd.service.keys import Keys
 from prsmd.service.logs import Logs
+from prsmd.service.members import Members
 from prsmd.service.node import Nodes
+from prsmd.service.organizations import Organizations
 from prsmd.service.registries import Registries
 from prsmd.service.rehearsals import Rehearsals
 from prsmd.service.revisions import Revisions
+from prsmd.service.roles import Roles
 from prsmd.service.rollouts import Rollouts
 from prsmd.service.status import Status
 from prsmd.service.versions import Versions
@@ -44,6 +47,9 @@ class Services:
     inferences: Inferences
     nodes: Nodes
     keys: Keys
+    organizations: Organizations
+    roles: Roles
+    members: Members
     images: Images
     registries: Registries
     health: Health

@@ -1,4 +1,4 @@
-"""Who is calling: API keys and Unix peers become principals. Everything it needs is in memory."""
+"""Who is calling: API keys, Unix peers and tokens become principals. All of it is in memory."""
 
 import dataclasses
 import grp
@@ -6,13 +6,31 @@ import hmac
 import os
 import pwd
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from prsmd.core.apikey import key_digest, parse_key
-from prsmd.domain.access import APPLIANCE_ROLE, ROLES, ApiKey, Principal
+from prsmd.core.networks import allows
+from prsmd.domain.access import APPLIANCE_ROLE, ApiKey, Binding, Principal, SubjectKind
 from prsmd.domain.errors import InvalidApiKeyError
+from prsmd.service.directory import Directory
 
 _ROOT = 0
+_NOBODY = ApiKey(id="", organization="", role="", name="", digest=b"", created_at=0.0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Identified:
+    """Who calls, and how long what proves it is good: `until` epoch seconds (None: no end known).
+
+    `again` looks once more, with the same proof; it raises InvalidApiKeyError once they are nobody
+    any more. `key` is the key that was used, if it was one.
+    """
+
+    principal: Principal
+    again: "Callable[[], Identified]"
+    until: float | None = None
+    key: ApiKey | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,59 +43,145 @@ class PeerRule:
     gid: int | None = None
 
 
+class Tokens(Protocol):
+    """Who the bearers of an issuer's tokens are."""
+
+    async def identify(self, token: str) -> Identified:
+        """Return who a token stands for. Raise InvalidApiKeyError where it proves nothing."""
+
+
 class KeyRing:
-    """The keys in force, by id. The key service adds and revokes; requests only look up."""
+    """The keys in force. `address` is where a request comes from; None: the Unix socket."""
 
-    def __init__(self, pepper: bytes, keys: Iterable[ApiKey]) -> None:
+    def __init__(self, pepper: bytes, directory: Directory) -> None:
         self._pepper = pepper
-        self._keys = {key.id: key for key in keys}
-
-    def add(self, key: ApiKey) -> None:
-        """Accept a key, or what became of it, from now on."""
-        self._keys[key.id] = key
+        self._directory = directory
+        self._used: dict[str, float] = {}
 
     def digest(self, secret: str) -> bytes:
         """Return what is to be stored of a new secret."""
         return key_digest(self._pepper, secret)
 
-    def principal(self, text: str) -> Principal:
-        """Return who a key stands for. InvalidApiKeyError never says which part failed."""
+    def identify(self, text: str, address: str | None = None) -> Identified:
+        """Return who a key stands for. InvalidApiKeyError never says which part failed.
+
+        Only who holds the secret is told that the key was revoked, has expired, or is not to be
+        used from there.
+        """
         parsed = parse_key(text)
-        key = self._keys.get(parsed[0]) if parsed else None
-        if parsed is None or key is None:
-            raise InvalidApiKeyError("The API key is not valid; check it, or ask for a new one.")
-        if not hmac.compare_digest(key.digest, self.digest(parsed[1])):
-            raise InvalidApiKeyError("The API key is not valid; check it, or ask for a new one.")
+        if parsed is None:
+            raise _invalid()
+        key_id, digest = parsed[0], self.digest(parsed[1])
+        found = self._identified(key_id, digest)
+        assert found.key is not None  # noqa: S101 - it is a key that was identified
+        if found.key.networks is not None and not allows(found.key.networks, address):
+            raise InvalidApiKeyError("The API key may not be used from this address.")
+        self._used[key_id] = time.time()
+        return found
+
+    def used(self) -> dict[str, float]:
+        """Return when each key was last used, since this was last asked."""
+        used, self._used = self._used, {}
+        return used
+
+    def last_used(self, key: ApiKey) -> float | None:
+        """Return when a key was last used."""
+        return self._used.get(key.id, key.last_used_at)
+
+    def _identified(self, key_id: str, digest: bytes) -> Identified:
+        now = time.time()
+        key, until = self._proven(key_id, digest, now)
+        self._refuse_ended(key, now)
+        return Identified(
+            principal=self._directory.principal_of_key(key),
+            again=lambda: self._identified(key_id, digest),
+            until=until,
+            key=key,
+        )
+
+    def _proven(self, key_id: str, digest: bytes, now: float) -> tuple[ApiKey, float | None]:
+        """Return the key whose secret has this digest, and until when the secret is good."""
+        key = self._directory.key(key_id)
+        if hmac.compare_digest((key or _NOBODY).digest, digest) and key is not None:
+            return key, key.expires_at
+        previous = key.previous_digest if key is not None else None
+        if key is None or previous is None or not hmac.compare_digest(previous, digest):
+            raise _invalid()
+        until = key.previous_until or 0.0
+        if until <= now:
+            raise InvalidApiKeyError("The API key was rotated; use its new secret.")
+        return key, until if key.expires_at is None else min(until, key.expires_at)
+
+    def _refuse_ended(self, key: ApiKey, now: float) -> None:
         if key.revoked_at is not None:
             raise InvalidApiKeyError("The API key was revoked; ask for a new one.")
-        if key.expires_at is not None and key.expires_at <= time.time():
+        if key.expires_at is not None and key.expires_at <= now:
             raise InvalidApiKeyError("The API key has expired; ask for a new one.")
-        return Principal(
-            id=f"key:{key.id}",
-            organization=key.organization,
-            role=key.role,
-            permissions=ROLES[key.role],
-        )
+        self._directory.refuse_closed(key.organization)
 
 
 class Peers:
-    """Maps Unix peers to principals: root and the daemon's own user, then the configured rules."""
+    """Maps Unix peers to principals: root and the daemon's own user, then rules, then members."""
 
-    def __init__(self, organization: str, rules: Sequence[PeerRule]) -> None:
+    def __init__(
+        self, organization: str, rules: Sequence[PeerRule], directory: Directory | None = None
+    ) -> None:
         self._organization = organization
         self._rules = rules
+        self._directory = directory or Directory()
+
+    def identify(self, uid: int, gid: int) -> Identified:
+        """Return who a peer is, and goes on to be. InvalidApiKeyError for one who is nobody."""
+        return Identified(principal=self.principal(uid, gid), again=lambda: self.identify(uid, gid))
 
     def principal(self, uid: int, gid: int) -> Principal:
-        """Return who a peer is. Raise InvalidApiKeyError for one that no rule names."""
+        """Return who a peer is. Raise InvalidApiKeyError for one whom nothing names."""
+        identity = f"uid:{uid}"
         if uid in {_ROOT, os.geteuid()}:
-            return _peer(uid, self._organization, APPLIANCE_ROLE)
+            own = [Binding(APPLIANCE_ROLE)]
+            return self._directory.principal(identity, self._organization, own)
         groups = _groups_of(uid, gid)
+        organization, bindings = self._ruled(uid, groups)
+        for kind, subject in (
+            (SubjectKind.UID, uid),
+            *((SubjectKind.GID, group) for group in sorted(groups)),
+        ):
+            member = self._directory.member(kind, str(subject))
+            if member is not None and organization in {None, member.organization}:
+                organization = member.organization
+                bindings += member.bindings
+        if organization is None:
+            raise InvalidApiKeyError(
+                f"Local user {uid} has no role here: send an API key, or have the user made a"
+                " member of an organization or added to unix_roles."
+            )
+        self._directory.refuse_closed(organization)
+        return self._directory.principal(identity, organization, bindings)
+
+    def _ruled(self, uid: int, groups: frozenset[int]) -> tuple[str | None, tuple[Binding, ...]]:
         for rule in self._rules:
             if rule.uid == uid or (rule.gid is not None and rule.gid in groups):
-                return _peer(uid, rule.organization, rule.role)
-        raise InvalidApiKeyError(
-            f"Local user {uid} has no role here: send an API key, or add the user to unix_roles."
-        )
+                return rule.organization, (Binding(rule.role),)
+        return None, ()
+
+
+class Access:
+    """Every way in. `tokens` None: there is no issuer whose tokens are taken."""
+
+    def __init__(self, ring: KeyRing, peers: Peers, tokens: Tokens | None = None) -> None:
+        self._ring = ring
+        self._peers = peers
+        self._tokens = tokens
+
+    async def by_credential(self, text: str, address: str | None) -> Identified:
+        """Return who a key or a token stands for. Raise InvalidApiKeyError for nobody's."""
+        if self._tokens is not None and text.count(".") == 2:
+            return await self._tokens.identify(text)
+        return self._ring.identify(text, address)
+
+    def by_peer(self, uid: int, gid: int) -> Identified:
+        """Return who a Unix peer is. Raise InvalidApiKeyError for nobody."""
+        return self._peers.identify(uid, gid)
 
 
 def uid_of(user: str) -> int:
@@ -90,8 +194,8 @@ def gid_of(group: str) -> int:
     return grp.getgrnam(group).gr_gid
 
 
-def _peer(uid: int, organization: str, role: str) -> Principal:
-    return Principal(id=f"uid:{uid}", organization=organization, role=role, permissions=ROLES[role])
+def _invalid() -> InvalidApiKeyError:
+    return InvalidApiKeyError("The API key is not valid; check it, or ask for a new one.")
 
 
 def _groups_of(uid: int, gid: int) -> frozenset[int]:

@@ -1,13 +1,14 @@
 """Who makes this request, and how a use case is allowed, denied and recorded."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from prsmd.core.permit import Allow, Deny, permit, possible
 from prsmd.domain.access import ModelRef, Permission, Principal
-from prsmd.domain.errors import PermissionDeniedError, PrsmdError
+from prsmd.domain.errors import NotFoundError, PermissionDeniedError, PrsmdError
 from prsmd.domain.events import AuditRecord
 from prsmd.domain.quota import Share
 from prsmd.service.idempotency import Once
@@ -89,6 +90,19 @@ async def require_recorded(
         require_own(caller, permission)
     except PermissionDeniedError:
         denied = caller.record(permission.value, subject, "denied")
+        await database.write(lambda tx: audit.append(tx, denied))
+        raise
+
+
+@contextlib.asynccontextmanager
+async def denials_recorded(
+    database: Database, caller: Caller, action: str, subject: str
+) -> AsyncIterator[None]:
+    """Audit what is refused inside: for want of a permission, or as if it did not exist."""
+    try:
+        yield
+    except (PermissionDeniedError, NotFoundError) as error:
+        denied = caller.record(action, subject, "denied", {"code": error.code})
         await database.write(lambda tx: audit.append(tx, denied))
         raise
 

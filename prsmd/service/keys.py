@@ -1,107 +1,273 @@
-"""API keys: create (shown once), list, revoke."""
+"""API keys: make (shown once), list, change, rotate, revoke. What changes counts at once."""
 
+import asyncio
 import dataclasses
+import logging
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from prsmd.core.apikey import ID_LENGTH, SECRET_LENGTH, format_key, is_key_id
-from prsmd.domain.access import ROLES, ApiKey, Permission
-from prsmd.domain.errors import NotFoundError, PermissionDeniedError
+from prsmd.core.principals import loosened
+from prsmd.domain.access import ApiKey, Permission, Principal
+from prsmd.domain.errors import (
+    ConflictError,
+    NotFoundError,
+    PermissionDeniedError,
+    PrsmdError,
+)
 from prsmd.domain.ids import random_id
 from prsmd.service.access import KeyRing
 from prsmd.service.caller import Caller, require_recorded
-from prsmd.store import audit, keys
-from prsmd.store.db import Database, Tx
+from prsmd.service.registrar import Ask, Done, Registrar
+from prsmd.service.roles import refuse_unknown_role
+from prsmd.store import deployments, keys
+from prsmd.store.db import Tx
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRequest:
-    """What a new key may do and for how long (seconds; None: until revoked)."""
+    """What a new key may do, for how long (seconds; None: until revoked) and what it is held to."""
 
     name: str
     role: str
     organization: str | None = None
     expires_in_seconds: float | None = None
+    models: tuple[str, ...] | None = None
+    networks: tuple[str, ...] | None = None
+    requests_per_minute: int | None = None
+    requests_per_day: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Who:
+    """Who a caller is: the models that their roles on single ones are on, and their key."""
+
+    principal: Principal
+    models: Mapping[str, str]  # model ids by deployment id
+    key: ApiKey | None
 
 
 class Keys:
     """Use cases on API keys."""
 
-    def __init__(self, database: Database, ring: KeyRing) -> None:
-        self._database = database
+    def __init__(self, registrar: Registrar, ring: KeyRing) -> None:
+        self._registrar = registrar
         self._ring = ring
 
     async def create(self, caller: Caller, request: KeyRequest) -> tuple[ApiKey, str]:
-        """Return the new key's row and its text, which nobody can show again."""
-        await require_recorded(
-            self._database, caller, Permission.KEYS_MANAGE, f"key:{request.name}"
+        """Return the new key's row and its text, which nobody can show again.
+
+        A key that makes another one gives it no more time, networks or rate than it has itself.
+        """
+        secret = _new_secret()
+
+        async def write(tx: Tx) -> Done[tuple[ApiKey, str]]:
+            organization = self._registrar.place(caller, request.organization)
+            refuse_unknown_role(self._registrar, organization, request.role, "role")
+            key = self._inherited(caller, self._new(caller, request, organization, secret))
+            self._refuse_beyond(caller, key, "create")
+            await keys.add(tx, key)
+            made = key, format_key(key.id, secret)
+            return Done(result=made, subject=f"key:{key.id}", details=_details(key))
+
+        ask = Ask(Permission.KEYS_MANAGE, "keys.create", f"key:{request.name}")
+        return await self._registrar.carry_out(caller, ask, write, self._take_over)
+
+    async def list(self, caller: Caller) -> list[ApiKey]:
+        """Return the keys of the caller's scope, without anything secret."""
+        database = self._registrar.database
+        await require_recorded(database, caller, Permission.KEYS_MANAGE, "keys")
+        async with database.read() as tx:
+            found = await keys.list_for(tx, caller.scope)
+        return [self._as_used(key) for key in found]
+
+    async def get(self, caller: Caller, key_id: str) -> ApiKey:
+        """Return a key. NotFoundError for one outside the caller's scope."""
+        database = self._registrar.database
+        await require_recorded(database, caller, Permission.KEYS_MANAGE, _subject(key_id))
+        async with database.read() as tx:
+            return self._as_used(await _known(tx, caller, key_id))
+
+    async def change(self, caller: Caller, key_id: str, changes: Mapping[str, Any]) -> ApiKey:
+        """Change fields of a key; those of `changes` are `ApiKey`'s own. They count at once."""
+
+        async def write(tx: Tx) -> Done[ApiKey]:
+            known = await _known(tx, caller, key_id)
+            _refuse_revoked(known, "changed")
+            changed = dataclasses.replace(known, **changes)
+            refuse_unknown_role(self._registrar, known.organization, changed.role, "role")
+            self._refuse_beyond(caller, known, "change")
+            self._refuse_beyond(caller, changed, "change")
+            self._refuse_looser(caller, known, changed)
+            await keys.put(tx, changed)
+            details = {"fields": sorted(changes), **_details(changed)}
+            return Done(result=changed, details=details, changed=changed != known)
+
+        return await self._carry_out(caller, "update", key_id, write)
+
+    async def rotate(
+        self, caller: Caller, key_id: str, overlap_seconds: float
+    ) -> tuple[ApiKey, str]:
+        """Give a key a new secret; the old one is good for `overlap_seconds` more."""
+        secret = _new_secret()
+
+        async def write(tx: Tx) -> Done[tuple[ApiKey, str]]:
+            known = await _known(tx, caller, key_id)
+            _refuse_revoked(known, "rotated")
+            self._refuse_beyond(caller, known, "rotate")
+            self._refuse_looser(caller, None, known)
+            now = time.time()
+            rotated = dataclasses.replace(
+                known,
+                digest=self._ring.digest(secret),
+                rotated_at=now,
+                previous_digest=known.digest if overlap_seconds else None,
+                previous_until=now + overlap_seconds if overlap_seconds else None,
+            )
+            await keys.put(tx, rotated)
+            made = rotated, format_key(rotated.id, secret)
+            return Done(result=made, details={"overlap_seconds": overlap_seconds})
+
+        ask = Ask(Permission.KEYS_MANAGE, "keys.rotate", _subject(key_id))
+        return await self._registrar.carry_out(caller, ask, write, self._take_over)
+
+    async def revoke(self, caller: Caller, key_id: str) -> ApiKey:
+        """Refuse a key from now on, and end what it began. NotFoundError outside the scope."""
+
+        async def write(tx: Tx) -> Done[ApiKey]:
+            known = await _known(tx, caller, key_id)
+            self._refuse_beyond(caller, known, "revoke")
+            now = time.time()
+            changed = await keys.revoke(tx, key_id, now)
+            revoked = dataclasses.replace(known, revoked_at=now) if changed else known
+            return Done(result=revoked, changed=changed)
+
+        return await self._carry_out(caller, "revoke", key_id, write)
+
+    async def who(self, caller: Caller) -> Who:
+        """Return who the caller is."""
+        own, models = self._own(caller), {}
+        if caller.principal.on_models:
+            async with self._registrar.database.read() as tx:
+                for deployment_id in caller.principal.on_models:
+                    found = await deployments.get(tx, deployment_id)
+                    if found is not None:
+                        models[deployment_id] = found.model_id
+        key = None if own is None else self._as_used(own)
+        return Who(principal=caller.principal, models=models, key=key)
+
+    async def flush_used(self) -> None:
+        """Store when keys were used since this was last called."""
+        used = self._ring.used()
+        if used:
+            await self._registrar.database.write(lambda tx: keys.note_used(tx, used))
+
+    async def run(self, interval_seconds: float) -> None:
+        """Flush when keys were used, every so often and at the end."""
+        try:
+            while True:
+                await asyncio.sleep(interval_seconds)
+                try:
+                    await self.flush_used()
+                except PrsmdError as error:
+                    log.warning("when keys were used could not be stored: %s", error.message)
+        finally:
+            await self.flush_used()
+
+    async def _carry_out(self, caller: Caller, verb: str, key_id: str, write: Any) -> ApiKey:
+        ask = Ask(Permission.KEYS_MANAGE, f"keys.{verb}", _subject(key_id))
+        done: ApiKey = await self._registrar.carry_out(
+            caller, ask, write, self._registrar.directory.put_key
         )
-        organization = request.organization or caller.principal.organization
-        await self._refuse_escalation(caller, request, organization)
-        now = time.time()
-        secret = random_id("", SECRET_LENGTH).removeprefix("_")
-        lifetime = request.expires_in_seconds
-        key = ApiKey(
+        return done
+
+    def _take_over(self, made: tuple[ApiKey, str]) -> None:
+        self._registrar.directory.put_key(made[0])
+
+    def _as_used(self, key: ApiKey) -> ApiKey:
+        return dataclasses.replace(key, last_used_at=self._ring.last_used(key))
+
+    def _new(self, caller: Caller, request: KeyRequest, organization: str, secret: str) -> ApiKey:
+        now, lifetime = time.time(), request.expires_in_seconds
+        return ApiKey(
             id=random_id("", ID_LENGTH).removeprefix("_"),
             organization=organization,
             role=request.role,
             name=request.name,
             digest=self._ring.digest(secret),
             created_at=now,
+            created_by=caller.principal.id,
             expires_at=None if lifetime is None else now + lifetime,
+            models=request.models,
+            networks=request.networks,
+            requests_per_minute=request.requests_per_minute,
+            requests_per_day=request.requests_per_day,
         )
-        made = key, format_key(key.id, secret)
-        record = caller.record("keys.create", f"key:{key.id}", "allowed", {"role": key.role})
 
-        async def write(tx: Tx) -> None:
-            await keys.add(tx, key)
-            await audit.append(tx, record)
-            await caller.remember(tx, made)
+    def _inherited(self, caller: Caller, key: ApiKey) -> ApiKey:
+        """Return the key, held to what its maker is held to where nothing was wished."""
+        maker = self._own(caller)
+        if maker is None:
+            return key
+        names = ("expires_at", "networks", "requests_per_minute", "requests_per_day")
+        bounds = {name: getattr(maker, name) for name in names if getattr(key, name) is None}
+        return dataclasses.replace(key, **bounds)
 
-        await self._database.write(write)
-        self._ring.add(key)
-        return made
+    def _refuse_beyond(self, caller: Caller, key: ApiKey, verb: str) -> None:
+        other = self._registrar.directory.would_be(key)
+        what = f"{verb} a key with role {key.role} in {key.organization}"
+        self._registrar.refuse_beyond(caller, other, what)
+        if verb == "create":
+            self._refuse_looser(caller, None, key)
 
-    async def list(self, caller: Caller) -> list[ApiKey]:
-        """Return the keys of the caller's scope, without anything secret."""
-        await require_recorded(self._database, caller, Permission.KEYS_MANAGE, "keys")
-        async with self._database.read() as tx:
-            return await keys.list_for(tx, caller.scope)
-
-    async def revoke(self, caller: Caller, key_id: str) -> ApiKey:
-        """Refuse a key from now on. NotFoundError for one outside the caller's scope."""
-        subject = f"key:{key_id}" if is_key_id(key_id) else "key:unknown"
-        await require_recorded(self._database, caller, Permission.KEYS_MANAGE, subject)
-        async with self._database.read() as tx:
-            key = await keys.get(tx, key_id)
-        if key is None or caller.scope not in {None, key.organization}:
-            raise NotFoundError("There is no such API key; a key's id is its part after prsm_.")
-        record = caller.record("keys.revoke", subject, "allowed")
-
-        async def write(tx: Tx) -> ApiKey:
-            if await keys.revoke(tx, key_id, time.time()):
-                await audit.append(tx, record)
-            revoked = await keys.get(tx, key_id)
-            assert revoked is not None  # noqa: S101 - keys are never removed
-            await caller.remember(tx, revoked)
-            return revoked
-
-        revoked = await self._database.write(write)
-        self._ring.add(revoked)
-        return revoked
-
-    async def _refuse_escalation(
-        self, caller: Caller, request: KeyRequest, organization: str
-    ) -> None:
-        """Nobody creates a key that may do more than they may, or acts elsewhere."""
-        principal = caller.principal
-        beyond = ROLES[request.role] - principal.permissions
-        if caller.scope in {None, organization} and not beyond:
+    def _refuse_looser(self, caller: Caller, before: ApiKey | None, after: ApiKey) -> None:
+        """Nobody frees a key from what they are held to themselves."""
+        own = self._own(caller)
+        respect = None if own is None else loosened(own, after)
+        if respect is None or (before is not None and before == after):
             return
-        denied = caller.record("keys.create", f"key:{request.name}", "denied")
-        await self._database.write(lambda tx: audit.append(tx, denied))
         raise PermissionDeniedError(
-            f"Role {principal.role} in {principal.organization} cannot create a key with role"
-            f" {request.role} in {organization}.",
-            required_permissions=sorted(ROLES[request.role]),
-            current_permissions=sorted(principal.permissions),
+            f"Your own key is held to less: {respect} of this one would go beyond it.",
+            required_permissions=[Permission.KEYS_MANAGE.value],
+            current_permissions=sorted(caller.principal.permissions),
         )
+
+    def _own(self, caller: Caller) -> ApiKey | None:
+        key_id = caller.principal.key_id
+        return None if key_id is None else self._registrar.directory.key(key_id)
+
+
+async def _known(tx: Tx, caller: Caller, key_id: str) -> ApiKey:
+    key = await keys.get(tx, key_id)
+    if key is None or caller.scope not in {None, key.organization}:
+        raise NotFoundError("There is no such API key; a key's id is its part after prsm_.")
+    return key
+
+
+def _refuse_revoked(key: ApiKey, verb: str) -> None:
+    if key.revoked_at is not None:
+        raise ConflictError(f"Key {key.id} was revoked and cannot be {verb}; make another one.")
+
+
+def _subject(key_id: str) -> str:
+    return f"key:{key_id}" if is_key_id(key_id) else "key:unknown"
+
+
+def _new_secret() -> str:
+    return random_id("", SECRET_LENGTH).removeprefix("_")
+
+
+def _details(key: ApiKey) -> dict[str, Any]:
+    """Return what the audit log keeps of a key."""
+    return {
+        "organization": key.organization,
+        "role": key.role,
+        "expires_at": key.expires_at,
+        "models": None if key.models is None else list(key.models),
+        "networks": None if key.networks is None else list(key.networks),
+        "requests_per_minute": key.requests_per_minute,
+        "requests_per_day": key.requests_per_day,
+    }

@@ -46,13 +46,20 @@ class Site:
         """What the store holds of desired state, keys and history."""
         path = self.daemon.folder / "state" / "control.db"
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            database.row_factory = sqlite3.Row
             return {
-                table: database.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall()
+                table: [
+                    {name: row[name] for name in row.keys() if name != "last_used_at"}  # noqa: SIM118 - a row is no dict
+                    for row in database.execute(f"SELECT * FROM {table} ORDER BY rowid")
+                ]
                 for table in (
                     "deployments",
                     "revisions",
                     "rollouts",
                     "replicas",
+                    "organizations",
+                    "members",
+                    "roles",
                     "api_keys",
                     "events",
                 )
@@ -64,6 +71,8 @@ class Site:
             path: self.daemon.call("GET", path).json
             for path in ("/v1/custom-models", "/v1/api-keys", "/v1/models")
         }
+        for key in answers["/v1/api-keys"]["api_keys"]:
+            del key["last_used_at"]  # being used is no change
         return {**self.rows(), **answers}
 
     def audit(self) -> list[tuple[Any, ...]]:

@@ -5,14 +5,19 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from prsmd.api.app import Door, build
-from prsmd.service.access import KeyRing, Peers
+from prsmd.api.app import build
+from prsmd.api.identity import Door
+from prsmd.service.access import Access, KeyRing, Peers
+from prsmd.service.directory import Directory
+from prsmd.service.throttle import Throttle
+from prsmd.service.underway import Underway
 
 
 def door(*replica_hosts: str) -> Door:
     return Door(
-        ring=KeyRing(b"p" * 32, []),
-        peers=Peers("company", []),
+        access=Access(KeyRing(b"p" * 32, Directory()), Peers("company", [])),
+        underway=Underway(),
+        throttle=Throttle(),
         hosts=frozenset({"127.0.0.1"}),
         replica_hosts=lambda: frozenset(replica_hosts),
         body_bytes=1024,

@@ -28,6 +28,7 @@ from prsmd.domain.replica import Endpoint, Placement, Replica, ReplicaState
 from prsmd.domain.rollout import RolloutOptions
 from prsmd.domain.spec import Resources, Scaling, Security, Serving, Spec
 from prsmd.engine.rows import load_desired
+from prsmd.entrance import ensure_organizations
 from prsmd.runtime.base import Labels, Launch
 from prsmd.runtime.fake import FakeEngine, FakeRuntime
 from prsmd.service.caller import Caller
@@ -168,6 +169,8 @@ class World:
         )
         fuse = fuse or Fuse()
         database = await FusedDatabase.open(self.folder)
+        database.fuse = Fuse()
+        await ensure_organizations(settings, database)
         database.fuse = fuse
         async with database.read() as tx:
             instance = await meta.instance_id(tx)

@@ -6,7 +6,10 @@ from prsmd.domain.access import ROLES, Principal
 from prsmd.domain.errors import InvalidApiKeyError, NotFoundError, PermissionDeniedError
 from prsmd.service.access import KeyRing
 from prsmd.service.caller import Caller
+from prsmd.service.directory import Directory
 from prsmd.service.keys import KeyRequest, Keys
+from prsmd.service.organizations import ensure
+from prsmd.service.registrar import Registrar
 from prsmd.store import audit, keys
 from prsmd.store.db import Database
 
@@ -19,13 +22,20 @@ async def database(tmp_path):
 
 
 @pytest.fixture
-def ring():
-    return KeyRing(b"p" * 32, [])
+async def directory(database):
+    await ensure(database, ["company", "rival"])
+    async with database.read() as tx:
+        return await Directory.load(tx)
 
 
 @pytest.fixture
-def service(database, ring):
-    return Keys(database, ring)
+def ring(directory):
+    return KeyRing(b"p" * 32, directory)
+
+
+@pytest.fixture
+def service(database, directory, ring):
+    return Keys(Registrar(database, directory), ring)
 
 
 def caller(role="admin", organization="company"):
@@ -49,7 +59,7 @@ async def stored(database):
 async def test_a_new_key_opens_the_door_and_is_stored_without_its_secret(service, ring, database):
     key, text = await service.create(caller(), KeyRequest(name="ci", role="deployer"))
 
-    assert ring.principal(text).role == "deployer"
+    assert ring.identify(text).principal.role == "deployer"
     [row] = await stored(database)
     assert row == key
     assert text.split("_")[2][:32].encode() not in row.digest
@@ -106,7 +116,7 @@ async def test_revoking_ends_a_key_at_once_and_is_recorded_once(service, ring, d
     assert first.revoked_at is not None
     assert again == first
     with pytest.raises(InvalidApiKeyError, match="revoked"):
-        ring.principal(text)
+        ring.identify(text)
     actions = [action for action, _, _ in await recorded(database)]
     assert actions == ["keys.revoke", "keys.create"]
 

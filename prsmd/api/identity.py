@@ -1,0 +1,88 @@
+"""Who sends a request: which proof counts, and what is left of what they may send."""
+
+import dataclasses
+import socket
+import struct
+from collections.abc import Callable
+
+from aiohttp import web
+
+from prsmd.domain.errors import InvalidApiKeyError, RateLimitedError
+from prsmd.service.access import Access, Identified
+from prsmd.service.throttle import Allowance, Throttle
+from prsmd.service.underway import Underway
+
+ALLOWANCE = web.RequestKey("allowance", Allowance)
+_PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """How callers are let in.
+
+    `hosts` are the names that TCP clients may use in `Host`; `replica_hosts` gives the addresses of
+    models' containers, which may not call at all.
+    """
+
+    access: Access
+    underway: Underway
+    throttle: Throttle
+    hosts: frozenset[str]
+    replica_hosts: Callable[[], frozenset[str]]
+    body_bytes: int
+    body_seconds: float
+    header_bytes: int
+
+
+async def identify(request: web.Request, door: Door) -> Identified:
+    """Return who calls: by a key or token where one is given, else the Unix peer.
+
+    Raises:
+        InvalidApiKeyError: nobody that is known here.
+        RateLimitedError: a key that has made all the requests that it may make for now.
+    """
+    text = _credential(request)
+    if text is None:
+        return door.access.by_peer(*_peer(request))
+    address = None if unix_socket(request) is not None else request.remote or ""
+    found = await door.access.by_credential(text, address)
+    if found.key is not None:
+        try:
+            allowance = door.throttle.admit(found.key)
+        except RateLimitedError as error:
+            details = error.details
+            request[ALLOWANCE] = Allowance(details["limit"], 0, details["reset_time"])
+            raise
+        if allowance is not None:
+            request[ALLOWANCE] = allowance
+    return found
+
+
+def unix_socket(request: web.Request) -> socket.socket | None:
+    """Return the socket of a local caller; None for one on TCP."""
+    found = request.transport.get_extra_info("socket") if request.transport else None
+    return found if found is not None and found.family == socket.AF_UNIX else None
+
+
+def _credential(request: web.Request) -> str | None:
+    text = request.headers.get("X-API-Key")
+    authorization = request.headers.get("Authorization")
+    if text is None and authorization is not None:
+        scheme, _, text = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise InvalidApiKeyError("Send the key as 'Authorization: Bearer KEY'.")
+    return None if text is None else text.strip()
+
+
+def _peer(request: web.Request) -> tuple[int, int]:
+    """Return the uid and gid of who opened the Unix socket."""
+    peer = unix_socket(request)
+    if peer is None:
+        raise InvalidApiKeyError(
+            "An API key is needed: send 'Authorization: Bearer KEY'. An administrator creates one"
+            " with 'prsmctl key create'."
+        )
+    size = _PEER_CREDENTIALS.size
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    _pid, uid, gid = _PEER_CREDENTIALS.unpack(credentials)
+    return uid, gid

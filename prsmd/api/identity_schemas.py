@@ -1,0 +1,119 @@
+"""Bodies of requests about organizations, roles, members and keys."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from prsmd.api.schemas import Body
+from prsmd.core.networks import canonical
+from prsmd.domain.access import Permission
+
+_YEARS = 10 * 366 * 86400
+_MOST = 1000  # of models or networks that a key is held to
+
+
+def _network(text: str) -> str:
+    try:
+        return canonical(text)
+    except ValueError:
+        raise ValueError(
+            "must be a network such as 10.0.0.0/8 or fd00::/8, or an address"
+        ) from None
+
+
+OrganizationName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
+RoleName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
+Words = Annotated[str, Field(min_length=1, max_length=200, pattern="^[^\\x00-\\x1f\\x7f]*$")]
+Description = Annotated[str, Field(max_length=1000, pattern="^[^\\x00-\\x1f\\x7f]*$")]
+Lifetime = Annotated[float, Field(gt=0, le=_YEARS)]
+ModelName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Network = Annotated[str, Field(max_length=64), AfterValidator(_network)]
+Models = Annotated[list[ModelName], Field(max_length=_MOST)]
+Networks = Annotated[list[Network], Field(min_length=1, max_length=_MOST)]
+Rate = Annotated[int, Field(ge=1, le=100_000_000)]
+
+
+class OrganizationBody(Body):
+    """POST /v1/organizations."""
+
+    organization_id: OrganizationName
+    display_name: Words | None = None
+
+
+class OrganizationChangeBody(Body):
+    """PATCH /v1/organizations/{organization_id}."""
+
+    display_name: Words | None = None
+    disabled: bool | None = None
+
+
+class RoleBody(Body):
+    """POST /v1/roles."""
+
+    name: RoleName
+    permissions: Annotated[list[Permission], Field(max_length=len(Permission))]
+    description: Description = ""
+    organization: OrganizationName | None = None
+
+
+class RoleChangeBody(Body):
+    """PATCH /v1/roles/{name}."""
+
+    permissions: Annotated[list[Permission], Field(max_length=len(Permission))] | None = None
+    description: Description | None = None
+    organization: OrganizationName | None = None
+
+
+class BindingBody(Body):
+    """A role in the whole organization, or on one model."""
+
+    role: RoleName
+    model: ModelName | None = None
+
+
+class MemberBody(Body):
+    """POST /v1/members."""
+
+    kind: Literal["uid", "gid", "user", "group", "oidc", "key"]
+    subject: Annotated[str, Field(min_length=1, max_length=128, pattern="^[\\x21-\\x7e]*$")]
+    bindings: Annotated[list[BindingBody], Field(max_length=100)]
+    name: Words | None = None
+    organization: OrganizationName | None = None
+
+
+class MemberChangeBody(Body):
+    """PATCH /v1/members/{member_id}."""
+
+    name: Words | None = None
+    bindings: Annotated[list[BindingBody], Field(max_length=100)] | None = None
+
+
+class KeyBody(Body):
+    """POST /v1/api-keys."""
+
+    name: Words = "key"
+    organization: OrganizationName | None = None
+    role: RoleName = "admin"
+    expires_in_seconds: Lifetime | None = None
+    models: Models | None = None
+    networks: Networks | None = None
+    requests_per_minute: Rate | None = None
+    requests_per_day: Rate | None = None
+
+
+class KeyChangeBody(Body):
+    """PATCH /v1/api-keys/{key_id}. What is absent stays; null takes a bound away."""
+
+    name: Words = "key"
+    role: RoleName = "admin"
+    expires_in_seconds: Lifetime | None = None
+    models: Models | None = None
+    networks: Networks | None = None
+    requests_per_minute: Rate | None = None
+    requests_per_day: Rate | None = None
+
+
+class RotateBody(Body):
+    """POST /v1/api-keys/{key_id}/rotate."""
+
+    overlap_seconds: Annotated[float, Field(ge=0, le=30 * 86400)] = 3600.0

@@ -1,0 +1,79 @@
+"""Makes what lets callers in from its sections of the settings, and the directory that it asks."""
+
+import dataclasses
+
+from prsmd import keyfiles
+from prsmd.api.identity import Door
+from prsmd.config import ConfigurationError, Settings, UnixRole
+from prsmd.domain.quantity import parse_memory
+from prsmd.engine.observer import Observer
+from prsmd.service import organizations
+from prsmd.service.access import Access, KeyRing, PeerRule, Peers, gid_of, uid_of
+from prsmd.service.directory import Directory
+from prsmd.service.throttle import Throttle
+from prsmd.service.underway import Underway
+from prsmd.store.db import Database
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Entrance:
+    """Who there is, how they prove it, and what they have under way."""
+
+    directory: Directory
+    ring: KeyRing
+    access: Access
+    underway: Underway
+    throttle: Throttle
+
+
+async def ensure_organizations(settings: Settings, database: Database) -> None:
+    """Have the organizations that the settings name."""
+    section = settings.access
+    named = [section.organization, *(role.organization for role in section.unix_roles)]
+    await organizations.ensure(database, named)
+
+
+async def entrance_of(settings: Settings, database: Database) -> Entrance:
+    """Return the entrance, with everybody whom the store knows."""
+    section = settings.access
+    async with database.read() as tx:
+        directory = await Directory.load(tx)
+    ring = KeyRing(_pepper(settings), directory)
+    rules = [_peer_rule(role) for role in section.unix_roles]
+    underway = Underway()
+    directory.on_change.append(underway.look_again)
+    return Entrance(
+        directory=directory,
+        ring=ring,
+        access=Access(ring, Peers(section.organization, rules, directory)),
+        underway=underway,
+        throttle=Throttle(),
+    )
+
+
+def door_of(settings: Settings, entrance: Entrance, observer: Observer) -> Door:
+    """Return how the API lets callers in."""
+    return Door(
+        access=entrance.access,
+        underway=entrance.underway,
+        throttle=entrance.throttle,
+        hosts=frozenset(host.lower() for host in settings.tcp.allowed_hosts),
+        replica_hosts=lambda: observer.replica_hosts,
+        body_bytes=parse_memory(settings.limits.body),
+        body_seconds=settings.limits.body_timeout_seconds,
+        header_bytes=parse_memory(settings.limits.header),
+    )
+
+
+def _peer_rule(role: UnixRole) -> PeerRule:
+    try:
+        uid = uid_of(role.user) if role.user is not None else role.uid
+        gid = gid_of(role.group) if role.group is not None else role.gid
+    except KeyError as error:
+        raise ConfigurationError([f"access.unix_roles: {error.args[0]}"]) from None
+    return PeerRule(organization=role.organization, role=role.role, uid=uid, gid=gid)
+
+
+def _pepper(settings: Settings) -> bytes:
+    """Return the key of the stored key digests."""
+    return keyfiles.secret("pepper", settings.access.pepper_file, settings.daemon.state_dir)

@@ -1,0 +1,174 @@
+"""Who there is, in memory: organizations, their roles and members, and the keys.
+
+What the store holds is read once; whatever changes it afterwards is taken over here as it is
+committed, so that it counts for the next request. Requests only look up.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from prsmd.core.principals import OwnRoles, principal_of
+from prsmd.domain.access import (
+    ApiKey,
+    Binding,
+    Member,
+    Organization,
+    Principal,
+    Role,
+    SubjectKind,
+)
+from prsmd.domain.errors import InvalidApiKeyError
+from prsmd.store import keys, members, organizations, roles
+from prsmd.store.db import Database, Tx
+
+T = TypeVar("T")
+
+
+class Directory:
+    """Organizations, roles, members and keys. `on_change` is called after each change."""
+
+    def __init__(self, known_keys: Iterable[ApiKey] = ()) -> None:
+        self.on_change: list[Callable[[], None]] = []
+        self._organizations: dict[str, Organization] = {}
+        self._roles: dict[str, dict[str, Role]] = {}
+        self._members: dict[tuple[SubjectKind, str], Member] = {}
+        self._keys = {key.id: key for key in known_keys}
+        self._of_keys: dict[str, Principal] = {}
+        self._order = asyncio.Lock()
+        self._under_way: set[asyncio.Task[object]] = set()
+
+    @classmethod
+    async def load(cls, tx: Tx) -> "Directory":
+        """Return what the store holds."""
+        made = cls(await keys.list_for(tx, None))
+        for organization in await organizations.list_all(tx):
+            made.put_organization(organization)
+        for role in await roles.list_all(tx):
+            made.put_role(role)
+        for member in await members.list_for(tx, None):
+            made.put_member(member)
+        return made
+
+    async def commit(
+        self,
+        database: Database,
+        transaction: Callable[[Tx], Awaitable[T]],
+        take_over: Callable[[T], None],
+    ) -> T:
+        """Carry out a transaction and take over its result, in the order of the commits.
+
+        Both happen even if the caller goes meanwhile: what the store says of who may do what is
+        never more than a moment ahead of what counts.
+        """
+        work = asyncio.create_task(
+            self._commit(database, transaction, take_over), name="directory:commit"
+        )
+        self._under_way.add(work)
+        work.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(work)
+
+    def organization(self, name: str) -> Organization | None:
+        """Return an organization that was not removed, or None."""
+        found = self._organizations.get(name)
+        return None if found is None or found.removed_at is not None else found
+
+    def roles_of(self, organization: str) -> dict[str, Role]:
+        """Return an organization's own roles by name."""
+        return dict(self._roles.get(organization, {}))
+
+    def own_roles(self, organization: str) -> OwnRoles:
+        """Return what an organization's own roles allow, by name."""
+        return {name: role.permissions for name, role in self.roles_of(organization).items()}
+
+    def member(self, kind: SubjectKind, subject: str) -> Member | None:
+        """Return who is recognized so, or None."""
+        return self._members.get((kind, subject))
+
+    def key(self, key_id: str) -> ApiKey | None:
+        """Return a key, revoked and expired ones too, or None."""
+        return self._keys.get(key_id)
+
+    def principal(self, identity: str, organization: str, bindings: Iterable[Binding]) -> Principal:
+        """Return who `identity` is with these roles."""
+        return principal_of(identity, organization, bindings, self.own_roles(organization))
+
+    def principal_of_key(self, key: ApiKey) -> Principal:
+        """Return who a key stands for: its own role, and those it was given as a member."""
+        known = self._of_keys.get(key.id)
+        if known is None or self._keys.get(key.id) is not key:
+            known = self.would_be(key)
+            if self._keys.get(key.id) is key:
+                self._of_keys[key.id] = known
+        return known
+
+    def would_be(self, key: ApiKey) -> Principal:
+        """Return who a key that may not be stored yet would stand for."""
+        member = self.member(SubjectKind.KEY, key.id)
+        more = member.bindings if member and member.organization == key.organization else ()
+        own = self.own_roles(key.organization)
+        bindings = (Binding(key.role), *more)
+        return principal_of(f"key:{key.id}", key.organization, bindings, own, key.models)
+
+    def refuse_closed(self, organization: str) -> None:
+        """Raise InvalidApiKeyError for who acts for an organization that is disabled or removed."""
+        found = self._organizations.get(organization)
+        if found is not None and (found.disabled_at is not None or found.removed_at is not None):
+            raise InvalidApiKeyError(
+                f"Organization {organization} is disabled; ask the appliance's administrator."
+            )
+
+    def put_organization(self, organization: Organization) -> None:
+        """Take over an organization as it is now; one that was removed leaves nothing behind."""
+        self._organizations[organization.id] = organization
+        if organization.removed_at is not None:
+            self._roles.pop(organization.id, None)
+            gone = [at for at, m in self._members.items() if m.organization == organization.id]
+            for subject in gone:
+                del self._members[subject]
+        self._changed()
+
+    def put_role(self, role: Role) -> None:
+        """Take over a role as it is now."""
+        self._roles.setdefault(role.organization, {})[role.name] = role
+        self._changed()
+
+    def drop_role(self, organization: str, name: str) -> None:
+        """Forget a role."""
+        self._roles.get(organization, {}).pop(name, None)
+        self._changed()
+
+    def put_member(self, member: Member) -> None:
+        """Take over a member as it is now."""
+        self._members[member.kind, member.subject] = member
+        self._changed()
+
+    def drop_member(self, member: Member) -> None:
+        """Forget a member."""
+        self._members.pop((member.kind, member.subject), None)
+        self._changed()
+
+    def put_key(self, key: ApiKey) -> None:
+        """Take over a key as it is now."""
+        self._keys[key.id] = key
+        self._of_keys.pop(key.id, None)
+        self._tell()
+
+    async def _commit(
+        self,
+        database: Database,
+        transaction: Callable[[Tx], Awaitable[T]],
+        take_over: Callable[[T], None],
+    ) -> T:
+        async with self._order:
+            result = await database.write(transaction)
+            take_over(result)
+        return result
+
+    def _changed(self) -> None:
+        self._of_keys.clear()
+        self._tell()
+
+    def _tell(self) -> None:
+        for tell in self.on_change:
+            tell()

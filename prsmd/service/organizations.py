@@ -1,0 +1,168 @@
+"""Organizations: make, change, disable, remove. Only the appliance's administrators do."""
+
+import dataclasses
+import time
+from collections.abc import Iterable
+
+from prsmd.domain.access import Organization, Permission
+from prsmd.domain.errors import ConflictError, NotFoundError
+from prsmd.service.caller import Caller, require_recorded
+from prsmd.service.registrar import Ask, Done, Registrar
+from prsmd.store import organizations
+from prsmd.store.db import Database, Tx
+
+_NAMED = 5  # models in a refusal
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OrganizationChange:
+    """What is to be different; None: as it is."""
+
+    display_name: str | None = None
+    disabled: bool | None = None
+
+
+class Organizations:
+    """Use cases on organizations."""
+
+    def __init__(self, registrar: Registrar) -> None:
+        self._registrar = registrar
+
+    async def create(self, caller: Caller, name: str, display_name: str) -> Organization:
+        """Make an organization. ConflictError when its name is, or ever was, another's."""
+        made = Organization(
+            id=name,
+            display_name=display_name or name,
+            created_at=time.time(),
+            created_by=caller.principal.id,
+        )
+
+        async def write(tx: Tx) -> Done[Organization]:
+            known = await organizations.get(tx, name)
+            if known is not None:
+                raise ConflictError(_taken(known))
+            await organizations.add(tx, made)
+            return Done(result=made)
+
+        ask = _ask("create", name)
+        return await self._registrar.carry_out(
+            caller, ask, write, self._registrar.directory.put_organization
+        )
+
+    async def list(self, caller: Caller) -> list[Organization]:
+        """Return the organizations that the caller may know of: all of them, or their own."""
+        await self._require_reading(caller, "organizations")
+        async with self._registrar.database.read() as tx:
+            known = await organizations.list_all(tx)
+        return [one for one in known if _visible(caller, one)]
+
+    async def get(self, caller: Caller, name: str) -> Organization:
+        """Return an organization. NotFoundError for one that the caller may not know of."""
+        await self._require_reading(caller, f"organization:{name[:100]}")
+        async with self._registrar.database.read() as tx:
+            return await _known(tx, caller, name)
+
+    async def change(self, caller: Caller, name: str, wanted: OrganizationChange) -> Organization:
+        """Rename for people, disable or enable. ConflictError while there are models to disable."""
+
+        async def write(tx: Tx) -> Done[Organization]:
+            known = await _known(tx, caller, name)
+            changed = dataclasses.replace(
+                known,
+                display_name=wanted.display_name or known.display_name,
+                disabled_at=_disabled_at(known, wanted),
+            )
+            if changed.disabled_at is not None and known.disabled_at is None:
+                await _refuse_models(tx, caller, known, "disabled")
+            await organizations.put(tx, changed)
+            disabled = changed.disabled_at is not None
+            details = {"display_name": changed.display_name, "disabled": disabled}
+            return Done(result=changed, details=details, changed=changed != known)
+
+        ask = _ask("update", name)
+        return await self._registrar.carry_out(
+            caller, ask, write, self._registrar.directory.put_organization
+        )
+
+    async def remove(self, caller: Caller, name: str) -> Organization:
+        """Remove an organization: its keys are revoked, its members and roles forgotten.
+
+        ConflictError while it has models. Its name is never given again.
+        """
+
+        async def write(tx: Tx) -> Done[Organization]:
+            known = await _known(tx, caller, name)
+            await _refuse_models(tx, caller, known, "removed")
+            removed = dataclasses.replace(known, removed_at=time.time())
+            await organizations.put(tx, removed)
+            await organizations.forget_belongings(tx, name, time.time())
+            return Done(result=removed)
+
+        ask = _ask("remove", name)
+        return await self._registrar.carry_out(
+            caller, ask, write, self._registrar.directory.put_organization
+        )
+
+    async def _require_reading(self, caller: Caller, subject: str) -> None:
+        database = self._registrar.database
+        await require_recorded(database, caller, Permission.MEMBERS_MANAGE, subject)
+
+
+async def ensure(database: Database, names: Iterable[str]) -> None:
+    """Have the organizations that the configuration names."""
+    now = time.time()
+    wanted = [
+        Organization(id=name, display_name=name, created_at=now, created_by="configuration")
+        for name in sorted(set(names))
+    ]
+
+    async def write(tx: Tx) -> None:
+        for organization in wanted:
+            await organizations.ensure(tx, organization)
+
+    await database.write(write)
+
+
+def _ask(verb: str, name: str) -> Ask:
+    subject = f"organization:{name[:100]}"
+    return Ask(Permission.NODE_MANAGE, f"organizations.{verb}", subject)
+
+
+async def _known(tx: Tx, caller: Caller, name: str) -> Organization:
+    found = await organizations.get(tx, name)
+    if found is None or not _visible(caller, found):
+        raise NotFoundError(f"There is no organization {name[:100]}.")
+    return found
+
+
+def _visible(caller: Caller, organization: Organization) -> bool:
+    return organization.removed_at is None and caller.scope in {None, organization.id}
+
+
+def _disabled_at(known: Organization, wanted: OrganizationChange) -> float | None:
+    if wanted.disabled is None or wanted.disabled == (known.disabled_at is not None):
+        return known.disabled_at
+    return time.time() if wanted.disabled else None
+
+
+async def _refuse_models(tx: Tx, caller: Caller, known: Organization, verb: str) -> None:
+    if known.id == caller.principal.organization:
+        raise ConflictError(f"You act for organization {known.id} yourself; it cannot be {verb}.")
+    names, total = await organizations.models_of(tx, known.id, _NAMED)
+    if total:
+        more = f" and {total - len(names)} more" if total > len(names) else ""
+        raise ConflictError(
+            f"Organization {known.id} cannot be {verb} while it has models: {', '.join(names)}"
+            f"{more}. Delete them first.",
+            models=names,
+            total=total,
+        )
+
+
+def _taken(known: Organization) -> str:
+    if known.removed_at is None:
+        return f"Organization {known.id} exists."
+    return (
+        f"An organization {known.id} was removed; its name is not given again, for what is in the"
+        " audit log under it must not become another's."
+    )

@@ -1,0 +1,167 @@
+"""Roles: the built-in ones to look at, an organization's own ones to make, change and remove."""
+
+import dataclasses
+import time
+
+from prsmd.core.principals import permissions_of
+from prsmd.domain.access import (
+    APPLIANCE_ROLE,
+    OWNER_ROLE,
+    ROLES,
+    Permission,
+    Principal,
+    Role,
+    is_role_name,
+)
+from prsmd.domain.errors import ConflictError, InvalidInputError, NotFoundError
+from prsmd.service.caller import Caller, require_recorded
+from prsmd.service.registrar import Ask, Done, Registrar
+from prsmd.store import roles
+from prsmd.store.db import Tx
+
+_NAMED = 5  # holders in a refusal
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RoleWish:
+    """How an organization's own role should be. None: as it is, or empty for a new one."""
+
+    name: str
+    organization: str | None = None
+    permissions: frozenset[Permission] | None = None
+    description: str | None = None
+
+
+class Roles:
+    """Use cases on roles."""
+
+    def __init__(self, registrar: Registrar) -> None:
+        self._registrar = registrar
+
+    async def create(self, caller: Caller, wish: RoleWish) -> Role:
+        """Make an own role. ConflictError when its organization has one of this name."""
+        if wish.name in ROLES or not is_role_name(wish.name):
+            problem = "must be 1 to 63 of a-z, 0-9, '.', '_', '-', and no built-in role's name"
+            raise InvalidInputError.field("name", problem, wish.name[:100])
+
+        async def write(tx: Tx) -> Done[Role]:
+            organization = self._registrar.place(caller, wish.organization)
+            now = time.time()
+            role = Role(
+                organization=organization,
+                name=wish.name,
+                description=wish.description or "",
+                permissions=wish.permissions or frozenset(),
+                created_at=now,
+                updated_at=now,
+            )
+            self._refuse_excess(caller, role)
+            if await roles.get(tx, organization, wish.name) is not None:
+                raise ConflictError(f"Organization {organization} has a role {wish.name}.")
+            await roles.put(tx, role)
+            return Done(result=role, details=_details(role))
+
+        return await self._registrar.carry_out(
+            caller, _ask("create", wish.name), write, self._registrar.directory.put_role
+        )
+
+    async def list(self, caller: Caller) -> list[Role]:
+        """Return the own roles of the caller's scope."""
+        await require_recorded(self._registrar.database, caller, Permission.MEMBERS_MANAGE, "roles")
+        async with self._registrar.database.read() as tx:
+            known = await roles.list_all(tx)
+        return [role for role in known if caller.scope in {None, role.organization}]
+
+    async def change(self, caller: Caller, wish: RoleWish) -> Role:
+        """Change what a role allows; it counts at once for everybody who has it."""
+
+        async def write(tx: Tx) -> Done[Role]:
+            known = await self._known(tx, caller, wish)
+            changed = dataclasses.replace(
+                known,
+                permissions=known.permissions if wish.permissions is None else wish.permissions,
+                description=known.description if wish.description is None else wish.description,
+            )
+            self._refuse_excess(caller, known)
+            self._refuse_excess(caller, changed)
+            if changed == known:
+                return Done(result=known, changed=False)
+            changed = dataclasses.replace(changed, updated_at=time.time())
+            await roles.put(tx, changed)
+            return Done(result=changed, details=_details(changed))
+
+        return await self._registrar.carry_out(
+            caller, _ask("update", wish.name), write, self._registrar.directory.put_role
+        )
+
+    async def remove(self, caller: Caller, name: str, organization: str | None) -> Role:
+        """Forget a role. ConflictError while somebody has it."""
+        wish = RoleWish(name=name, organization=organization)
+
+        async def write(tx: Tx) -> Done[Role]:
+            known = await self._known(tx, caller, wish)
+            self._refuse_excess(caller, known)
+            held = await roles.holders(tx, known.organization, name)
+            if held:
+                more = f" and {len(held) - _NAMED} more" if len(held) > _NAMED else ""
+                raise ConflictError(
+                    f"Role {name} is held by {', '.join(held[:_NAMED])}{more}; give them another"
+                    " role first.",
+                    holders=held[:_NAMED],
+                    total=len(held),
+                )
+            await roles.remove(tx, known.organization, name)
+            return Done(result=known, details={"organization": known.organization})
+
+        def take_over(role: Role) -> None:
+            self._registrar.directory.drop_role(role.organization, role.name)
+
+        return await self._registrar.carry_out(caller, _ask("remove", name), write, take_over)
+
+    async def _known(self, tx: Tx, caller: Caller, wish: RoleWish) -> Role:
+        organization = self._registrar.place(caller, wish.organization)
+        found = await roles.get(tx, organization, wish.name)
+        if found is None:
+            built_in = " It is built in and cannot be changed." if wish.name in ROLES else ""
+            raise NotFoundError(
+                f"Organization {organization} has no own role {wish.name[:100]}.{built_in}"
+            )
+        return found
+
+    def _refuse_excess(self, caller: Caller, role: Role) -> None:
+        beyond = sorted(role.permissions - ROLES[OWNER_ROLE])
+        if beyond:
+            problem = f"{', '.join(beyond)} cannot be given by a role that is not built in"
+            raise InvalidInputError.field("permissions", problem, beyond)
+        other = Principal(
+            id="",
+            organization=role.organization,
+            role=role.name,
+            permissions=role.permissions,
+        )
+        self._registrar.refuse_beyond(caller, other, f"make or change role {role.name}")
+
+
+def refuse_unknown_role(registrar: Registrar, organization: str, role: str, field: str) -> None:
+    """Raise InvalidInputError for what is neither a built-in role nor the organization's own."""
+    own = registrar.directory.own_roles(organization)
+    if permissions_of(role, own) is None:
+        known = ", ".join([*ROLES, *sorted(own)])
+        raise InvalidInputError.field(
+            field, f"is not a role of {organization}; known are {known}", role[:100]
+        )
+
+
+def refuse_appliance_role_on_model(role: str, field: str) -> None:
+    """Raise InvalidInputError for the appliance's role on a single model."""
+    if role == APPLIANCE_ROLE:
+        problem = "is about the whole appliance and cannot be bound to one model"
+        raise InvalidInputError.field(field, problem, role)
+
+
+def _ask(verb: str, name: str) -> Ask:
+    return Ask(Permission.MEMBERS_MANAGE, f"roles.{verb}", f"role:{name[:100]}")
+
+
+def _details(role: Role) -> dict[str, object]:
+    return {"organization": role.organization, "permissions": sorted(role.permissions)}

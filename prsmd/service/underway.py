@@ -1,0 +1,82 @@
+"""What is under way for whom: it ends when who asked for it is nobody any more, or may less.
+
+A stream that a key opened is cut within a moment of the key's revocation or expiry.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import AsyncIterator
+
+from prsmd.core.permit import covers
+from prsmd.domain.errors import InvalidApiKeyError
+from prsmd.service.access import Identified
+
+_ENDED = "What proved who you are is no longer good for this; ask for a new key or token."
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Request:
+    identified: Identified
+    ending: asyncio.Timeout
+    why: str = _ENDED
+
+
+class Underway:
+    """The requests under way that may take long."""
+
+    def __init__(self) -> None:
+        self._open: set[_Request] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @contextlib.asynccontextmanager
+    async def watch(self, identified: Identified) -> AsyncIterator[None]:
+        """Let a request go on while who asked for it may still do what they might then.
+
+        Raises:
+            InvalidApiKeyError: not any more; what went on inside was cancelled.
+        """
+        request: _Request | None = None
+        try:
+            async with asyncio.timeout_at(_loop_time(identified.until)) as ending:
+                request = _Request(identified, ending)
+                self._open.add(request)
+                yield
+        except TimeoutError:
+            if request is None or not request.ending.expired():
+                raise
+            raise InvalidApiKeyError(request.why) from None
+        finally:
+            if request is not None:
+                self._open.discard(request)
+
+    def look_again(self) -> None:
+        """End what was begun by those who are nobody any more, or may less than they might.
+
+        What goes on, goes on for as long as its proof is good by now.
+        """
+        for request in tuple(self._open):
+            try:
+                now = request.identified.again()
+            except InvalidApiKeyError as error:
+                _end(request, error.message)
+                continue
+            if not covers(now.principal, request.identified.principal):
+                _end(request, "You may do less now than when this began; ask again.")
+            elif not request.ending.expired():
+                request.ending.reschedule(_loop_time(now.until))
+
+
+def _end(request: _Request, why: str) -> None:
+    if not request.ending.expired():
+        request.why = why
+        request.ending.reschedule(asyncio.get_running_loop().time())
+
+
+def _loop_time(at: float | None) -> float | None:
+    if at is None:
+        return None
+    return asyncio.get_running_loop().time() + max(0.0, at - time.time())
