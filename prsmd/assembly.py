@@ -317,18 +317,7 @@ def _services(
 ) -> Services:
     database, recorder, wake = parts.database, parts.recorder, reconciler.wake
     stock, forecaster = parts.launcher.stock, Forecaster(parts.observer)
-    status = Status(
-        Sources(
-            database=database,
-            observer=parts.observer,
-            reconciler=reconciler,
-            gateway=parts.gateway,
-            launcher=parts.launcher,
-            usage=parts.usage,
-            recorder=recorder,
-            verdict=autoscaler.verdict,
-        )
-    )
+    status = _status(parts, reconciler, autoscaler)
     deployments = Deployments(
         database=database, recorder=recorder, forecaster=forecaster, wake=wake
     )
@@ -337,14 +326,7 @@ def _services(
         answers=Answers(database, locks.entrance.ring.digest),
         deployments=deployments,
         revisions=revisions,
-        rehearsals=Rehearsals(
-            database=database,
-            observer=parts.observer,
-            reconciler=reconciler,
-            stock=stock,
-            deployments=deployments,
-            revisions=revisions,
-        ),
+        rehearsals=_rehearsals(parts, reconciler, deployments, revisions),
         rollouts=Rollouts(database, recorder, wake),
         versions=Versions(database),
         status=status,
@@ -382,6 +364,34 @@ def _who_may(database: Database, entrance: Entrance) -> dict[str, Any]:
         "roles": Roles(registrar),
         "members": Members(registrar),
     }
+
+
+def _status(parts: Parts, reconciler: Reconciler, autoscaler: Autoscaler) -> Status:
+    return Status(
+        Sources(
+            database=parts.database,
+            observer=parts.observer,
+            reconciler=reconciler,
+            gateway=parts.gateway,
+            launcher=parts.launcher,
+            usage=parts.usage,
+            recorder=parts.recorder,
+            verdict=autoscaler.verdict,
+        )
+    )
+
+
+def _rehearsals(
+    parts: Parts, reconciler: Reconciler, deployments: Deployments, revisions: Revisions
+) -> Rehearsals:
+    return Rehearsals(
+        database=parts.database,
+        observer=parts.observer,
+        reconciler=reconciler,
+        stock=parts.launcher.stock,
+        deployments=deployments,
+        revisions=revisions,
+    )
 
 
 def _cpu(text: str) -> int:
