@@ -83,6 +83,27 @@ async def remove(tx: Tx, organization: str, server: str) -> bool:
     )
 
 
+async def reseal(tx: Tx, sealer: Sealer) -> int:
+    """Seal every password anew that another key than the present one sealed; return how many.
+
+    Raises:
+        SealBrokenError: one cannot be opened; the transaction has to be given up.
+    """
+    rows = await many(tx, "SELECT * FROM registries WHERE key_id <> ?", (sealer.key_id,))
+    for row in rows:
+        place = _place(row["organization"], row["server"])
+        await change(
+            tx,
+            "UPDATE registries SET password = ? WHERE organization = ? AND server = ?",
+            (
+                sealer.seal(sealer.open(row["password"], place), place),
+                row["organization"],
+                row["server"],
+            ),
+        )
+    return len(rows)
+
+
 def _place(organization: str, server: str) -> str:
     return f"registries/{organization}/{server}/password"
 

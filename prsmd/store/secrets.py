@@ -1,0 +1,117 @@
+"""The organizations' secrets. A value is here only sealed, and leaves only for a container."""
+
+import dataclasses
+import sqlite3
+
+from .connection import Tx
+from .rows import change, many, one
+from .sealing import Sealer
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSecret:
+    """What may be shown of a secret. `textual`: it can stand in an environment variable."""
+
+    organization: str
+    name: str
+    version: int
+    size_bytes: int
+    textual: bool
+    key_id: str = ""
+    created_at: float
+    updated_at: float
+    updated_by: str
+
+
+async def save(tx: Tx, stored: StoredSecret, value: bytes, sealer: Sealer) -> None:
+    """Store a secret, or its next version in place of the one before."""
+    place = _place(stored.organization, stored.name, stored.version)
+    await change(
+        tx,
+        "INSERT INTO secrets (organization, name, version, value, size_bytes, textual, created_at, "
+        "updated_at, updated_by) VALUES (:organization, :name, :version, :value, :size_bytes, "
+        ":textual, :created_at, :updated_at, :updated_by) ON CONFLICT (organization, name) DO "
+        "UPDATE SET version = excluded.version, value = excluded.value, "
+        "size_bytes = excluded.size_bytes, textual = excluded.textual, "
+        "updated_at = excluded.updated_at, updated_by = excluded.updated_by",
+        {**dataclasses.asdict(stored), "value": sealer.seal(value, place)},
+    )
+
+
+async def get(tx: Tx, organization: str, name: str) -> StoredSecret | None:
+    """Return what may be shown of a secret, or None."""
+    row = await _row(tx, organization, name)
+    return None if row is None else _from_row(row)
+
+
+async def value(tx: Tx, organization: str, name: str, sealer: Sealer) -> bytes | None:
+    """Return the value of a secret, or None.
+
+    Raises:
+        SealBrokenError: it cannot be opened.
+    """
+    row = await _row(tx, organization, name)
+    if row is None:
+        return None
+    return sealer.open(row["value"], _place(organization, name, row["version"]))
+
+
+async def list_for(tx: Tx, organization: str | None) -> list[StoredSecret]:
+    """Return what may be shown of an organization's secrets (None: all), by name."""
+    rows = await many(
+        tx,
+        "SELECT * FROM secrets WHERE :organization IS NULL OR organization = :organization "
+        "ORDER BY organization, name",
+        {"organization": organization},
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def remove(tx: Tx, organization: str, name: str) -> bool:
+    """Forget a secret. Return False when there is none."""
+    where = (organization, name)
+    return bool(await change(tx, "DELETE FROM secrets WHERE organization = ? AND name = ?", where))
+
+
+async def reseal(tx: Tx, sealer: Sealer) -> int:
+    """Seal every value anew that another key than the present one sealed; return how many.
+
+    Raises:
+        SealBrokenError: one cannot be opened; the transaction has to be given up.
+    """
+    rows = await many(tx, "SELECT * FROM secrets WHERE key_id <> ?", (sealer.key_id,))
+    for row in rows:
+        place = _place(row["organization"], row["name"], row["version"])
+        await change(
+            tx,
+            "UPDATE secrets SET value = ? WHERE organization = ? AND name = ?",
+            (_again(sealer, row["value"], place), row["organization"], row["name"]),
+        )
+    return len(rows)
+
+
+def _again(sealer: Sealer, sealed: bytes, place: str) -> bytes:
+    return sealer.seal(sealer.open(sealed, place), place)
+
+
+def _place(organization: str, name: str, version: int) -> str:
+    return f"secrets/{organization}/{name}/{version}/value"
+
+
+async def _row(tx: Tx, organization: str, name: str) -> sqlite3.Row | None:
+    where = (organization, name)
+    return await one(tx, "SELECT * FROM secrets WHERE organization = ? AND name = ?", where)
+
+
+def _from_row(row: sqlite3.Row) -> StoredSecret:
+    return StoredSecret(
+        organization=row["organization"],
+        name=row["name"],
+        version=row["version"],
+        size_bytes=row["size_bytes"],
+        textual=bool(row["textual"]),
+        key_id=row["key_id"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        updated_by=row["updated_by"],
+    )

@@ -1,0 +1,131 @@
+"""Secrets are stored only sealed, bound to their row, and sealed anew all or none."""
+
+import dataclasses
+
+import pytest
+
+from prsmd.store import registries, secrets
+from prsmd.store.registries import StoredLogin
+from prsmd.store.sealing import SealBrokenError, Sealer
+from prsmd.store.secrets import StoredSecret
+
+OLD, NEW = b"o" * 32, b"n" * 32
+VALUE = b"canary-4711"
+TOKEN = StoredSecret(
+    organization="acme",
+    name="token",
+    version=1,
+    size_bytes=len(VALUE),
+    textual=True,
+    created_at=1.0,
+    updated_at=1.0,
+    updated_by="uid:0",
+)
+LOGIN = StoredLogin(
+    organization="acme",
+    server="r.example",
+    username="robot",
+    created_at=1.0,
+    updated_at=1.0,
+    updated_by="uid:0",
+)
+
+
+@pytest.fixture
+async def kept(database):
+    """Give a database with a secret and a login, sealed with the old key."""
+    sealer = Sealer(OLD)
+
+    async def write(tx):
+        await secrets.save(tx, TOKEN, VALUE, sealer)
+        await registries.save(tx, LOGIN, "password-4711", sealer)
+
+    await database.write(write)
+    return database
+
+
+async def opened(database, sealer):
+    async with database.read() as tx:
+        value = await secrets.value(tx, "acme", "token", sealer)
+        login = await registries.login(tx, "acme", "r.example", sealer)
+        return value, login.password
+
+
+async def test_what_may_be_shown_comes_back_with_the_name_of_the_key_and_without_the_value(kept):
+    async with kept.read() as tx:
+        found = await secrets.get(tx, "acme", "token")
+        assert found == dataclasses.replace(TOKEN, key_id=Sealer(OLD).key_id)
+        assert await secrets.list_for(tx, "acme") == await secrets.list_for(tx, None) == [found]
+        assert await secrets.list_for(tx, "rival") == []
+        assert await secrets.value(tx, "rival", "token", Sealer(OLD)) is None
+    assert "canary" not in repr(found)
+
+
+async def test_no_value_is_in_any_file_of_the_state(kept, tmp_path):
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        assert b"canary-4711" not in path.read_bytes()
+        assert b"password-4711" not in path.read_bytes()
+
+
+async def test_the_next_version_takes_the_place_of_the_one_before(kept):
+    later = dataclasses.replace(TOKEN, version=2, size_bytes=3, textual=False, updated_at=2.0)
+    await kept.write(lambda tx: secrets.save(tx, later, b"\xff\0x", Sealer(OLD)))
+    async with kept.read() as tx:
+        found = await secrets.get(tx, "acme", "token")
+        assert (found.version, found.textual, found.created_at) == (2, False, 1.0)
+        assert await secrets.value(tx, "acme", "token", Sealer(OLD)) == b"\xff\0x"
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        "UPDATE secrets SET organization = 'rival'",
+        "UPDATE secrets SET name = 'other'",
+        "UPDATE secrets SET version = 2",
+        "UPDATE secrets SET value = (SELECT password FROM registries)",
+    ],
+)
+async def test_a_value_does_not_open_in_another_place(kept, moved):
+    await kept.write(lambda tx: tx.execute_fetchall(moved))
+    async with kept.read() as tx:
+        (row,) = await secrets.list_for(tx, None)
+        with pytest.raises(SealBrokenError, match="changed or damaged"):
+            await secrets.value(tx, row.organization, row.name, Sealer(OLD))
+
+
+async def test_everything_is_sealed_anew_and_the_old_key_opens_nothing_afterwards(kept):
+    sealer = Sealer(OLD)
+    sealer.turn_to(NEW)
+    assert await opened(kept, sealer) == (VALUE, "password-4711")
+
+    async def reseal(tx):
+        return await secrets.reseal(tx, sealer), await registries.reseal(tx, sealer)
+
+    assert await kept.write(reseal) == (1, 1)
+    assert await kept.write(reseal) == (0, 0)
+    sealer.forget_earlier()
+    assert await opened(kept, sealer) == await opened(kept, Sealer(NEW)) == (VALUE, "password-4711")
+    with pytest.raises(SealBrokenError, match="another envelope key"):
+        await opened(kept, Sealer(OLD))
+
+
+async def test_one_that_cannot_be_opened_keeps_all_as_they_are(kept):
+    broken = dataclasses.replace(TOKEN, name="aaa")
+    await kept.write(lambda tx: secrets.save(tx, broken, b"x", Sealer(b"z" * 32)))
+
+    async def reseal(tx):
+        await registries.reseal(tx, Sealer(NEW, OLD))
+        await secrets.reseal(tx, Sealer(NEW, OLD))
+
+    with pytest.raises(SealBrokenError):
+        await kept.write(reseal)
+    assert await opened(kept, Sealer(OLD)) == (VALUE, "password-4711")
+
+
+async def test_a_secret_is_forgotten_once(kept):
+    assert await kept.write(lambda tx: secrets.remove(tx, "acme", "token"))
+    assert not await kept.write(lambda tx: secrets.remove(tx, "acme", "token"))
+    async with kept.read() as tx:
+        assert await secrets.get(tx, "acme", "token") is None
