@@ -143,12 +143,14 @@ def _check_yields(world, desired, item, observed):
         given |= {row.id for row, _ in lost}
         proven = [r for r in item.replicas if r.revision in item.current_numbers and r.ready_at]
         assert recreates or len(given) <= 1 + len(proven), "a bad revision takes good ones down"
-    _check_not_in_vain(world, desired, item, observed, [row for row, _ in lost])
+    _check_not_in_vain(world, desired, item, observed)
 
 
-def _check_not_in_vain(world, desired, item, observed, lost):
+def _check_not_in_vain(world, desired, item, observed):
     """The new one fits without those that give way, and only so, unless it was asked otherwise."""
     options = item.rollout.options
+    ends = [a.replica for a in world.plan.actions if isinstance(a, Drain | Stop | Fail)]
+    lost = [row for row in item.replicas if row.id in {one.id for one in ends}]
     free = capacity_of(observed, (row for one in desired for row in one.replicas))
     free = reserve(free, (a.replica for a in world.plan.actions if isinstance(a, Launch)))
     after = place(item.revision.spec.resources, without(free, lost))
