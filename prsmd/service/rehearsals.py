@@ -281,8 +281,11 @@ def _words(rehearsal: Rehearsal, *, in_place: bool) -> str:
 
 
 def _scale_changes(before: Deployment, after: Deployment) -> tuple[FieldChange, ...]:
+    """Return what a scale changes; a count that the load had brought about is what was there."""
+    recommended = before.recommendation
+    was = before.asked_replicas if recommended is None else recommended.replicas
     pairs = (
-        ("target_replicas", before.asked_replicas, after.asked_replicas),
+        ("target_replicas", was, after.asked_replicas),
         ("scaling_strategy", before.scaling_strategy.value, after.scaling_strategy.value),
     )
     return tuple(FieldChange(field=f, before=a, after=b) for f, a, b in pairs if a != b)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from prsmd.api.update_schemas import spec_of
-from prsmd.domain.deployment import ScalingStrategy
+from prsmd.domain.deployment import Recommendation, ScalingStrategy
 from prsmd.domain.errors import (
     ConflictError,
     InvalidInputError,
@@ -18,6 +18,7 @@ from prsmd.domain.errors import (
 from prsmd.domain.rollout import RolloutOptions, RolloutPhase, RolloutStrategy
 from prsmd.service.rehearsals import Foretold
 from prsmd.service.updates import RollbackRequest, UpdateRequest
+from prsmd.store import deployments
 from tests.engine.harness import IMAGE, Life, caller, spec
 from tests.service.revising import MORE_CPU, MORE_REPLICAS, NEW_IMAGE, Desk, desk
 
@@ -206,6 +207,18 @@ async def test_a_scale_is_told(life: Life) -> None:
     assert [(c.field, c.before, c.after) for c in found.changes] == [("target_replicas", 1, 3)]
     assert (await scale(life, 1)).unchanged
     assert await everything(life) == before
+
+
+async def test_a_scale_back_to_what_was_asked_is_a_change_where_the_load_wanted_more(
+    life: Life,
+) -> None:
+    model = await running(life)
+    wants = Recommendation(replicas=3, reasons=(), utilization=1.0, at=life.world.now())
+    await life.database.write(lambda tx: deployments.set_recommendation(tx, model.id, wants))
+    await life.settle()
+    found = await scale(life, 1)
+    assert [(c.field, c.before, c.after) for c in found.changes] == [("target_replicas", 3, 1)]
+    assert kinds(found).count("drain") == 2
 
 
 async def test_what_does_not_fit_is_held_with_its_reasons(life: Life) -> None:
