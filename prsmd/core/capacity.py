@@ -1,12 +1,14 @@
 """Says what of the node is left to place on. Gathers; the deciding is in `filters` and `place`."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prsmd.core.plan import Capacity, Observed
 from prsmd.domain.node import Gpu, GpuSample
 from prsmd.domain.quantity import MILLI
 from prsmd.domain.replica import Replica
+
+_ANOTHER = "another organization"
 
 
 def capacity_of(observed: Observed, replicas: Iterable[Replica]) -> Capacity:
@@ -29,12 +31,15 @@ def capacity_of(observed: Observed, replicas: Iterable[Replica]) -> Capacity:
 def reserve(capacity: Capacity, replicas: Iterable[Replica]) -> Capacity:
     """Return `capacity` with the reservations of `replicas` added."""
     reservations = list(capacity.reservations)
-    holders = dict(capacity.holders)
+    holders, owners = dict(capacity.holders), dict(capacity.owners)
     for replica in replicas:
         reservations.append(replica.placement)
+        owners[replica.id] = replica.organization
         for uuid in replica.placement.gpu_uuids:
             holders[uuid] = (*holders.get(uuid, ()), replica.id)
-    return dataclasses.replace(capacity, reservations=tuple(reservations), holders=holders)
+    return dataclasses.replace(
+        capacity, reservations=tuple(reservations), holders=holders, owners=owners
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +65,21 @@ class GpuRoom:
         return max(0, self.gpu.memory_total_bytes - self.reserved_bytes - self.strangers_bytes)
 
 
-def gpu_rooms(capacity: Capacity) -> list[GpuRoom]:
-    """Return every GPU of the node in the order of its index."""
+def gpu_rooms(capacity: Capacity, asker: str | None = None) -> list[GpuRoom]:
+    """Return every GPU of the node in the order of its index.
+
+    Holders are named as the organization `asker` may see them; None: to the administrators.
+    """
     parents = {gpu.mig_parent for gpu in capacity.gpus}
     gpus = sorted(capacity.gpus, key=lambda gpu: (gpu.index, gpu.uuid))
-    return [_room(gpu, capacity, split=gpu.uuid in parents) for gpu in gpus]
+    rooms = [_room(gpu, capacity, split=gpu.uuid in parents) for gpu in gpus]
+    return rooms if asker is None else [_as_seen(room, capacity.owners, asker) for room in rooms]
+
+
+def _as_seen(room: GpuRoom, owners: Mapping[str, str], asker: str) -> GpuRoom:
+    """Return the room with nothing in its words that belongs to another organization."""
+    names = [name if owners.get(name) == asker else _ANOTHER for name in room.holders]
+    return dataclasses.replace(room, holders=tuple(dict.fromkeys(names)))
 
 
 def _room(gpu: Gpu, capacity: Capacity, *, split: bool) -> GpuRoom:

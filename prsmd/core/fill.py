@@ -117,7 +117,8 @@ class _Filling:
         return self.layout.share.room is Room.ALL and bool(self.layout.older)
 
     def _place(self, vacancy: Vacancy, *, beside: bool) -> None:
-        verdict = place(vacancy.revision.spec.resources, self._room_for(vacancy))
+        resources, asker = vacancy.revision.spec.resources, self.item.deployment.organization
+        verdict = place(resources, self._room_for(vacancy), asker)
         if isinstance(verdict, Unplaceable) or not beside:
             self._swap(vacancy, verdict)
             return

@@ -16,14 +16,19 @@ from prsmd.domain.spec import Resources
 _SHOWN_UUID = 12
 
 
-def place(resources: Resources, capacity: Capacity) -> Placement | Unplaceable:
+def place(
+    resources: Resources, capacity: Capacity, asker: str | None = None
+) -> Placement | Unplaceable:
     """Return what to reserve for one replica, or why it fits nowhere.
+
+    The words are for the organization `asker` and name nothing of another one; None: for the
+    appliance's administrators.
 
     A share goes on the fullest GPU that has room, so that whole GPUs stay whole; whole GPUs are
     those with the least memory in strangers' use. Ties go to the lower index.
     """
     refusals = node_refusals(resources, capacity)
-    rooms = gpu_rooms(capacity) if resources.gpu_count and "GPUs" not in refusals else []
+    rooms = gpu_rooms(capacity, asker) if resources.gpu_count and "GPUs" not in refusals else []
     verdicts = [(room, gpu_refusal(resources, room)) for room in rooms]
     fitting = [room for room, reason in verdicts if reason is None]
     if refusals or len(fitting) < resources.gpu_count:

@@ -285,8 +285,8 @@ class Capacity:
     """What placement sees: one node, everything reserved on it, and strangers' GPU memory.
 
     `gpus_unknown` is why nothing is known of the GPUs now, or None. `holders` names the replicas
-    that reserve something of a GPU, by its UUID, and `stranger_names` who else uses its memory: for
-    the words of a refusal only.
+    that reserve something of a GPU, by its UUID, `owners` whose these are, and `stranger_names` who
+    else uses its memory: for the words of a refusal only.
     """
 
     node: str
@@ -297,6 +297,7 @@ class Capacity:
     strangers: Mapping[str, int] = dataclasses.field(default_factory=dict)
     gpus_unknown: str | None = None
     holders: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    owners: Mapping[str, str] = dataclasses.field(default_factory=dict)
     stranger_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 

@@ -212,7 +212,8 @@ def _why(item: DesiredDeployment, victims: Sequence[Replica], layout: Layout) ->
 def _room_not_back(
     item: DesiredDeployment, vacancy: Vacancy, capacity: Capacity, until: float
 ) -> Hold:
-    verdict = place(vacancy.revision.spec.resources, capacity)
+    asker = item.deployment.organization
+    verdict = place(vacancy.revision.spec.resources, capacity, asker)
     details = verdict.reasons if isinstance(verdict, Unplaceable) else ()
     reason = "waits until the room that was made for it is really free"
     return dataclasses.replace(_hold(item, vacancy, reason), details=details, until=until)

@@ -176,7 +176,8 @@ class Deployments:
         """Return what can be said at once of a deployment that has just been stored."""
         wanted = max(1, spec.scaling.min_replicas)
         active = await replicas.list_current(tx, 0)
-        forecast = self._forecaster.replicas(spec.resources, wanted, active)
+        asker = deployment.organization
+        forecast = self._forecaster.replicas(spec.resources, wanted, active, asker)
         return Deployed(
             deployment=deployment,
             spec=spec,
@@ -209,7 +210,9 @@ class Deployments:
             active_replicas=active,
             target_replicas=target,
             strategy=strategy,
-            refused=self._forecaster.replicas(spec.resources, missing, rows).refused,
+            refused=self._forecaster.replicas(
+                spec.resources, missing, rows, situation.deployment.organization
+            ).refused,
         )
         return done, first_level(strategy, active, target)
 

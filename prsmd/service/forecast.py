@@ -49,12 +49,21 @@ class Forecaster:
                 permanent=True,
             )
 
-    def replicas(self, resources: Resources, count: int, active: Sequence[Replica]) -> Forecast:
-        """Return how `count` further replicas would be placed beside the active ones."""
+    def replicas(
+        self,
+        resources: Resources,
+        count: int,
+        active: Sequence[Replica],
+        asker: str | None = None,
+    ) -> Forecast:
+        """Return how `count` further replicas would be placed beside the active ones.
+
+        A refusal's words are for the organization `asker`; None: for administrators.
+        """
         capacity = capacity_of(self._observer.latest(), active)
         placements: list[Placement] = []
         for _ in range(count):
-            verdict = place(resources, capacity)
+            verdict = place(resources, capacity, asker)
             if isinstance(verdict, Unplaceable):
                 return Forecast(placements=tuple(placements), refused=verdict)
             placements.append(verdict)

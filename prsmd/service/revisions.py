@@ -158,7 +158,8 @@ class Revisions:
         if decision.begun is not None:
             self._forecaster.refuse_impossible(revision.spec.resources)
             there = _beside(decision.begun, rows)
-            refused = self._forecaster.replicas(revision.spec.resources, 1, there).refused
+            asker = situation.deployment.organization
+            refused = self._forecaster.replicas(revision.spec.resources, 1, there, asker).refused
         return Updated(
             deployment=dataclasses.replace(situation.deployment, revision=revision.number),
             revision=revision,

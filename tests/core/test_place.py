@@ -226,6 +226,23 @@ def test_a_reason_names_holders_in_the_same_order_however_the_rows_come():
     assert "1 of it reserved by a, b, 0.5 asked" in orders[0].reasons[0]
 
 
+def test_a_reason_names_to_an_organization_only_what_is_its_own():
+    whole = [
+        changed(holding(on("GPU-0", millis=500, memory=0), name), organization=owner)
+        for name, owner in (("mine", "acme"), ("secret", "rival"), ("hidden", "third"))
+    ]
+    free = capacity_of(observed(here=node(gpu())), whole)
+    seen = {}
+    for asker in ("acme", "rival", "fourth", None):
+        verdict = place(ONE_GPU, free, asker)
+        assert isinstance(verdict, Unplaceable)
+        seen[asker] = verdict.reasons[0]
+    assert "reserved by another organization, mine, 1 asked" in seen["acme"]
+    assert "reserved by another organization, secret, 1 asked" in seen["rival"]
+    assert "reserved by another organization, 1 asked" in seen["fourth"]
+    assert "reserved by hidden, mine, secret, 1 asked" in seen[None]
+
+
 @pytest.mark.parametrize(
     ("sample", "words"),
     [
