@@ -8,7 +8,6 @@ from typing import Any
 
 from aiohttp import web
 
-from prsmd import keyfiles
 from prsmd.api.app import build
 from prsmd.api.operations import Services
 from prsmd.config import Settings
@@ -51,12 +50,14 @@ from prsmd.service.rehearsals import Rehearsals
 from prsmd.service.revisions import Revisions
 from prsmd.service.roles import Roles
 from prsmd.service.rollouts import Rollouts
+from prsmd.service.secrets import Secrets
 from prsmd.service.status import Sources, Status
 from prsmd.service.versions import Versions
 from prsmd.store import meta, replicas
 from prsmd.store.db import Database, Tx
 from prsmd.store.logs import LogArchive
 from prsmd.store.sealing import Sealer
+from prsmd.vault import Vault, vault_of
 
 log = logging.getLogger(__name__)
 _RUNTIME_KEY = "runtime"
@@ -94,10 +95,10 @@ class Drivers:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Locks:
-    """What guards: who is let in, and the seal of secrets that have to be read again."""
+    """What guards: who is let in, and what keeps secrets and gives leave."""
 
     entrance: Entrance
-    sealer: Sealer
+    vault: Vault
 
 
 async def assemble(settings: Settings, database: Database, public_url: str) -> Appliance:
@@ -140,11 +141,12 @@ async def connect(
         engine.tick_seconds,
         drivers.clock,
     )
-    sealer = Sealer(_envelope_key(settings))
-    stock = _stock(settings, drivers, sealer, retry_seconds)
-    parts = _parts(settings, drivers, gateway, reconciler, stock, retry_seconds)
+    vault = await vault_of(settings, database)
+    stock = _stock(settings, drivers, vault.sealer, retry_seconds)
+    launcher = Launcher(drivers.runtime, stock, vault.provisions, database, drivers.instance)
+    parts = _parts(settings, drivers, gateway, reconciler, launcher, retry_seconds)
     autoscaler = _autoscaler(settings, parts, reconciler)
-    locks = _Locks(entrance=entrance, sealer=sealer)
+    locks = _Locks(entrance=entrance, vault=vault)
     services = _services(parts, reconciler, autoscaler, drivers.runtime, locks, public_url)
     return Appliance(
         database=database,
@@ -201,6 +203,8 @@ def _docker_settings(settings: Settings, instance: str) -> object:
         base_url=section.docker_url,
         timeout_seconds=section.timeout_seconds,
         network_prefix=section.network_prefix,
+        secrets_dir=section.secrets_dir,
+        default_class=section.default_class,
     )
 
 
@@ -220,12 +224,11 @@ def _parts(
     drivers: Drivers,
     gateway: Gateway,
     reconciler: Reconciler,
-    stock: Stock,
+    launcher: Launcher,
     retry_seconds: float,
 ) -> Parts:
     database = drivers.database
     recorder = Recorder(database)
-    launcher = Launcher(drivers.runtime, stock, database, drivers.instance)
     archive = LogArchive(settings.daemon.state_dir / "logs")
     executor = Executor(
         Workshop(
@@ -318,10 +321,14 @@ def _services(
     database, recorder, wake = parts.database, parts.recorder, reconciler.wake
     stock, forecaster = parts.launcher.stock, Forecaster(parts.observer)
     status = _status(parts, reconciler, autoscaler)
-    deployments = Deployments(
-        database=database, recorder=recorder, forecaster=forecaster, wake=wake
-    )
-    revisions = Revisions(database=database, recorder=recorder, forecaster=forecaster, wake=wake)
+    changes: dict[str, Any] = {
+        "database": database,
+        "recorder": recorder,
+        "forecaster": forecaster,
+        "provisions": locks.vault.provisions,
+        "wake": wake,
+    }
+    deployments, revisions = Deployments(**changes), Revisions(**changes)
     return Services(
         answers=Answers(database, locks.entrance.ring.digest),
         deployments=deployments,
@@ -336,7 +343,8 @@ def _services(
         nodes=Nodes(database, parts.observer, runtime),
         **_who_may(database, locks.entrance),
         images=Images(database, stock, recorder),
-        registries=Registries(database, locks.sealer),
+        registries=Registries(database, locks.vault.sealer),
+        secrets=Secrets(database, locks.vault.sealer, locks.vault.envelope),
         health=Health(
             database=database,
             observer=parts.observer,
@@ -347,12 +355,6 @@ def _services(
         public_url=public_url,
         uploads=stock.settings.folder,
     )
-
-
-def _envelope_key(settings: Settings) -> bytes:
-    """Return what the key that seals stored passwords is made from."""
-    configured = settings.access.envelope_key_file
-    return keyfiles.secret("envelope-key", configured, settings.daemon.state_dir)
 
 
 def _who_may(database: Database, entrance: Entrance) -> dict[str, Any]:

@@ -33,6 +33,12 @@ def _checked_cpu(text: str) -> str:
 
 Memory = Annotated[str, AfterValidator(_checked_memory)]
 Cpu = Annotated[str, AfterValidator(_checked_cpu)]
+RuntimeClass = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+OrganizationOrAll = Annotated[str, Field(pattern="^(\\*|[a-z0-9][a-z0-9-]{0,62})$")]
+ImageSource = Annotated[
+    str,
+    Field(pattern="^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?(?:/[a-z0-9._/-]*)?$"),
+]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
@@ -107,6 +113,7 @@ class AccessSection(_Section):
     unix_roles: tuple[UnixRole, ...] = ()
     pepper_file: Path | None = None
     envelope_key_file: Path | None = None
+    previous_envelope_key_file: Path | None = None
 
 
 class RuntimeSection(_Section):
@@ -117,6 +124,9 @@ class RuntimeSection(_Section):
     timeout_seconds: Seconds = 10.0
     network_prefix: str = Field(default="prsmd", pattern="^[a-z0-9][a-z0-9-]{0,20}$")
     bundle_dirs: tuple[Path, ...] = (Path("/usr/share/prsmd/bundles"),)
+    secrets_dir: Path = Path("/run/prsmd/secrets")
+    default_class: RuntimeClass | None = None
+    classes: tuple[RuntimeClass, ...] = ()
     stop_grace_seconds: Seconds = 10.0
 
 
@@ -127,6 +137,23 @@ class ImagesSection(_Section):
     min_free: Memory = "2Gi"
     max_archive: Memory = "64Gi"
     pull_attempts: int = Field(default=5, ge=1, le=100)
+    allowed_registries: tuple[ImageSource, ...] = ()
+    require_digest: bool = False
+    trusted_keys: tuple[Path, ...] = ()
+    signed_lists: tuple[Path, ...] = ()
+
+    @model_validator(mode="after")
+    def _lists_need_keys(self) -> "ImagesSection":
+        if bool(self.trusted_keys) != bool(self.signed_lists):
+            raise ValueError("trusted_keys and signed_lists belong together: set both or neither")
+        return self
+
+
+class SecuritySection(_Section):
+    """Which organizations may loosen how their containers are confined."""
+
+    allow_egress: tuple[OrganizationOrAll, ...] = ()
+    allow_writable_root: tuple[OrganizationOrAll, ...] = ("*",)
 
 
 class NodeSection(_Section):
@@ -184,6 +211,7 @@ class Settings(_Section):
     access: AccessSection = AccessSection()
     runtime: RuntimeSection = RuntimeSection()
     images: ImagesSection = ImagesSection()
+    security: SecuritySection = SecuritySection()
     node: NodeSection = NodeSection()
     engine: EngineSection = EngineSection()
     gpus: GpusSection = GpusSection()

@@ -208,6 +208,9 @@ def test_no_setting_holds_a_secret_only_where_one_is():
         "tcp.key": None,
         "access.pepper_file": None,
         "access.envelope_key_file": None,
+        "access.previous_envelope_key_file": None,
+        "runtime.secrets_dir": Path("/run/prsmd/secrets"),
+        "images.trusted_keys": (),
     }
     assert load(None, {}, ["access.pepper_file=/p"]).access.pepper_file == Path("/p")
 

@@ -15,6 +15,8 @@ WITHOUT_FIXED_DEFAULT = {
     "access.unix_roles",
     "access.pepper_file",
     "access.envelope_key_file",
+    "access.previous_envelope_key_file",
+    "runtime.default_class",
     "node.name",
 }
 

@@ -25,6 +25,7 @@ from prsmd.api import (
     revisions,
     roles,
     rollouts,
+    secrets,
     versions,
 )
 from prsmd.api.idempotency import carry_out
@@ -72,6 +73,7 @@ OPERATIONS: Sequence[Operation] = (
     *members.OPERATIONS,
     *images.OPERATIONS,
     *registries.OPERATIONS,
+    *secrets.OPERATIONS,
     *node.OPERATIONS,
     *monitoring.OPERATIONS,
     *openapi.OPERATIONS,

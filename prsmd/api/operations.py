@@ -26,6 +26,7 @@ from prsmd.service.rehearsals import Rehearsals
 from prsmd.service.revisions import Revisions
 from prsmd.service.roles import Roles
 from prsmd.service.rollouts import Rollouts
+from prsmd.service.secrets import Secrets
 from prsmd.service.status import Status
 from prsmd.service.versions import Versions
 
@@ -52,6 +53,7 @@ class Services:
     members: Members
     images: Images
     registries: Registries
+    secrets: Secrets
     health: Health
     answers: Answers
     public_url: str

@@ -1,18 +1,17 @@
 """Reads and writes the signed list of the images that may run: text, and an Ed25519 signature.
 
     prsmd signed images 1
-    issued 2026-01-31T12:00:00Z
-    expires 2027-01-31T12:00:00Z
+    issued 1769860800
+    expires 1801396800
     sha256:0123…  company/legal:v2
     -- signed KEY SIGNATURE
 
-`expires` may be left out. Each further line is a digest (of a registry's manifest, or an image id)
+Both are seconds since 1970; `expires` may be left out. Each further line is a digest (of a registry's manifest, or an image id)
 and, for people only, a name. The signature is over every byte before its line; KEY is the SHA-256
 of the public key. Touches no file and no clock.
 """
 
 import dataclasses
-import datetime as dt
 import re
 from collections.abc import Sequence
 
@@ -54,8 +53,8 @@ def read(content: bytes, trust: Trust, now: float) -> frozenset[str]:
 
 def write(images: Sequence[Listed], signer: Signer, issued: float, expires: float | None) -> bytes:
     """Return a signed list. ManifestError for a digest that is none."""
-    lines = [_TITLE, f"issued {_time(issued)}"]
-    lines += [] if expires is None else [f"expires {_time(expires)}"]
+    lines = [_TITLE, f"issued {int(issued)}"]
+    lines += [] if expires is None else [f"expires {int(expires)}"]
     for image in images:
         line = f"{image.digest}  {image.name}".rstrip()
         if _DIGEST.fullmatch(line) is None or not line.isprintable():
@@ -72,7 +71,7 @@ def _digests(lines: Sequence[str], now: float) -> frozenset[str]:
     for number, line in enumerate(lines[1:], start=2):
         word, _, value = line.partition(" ")
         if word == "expires" and _seconds(value, number) <= now:
-            raise ManifestError(f"it expired at {value}")
+            raise ManifestError(f"it expired at {value} seconds since 1970")
         if word in {"issued", "expires", ""}:
             continue
         match = _DIGEST.fullmatch(line)
@@ -82,13 +81,7 @@ def _digests(lines: Sequence[str], now: float) -> frozenset[str]:
     return frozenset(found)
 
 
-def _seconds(text: str, number: int) -> float:
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError:
-        raise ManifestError(f"line {number} is no time") from None
-    return moment.timestamp() if moment.tzinfo else moment.replace(tzinfo=dt.UTC).timestamp()
-
-
-def _time(seconds: float) -> str:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
+def _seconds(text: str, number: int) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 15:
+        raise ManifestError(f"line {number} is no time in seconds")
+    return int(text)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from prsmd.domain.deployment import Revision, same_container
 from prsmd.domain.errors import ImageUnavailableError, PrsmdError
 from prsmd.domain.replica import Replica
+from prsmd.engine.provisions import Provisions
 from prsmd.engine.stock import Order, Stock
 from prsmd.runtime import base
 from prsmd.store import history, revisions
@@ -29,10 +30,16 @@ class Launcher:
     """Launches replicas. Replicas of one image that start together share one pull."""
 
     def __init__(
-        self, runtime: base.Runtime, stock: Stock, database: Database, instance: str
+        self,
+        runtime: base.Runtime,
+        stock: Stock,
+        provisions: Provisions,
+        database: Database,
+        instance: str,
     ) -> None:
         self._runtime = runtime
         self.stock = stock
+        self.provisions = provisions
         self._database = database
         self._instance = instance
         # One tag can mean two contents at a time, and each organization has its own logins.
@@ -48,8 +55,16 @@ class Launcher:
         """Bring the revision's image here and pin it, as a launch would; touch nothing else.
 
         It is the one image that every replica of the revision runs, whatever its tag says now.
-        EngineError, ImageUnavailableError or StorageFullError say why not.
+        EngineError, ImageUnavailableError or StorageFullError say why not: also where the
+        operator's rules no longer allow it, or one of its secrets is gone.
         """
+        self.provisions.refuse_broken_rules(organization, revision.spec)
+        await self.provisions.secrets(organization, revision.spec)
+        image = await self._image(organization, revision)
+        self.provisions.refuse_unsigned(revision.spec.image, {image.digest, image.id})
+        return image
+
+    async def _image(self, organization: str, revision: Revision) -> base.Image:
         order = Order(
             organization=organization,
             reference=revision.spec.image,
@@ -67,13 +82,15 @@ class Launcher:
         """Return the started container. EngineError or ImageUnavailableError say why not."""
         image = await self.prepare(replica.organization, revision)
         spec = revision.spec
+        values = await self.provisions.secrets(replica.organization, spec)
         return await self._runtime.launch(
             base.Launch(
                 labels=self._labels(replica, revision),
                 image_digest=image.digest,
                 placement=replica.placement,
                 port=spec.serving.port,
-                environment=_environment(replica, revision),
+                environment=_environment(replica, revision, values),
+                secrets={n: v for n, v in values.items() if not spec.secrets[n].in_environment},
                 security=spec.security,
                 command=spec.command,
                 args=spec.args,
@@ -184,10 +201,14 @@ class Launcher:
         )
 
 
-def _environment(replica: Replica, revision: Revision) -> Mapping[str, str]:
+def _environment(
+    replica: Replica, revision: Revision, values: Mapping[str, bytes]
+) -> Mapping[str, str]:
     """Return what the client asked for and what prsmd tells every container about itself."""
+    uses = revision.spec.secrets
     return {
         **revision.spec.environment,
+        **{name: value.decode() for name, value in values.items() if uses[name].in_environment},
         "PORT": str(revision.spec.serving.port),
         "PRSMD_DEPLOYMENT_ID": replica.deployment_id,
         "PRSMD_REPLICA_ID": replica.id,

@@ -20,10 +20,12 @@ from prsmd.domain.errors import (
 from prsmd.domain.events import Event
 from prsmd.domain.ids import model_id_for, random_id
 from prsmd.domain.spec import Spec
+from prsmd.engine.provisions import Provisions
 from prsmd.engine.recorder import Recorder
 from prsmd.protocols.registry import PROTOCOLS
 from prsmd.service.borrowing import borrowed, shares_of
 from prsmd.service.caller import Caller, require, require_recorded
+from prsmd.service.clearance import refuse_uncleared
 from prsmd.service.forecast import Forecaster, expected_seconds
 from prsmd.service.precondition import Expected, refuse_stale
 from prsmd.service.succession import situation_of
@@ -63,11 +65,13 @@ class Deployments:
         database: Database,
         recorder: Recorder,
         forecaster: Forecaster,
+        provisions: Provisions,
         wake: Callable[[], None],
     ) -> None:
         self._database = database
         self._recorder = recorder
         self._forecaster = forecaster
+        self._provisions = provisions
         self._wake = wake
 
     async def deploy(self, caller: Caller, model_name: str, spec: Spec) -> Deployed:
@@ -77,6 +81,7 @@ class Deployments:
 
         async def write(tx: Tx) -> Deployed:
             await refuse_taken(tx, deployment)
+            await refuse_uncleared(tx, self._provisions, deployment.organization, spec)
             await deployments.add(tx, deployment)
             await revisions.add(tx, revision)
             await events.append(tx, event)
@@ -153,12 +158,16 @@ class Deployments:
         """Return a new model with its first revision, if it may be deployed. Stores neither.
 
         Raises:
-            PermissionDeniedError: the caller may not; that is on record.
+            PermissionDeniedError: the caller may not, which is on record; or the operator's rules
+                do not allow it.
             InvalidInputError: no serving protocol here can serve it.
             ResourceUnavailableError: it would not fit even on the empty appliance.
+            ConflictError: a secret that it names is not there.
         """
         await require_recorded(self._database, caller, Permission.MODELS_DEPLOY, model_name)
         refuse_unservable(spec)
+        async with self._database.read() as tx:
+            await refuse_uncleared(tx, self._provisions, caller.principal.organization, spec)
         self._forecaster.refuse_impossible(spec.resources)
         now = time.time()
         deployment = _new_deployment(caller, model_name, spec, now)

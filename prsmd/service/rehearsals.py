@@ -194,6 +194,7 @@ class Rehearsals:
             situation = await situation_of(tx, found.id, "changed")
             refuse_stale(situation.deployment, change.expected)
             decision = change.decide(situation, beginning)
+            await self._revisions.refuse_uncleared(tx, situation, decision)
             rows = await replicas.list_current(tx, 0)
             done = self._revisions.outcome(situation, decision, rows)
             desired = await load_desired(tx)

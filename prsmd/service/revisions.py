@@ -13,8 +13,10 @@ from prsmd.domain.deployment import Deployment, Revision
 from prsmd.domain.events import Event
 from prsmd.domain.replica import Replica
 from prsmd.domain.rollout import Rollout, RolloutOptions, RolloutStrategy
+from prsmd.engine.provisions import Provisions
 from prsmd.engine.recorder import Recorder
 from prsmd.service.caller import Caller
+from prsmd.service.clearance import refuse_uncleared
 from prsmd.service.deployments import (
     event_of,
     find_changeable,
@@ -80,11 +82,13 @@ class Revisions:
         database: Database,
         recorder: Recorder,
         forecaster: Forecaster,
+        provisions: Provisions,
         wake: Callable[[], None],
     ) -> None:
         self._database = database
         self._recorder = recorder
         self._forecaster = forecaster
+        self._provisions = provisions
         self._wake = wake
 
     async def update(self, caller: Caller, model: str, request: UpdateRequest) -> Updated:
@@ -129,6 +133,7 @@ class Revisions:
             situation = await situation_of(tx, found.id, "changed")
             refuse_stale(situation.deployment, change.expected)
             decision = change.decide(situation, beginning)
+            await self.refuse_uncleared(tx, situation, decision)
             done = self.outcome(situation, decision, await replicas.list_current(tx, 0))
             happened = told(done, decision, change.reason)
             await _carry_out(tx, decision)
@@ -142,6 +147,15 @@ class Revisions:
         self._wake()
         self._recorder.announce(*happened)
         return done
+
+    async def refuse_uncleared(self, tx: Tx, situation: Situation, decision: Decision) -> None:
+        """Return if what begins may run here and has its secrets; see `clearance` for the errors.
+
+        What goes on running is not asked.
+        """
+        if isinstance(decision, Succession) and decision.begun is not None:
+            organization, spec = situation.deployment.organization, decision.revision.spec
+            await refuse_uncleared(tx, self._provisions, organization, spec)
 
     def outcome(self, situation: Situation, decision: Decision, rows: Sequence[Replica]) -> Updated:
         """Return what a decision comes to, beside the replicas that there are. Writes nothing.

@@ -17,8 +17,8 @@ def test_it_is_text_that_people_can_read():
     lines = LIST.decode().splitlines()
     assert lines[:3] == [
         "prsmd signed images 1",
-        "issued 1970-01-01T00:16:40+00:00",
-        "expires 1970-01-01T00:33:20+00:00",
+        "issued 1000",
+        "expires 2000",
     ]
     assert lines[3:5] == [f"{A}  company/legal:v2", B]
     assert lines[5].startswith(f"-- signed {SIGNER.fingerprint} ")
@@ -26,7 +26,7 @@ def test_it_is_text_that_people_can_read():
 
 def test_what_a_trusted_key_signed_is_believed_until_it_expires():
     assert read(LIST, TRUST, 1999.0) == {A, B}
-    with pytest.raises(ManifestError, match="expired at 1970-01-01T00:33:20"):
+    with pytest.raises(ManifestError, match="expired at 2000"):
         read(LIST, TRUST, 2000.0)
     assert read(write([Listed(A)], SIGNER, 0.0, None), TRUST, 1e12) == {A}
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from prsmd.core.guard import ContainerRules
 from prsmd.domain.deployment import Deployment, Revision
 from prsmd.domain.errors import (
     EngineError,
@@ -18,6 +19,7 @@ from prsmd.domain.image import Brought, ImageOrigin, Login
 from prsmd.domain.quantity import GIB, MIB
 from prsmd.domain.spec import Resources, Spec
 from prsmd.engine.launcher import Launcher
+from prsmd.engine.provisions import Provisions, SignedImages
 from prsmd.engine.stock import Order, Stock, StockSettings
 from prsmd.runtime.base import PullProgress
 from prsmd.runtime.fake import FakeEngine, FakeRuntime
@@ -51,7 +53,8 @@ class Site:
         return Stock(self.runtime, self.database, self.sealer, settings)
 
     def launcher(self, stock=None):
-        return Launcher(self.runtime, stock or self.stock, self.database, "test")
+        provisions = Provisions(self.database, self.sealer, ContainerRules(), SignedImages())
+        return Launcher(self.runtime, stock or self.stock, provisions, self.database, "test")
 
     async def log_in(self, login=HERS, organization="acme"):
         stored = StoredLogin(

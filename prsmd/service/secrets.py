@@ -1,0 +1,219 @@
+"""An organization's secrets: set, list, remove; and the change of the key that seals them.
+
+A value goes in and never comes out again, but into containers. What runs keeps the value it was
+started with; replicas that start later get the new one.
+"""
+
+import asyncio
+import dataclasses
+import time
+from typing import Protocol
+
+from prsmd.domain.access import Permission
+from prsmd.domain.errors import ConflictError, InvalidInputError, NotFoundError
+from prsmd.domain.ids import is_name
+from prsmd.engine.provisions import is_textual
+from prsmd.engine.rows import current_replicas, desired_of
+from prsmd.service.caller import Caller, require_recorded
+from prsmd.store import audit, deployments, registries, secrets
+from prsmd.store.db import Database, Tx
+from prsmd.store.sealing import SealBrokenError, Sealer
+from prsmd.store.secrets import StoredSecret
+
+_MOST = 1000  # secrets of one organization
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SecretRequest:
+    """A value to keep. `organization` None: the caller's own."""
+
+    name: str
+    value: bytes = dataclasses.field(repr=False)
+    organization: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SecretReport:
+    """What may be shown of a secret, and the ids of the models of which a live revision names it.
+
+    `created`: there was none of this name before.
+    """
+
+    secret: StoredSecret
+    used_by: tuple[str, ...] = ()
+    created: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRotation:
+    """What came of a change of the envelope key. `made_here`: the new key is the daemon's own."""
+
+    key_id: str
+    secrets: int
+    registries: int
+    made_here: bool
+
+
+class EnvelopeFile(Protocol):
+    """Where the envelope key is kept, if the daemon itself keeps it."""
+
+    def prepare(self) -> bytes | None:
+        """Make the next key and keep it beside the present one; None where an operator does."""
+        ...
+
+    def adopt(self) -> None:
+        """Let the next key take the place of the present one."""
+        ...
+
+
+class Secrets:
+    """Use cases on secrets."""
+
+    def __init__(self, database: Database, sealer: Sealer, envelope: EnvelopeFile) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._envelope = envelope
+        self._rotating = asyncio.Lock()
+
+    async def save(self, caller: Caller, request: SecretRequest) -> SecretReport:
+        """Keep a value as the secret's next version."""
+        name = request.name
+        organization = await self._place(caller, request.organization, name)
+        now, value = time.time(), request.value
+
+        async def write(tx: Tx) -> SecretReport:
+            known = await secrets.get(tx, organization, name)
+            if known is None and len(await secrets.list_for(tx, organization)) >= _MOST:
+                raise ConflictError(f"{organization} has {_MOST} secrets; remove one first.")
+            stored = StoredSecret(
+                organization=organization,
+                name=name,
+                version=1 if known is None else known.version + 1,
+                size_bytes=len(value),
+                textual=is_textual(value),
+                key_id=self._sealer.key_id,
+                created_at=now if known is None else known.created_at,
+                updated_at=now,
+                updated_by=caller.principal.id,
+            )
+            await secrets.save(tx, stored, value, self._sealer)
+            used = await users_of(tx, organization)
+            done = SecretReport(secret=stored, used_by=used.get(name, ()), created=known is None)
+            details = {"organization": organization, "version": stored.version}
+            record = caller.record("secrets.save", f"secret:{name}", "allowed", details)
+            await audit.append(tx, record)
+            await caller.remember(tx, done)
+            return done
+
+        return await self._database.write(write)
+
+    async def list(self, caller: Caller) -> list[SecretReport]:
+        """Return the secrets of the caller's scope, without values."""
+        await require_recorded(self._database, caller, Permission.SECRETS_MANAGE, "secrets")
+        async with self._database.read() as tx:
+            found = await secrets.list_for(tx, caller.scope)
+            used = {one: await users_of(tx, one) for one in {s.organization for s in found}}
+        return [
+            SecretReport(secret=one, used_by=used[one.organization].get(one.name, ()))
+            for one in found
+        ]
+
+    async def remove(
+        self, caller: Caller, name: str, organization: str | None, *, force: bool
+    ) -> SecretReport:
+        """Forget a secret. ConflictError while a live revision names it, unless `force`."""
+        organization = await self._place(caller, organization, name)
+
+        async def write(tx: Tx) -> SecretReport:
+            known = await secrets.get(tx, organization, name)
+            if known is None:
+                raise NotFoundError(f"{organization} has no secret {name}.")
+            used_by = (await users_of(tx, organization)).get(name, ())
+            if used_by and not force:
+                raise _in_use(name, used_by)
+            await secrets.remove(tx, organization, name)
+            done = SecretReport(secret=known, used_by=used_by)
+            details = {"organization": organization, "used_by": [*used_by]}
+            record = caller.record("secrets.remove", f"secret:{name}", "allowed", details)
+            await audit.append(tx, record)
+            await caller.remember(tx, done)
+            return done
+
+        return await self._database.write(write)
+
+    async def rotate_key(self, caller: Caller) -> KeyRotation:
+        """Seal everything anew with the next envelope key; all of it or nothing.
+
+        The next key is on disk before anything is sealed with it, and takes the present one's
+        place when nothing needs that any more. Cut off anywhere, both keys open what is there, and
+        asking again, or the next start, finishes it.
+
+        Raises:
+            ConflictError: a value cannot be opened with the keys that there are.
+        """
+        subject = "envelope-key"
+        await require_recorded(self._database, caller, Permission.NODE_MANAGE, subject)
+        async with self._rotating:
+            following = await asyncio.to_thread(self._envelope.prepare)
+            if following is not None:
+                self._sealer.turn_to(following)
+
+            async def write(tx: Tx) -> KeyRotation:
+                done = await resealed(tx, self._sealer, made_here=following is not None)
+                details = {"key_id": done.key_id, "resealed": done.secrets + done.registries}
+                record = caller.record("secrets.rotate_key", subject, "allowed", details)
+                await audit.append(tx, record)
+                await caller.remember(tx, done)
+                return done
+
+            done = await self._database.write(write)
+            if following is not None:
+                await asyncio.to_thread(self._envelope.adopt)
+            self._sealer.forget_earlier()
+        return done
+
+    async def _place(self, caller: Caller, organization: str | None, name: str) -> str:
+        """Return whose secret is meant, if the caller may touch it."""
+        subject = f"secret:{name[:100]}"
+        await require_recorded(self._database, caller, Permission.SECRETS_MANAGE, subject)
+        if not is_name(name):
+            raise InvalidInputError.field("name", "must be 1 to 63 of a-z, 0-9, '.', '_' and '-'")
+        wanted = organization or caller.principal.organization
+        if caller.scope not in {None, wanted}:
+            raise NotFoundError(f"There is no organization {wanted} that you may act for.")
+        return wanted
+
+
+async def resealed(tx: Tx, sealer: Sealer, *, made_here: bool) -> KeyRotation:
+    """Seal all that is stored with the present key. ConflictError for what cannot be opened."""
+    try:
+        return KeyRotation(
+            key_id=sealer.key_id,
+            secrets=await secrets.reseal(tx, sealer),
+            registries=await registries.reseal(tx, sealer),
+            made_here=made_here,
+        )
+    except SealBrokenError as error:
+        raise ConflictError(f"Nothing was sealed anew: {error.message}") from None
+
+
+async def users_of(tx: Tx, organization: str) -> dict[str, tuple[str, ...]]:
+    """Return, by secret, the ids of the models of which a revision that may start names it."""
+    rows = await current_replicas(tx)
+    found: dict[str, set[str]] = {}
+    for deployment in await deployments.list_all(tx):
+        if deployment.organization != organization or deployment.deleting:
+            continue
+        desired = await desired_of(tx, deployment, rows.get(deployment.id, ()))
+        for revision in () if desired is None else (desired.revision, *desired.others):
+            for use in revision.spec.secrets.values():
+                found.setdefault(use.name, set()).add(deployment.model_id)
+    return {name: tuple(sorted(models)) for name, models in found.items()}
+
+
+def _in_use(name: str, used_by: tuple[str, ...]) -> ConflictError:
+    return ConflictError(
+        f"The secret {name} is used by {', '.join(used_by)}: their next replicas could not start."
+        " Update or delete them first, or remove it all the same with force.",
+        used_by=[*used_by],
+    )

@@ -1,0 +1,61 @@
+"""Makes what keeps secrets and what gives leave to run, from their sections of the settings."""
+
+import dataclasses
+import logging
+
+from prsmd.config import ConfigurationError, Settings
+from prsmd.core.guard import ContainerRules
+from prsmd.domain.errors import PrsmdError
+from prsmd.engine.provisions import Provisions, SignedImages
+from prsmd.keyfiles import EnvelopeKeys
+from prsmd.service.secrets import resealed
+from prsmd.store.db import Database
+from prsmd.store.sealing import Sealer
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Vault:
+    """The seal, where its key is kept, and what launches are given."""
+
+    sealer: Sealer
+    envelope: EnvelopeKeys
+    provisions: Provisions
+
+
+async def vault_of(settings: Settings, database: Database) -> Vault:
+    """Return the vault. A change of its key that was cut off is finished."""
+    access = settings.access
+    envelope = EnvelopeKeys(
+        access.envelope_key_file, access.previous_envelope_key_file, settings.daemon.state_dir
+    )
+    sealer = Sealer(envelope.current, *envelope.earlier)
+    if envelope.unfinished:
+        try:
+            await database.write(lambda tx: resealed(tx, sealer, made_here=True))
+        except PrsmdError as error:  # both keys stay, and open what each sealed
+            log.warning("the change of the envelope key is not finished: %s", error.message)
+        else:
+            envelope.adopt()
+            sealer.forget_earlier()
+    provisions = Provisions(database, sealer, rules_of(settings), _signed(settings))
+    return Vault(sealer=sealer, envelope=envelope, provisions=provisions)
+
+
+def rules_of(settings: Settings) -> ContainerRules:
+    """Return what the operator allows."""
+    return ContainerRules(
+        egress=frozenset(settings.security.allow_egress),
+        writable_root=frozenset(settings.security.allow_writable_root),
+        registries=settings.images.allowed_registries,
+        require_digest=settings.images.require_digest,
+        runtime_classes=settings.runtime.classes,
+    )
+
+
+def _signed(settings: Settings) -> SignedImages:
+    try:
+        return SignedImages(settings.images.trusted_keys, settings.images.signed_lists)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError([f"images.trusted_keys: {error}"]) from None
