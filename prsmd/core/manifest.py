@@ -6,9 +6,9 @@
     sha256:0123…  company/legal:v2
     -- signed KEY SIGNATURE
 
-Both are seconds since 1970; `expires` may be left out. Each further line is a digest (of a registry's manifest, or an image id)
-and, for people only, a name. The signature is over every byte before its line; KEY is the SHA-256
-of the public key. Touches no file and no clock.
+Both are seconds since 1970; `expires` may be left out. Each further line is a digest (of a
+registry's manifest, or an image id) and, for people only, a name. The signature is over every byte
+before its line; KEY is the SHA-256 of the public key. Touches no file and no clock.
 """
 
 import dataclasses
