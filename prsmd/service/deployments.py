@@ -276,7 +276,7 @@ async def find_deployment(
     missing = DeploymentNotFoundError(
         f"There is no deployment {reference[:100]}.", deployment_id=reference[:100]
     )
-    found = await deployments.get(tx, reference)
+    found = await deployments.get(tx, reference, caller.scope)
     if found is None:
         found = await _named(tx, caller, reference) or await borrowed(tx, caller, reference)
     if found is None:

@@ -241,8 +241,8 @@ class Keys:
 
 
 async def _known(tx: Tx, caller: Caller, key_id: str) -> ApiKey:
-    key = await keys.get(tx, key_id)
-    if key is None or caller.scope not in {None, key.organization}:
+    key = await keys.get(tx, key_id, caller.scope)
+    if key is None:
         raise NotFoundError("There is no such API key; a key's id is its part after prsm_.")
     return key
 

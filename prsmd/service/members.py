@@ -137,8 +137,8 @@ class Members:
         self._registrar.directory.put_member(report.member)
 
     async def _known(self, tx: Tx, caller: Caller, member_id: str) -> Member:
-        found = await members.get(tx, member_id)
-        if found is None or caller.scope not in {None, found.organization}:
+        found = await members.get(tx, member_id, caller.scope)
+        if found is None:
             raise NotFoundError(f"There is no member {member_id[:100]}.")
         return found
 
@@ -172,8 +172,8 @@ class Members:
                 "subject", "administers the appliance always and cannot be made a member", subject
             )
         if kind is SubjectKind.KEY:
-            key = await keys.get(tx, subject)
-            if key is None or key.organization != organization or key.revoked_at is not None:
+            key = await keys.get(tx, subject, organization)
+            if key is None or key.revoked_at is not None:
                 problem = f"is not an API key of organization {organization} that is in force"
                 raise InvalidInputError.field("subject", problem, subject[:_MOST_SUBJECT])
 

@@ -129,7 +129,7 @@ def _ask(verb: str, name: str) -> Ask:
 
 
 async def _known(tx: Tx, caller: Caller, name: str) -> Organization:
-    found = await organizations.get(tx, name)
+    found = await organizations.get(tx, name) if caller.scope in {None, name} else None
     if found is None or not _visible(caller, found):
         raise NotFoundError(f"There is no organization {name[:100]}.")
     return found

@@ -21,9 +21,9 @@ from prsmd.engine.rows import current_replicas, desired_of
 from prsmd.engine.usage import UsageMeter
 from prsmd.gateway.infer import Gateway, Load, Performance
 from prsmd.runtime.base import PullProgress
-from prsmd.service.borrowing import lent
 from prsmd.service.caller import Caller, require_own
 from prsmd.service.deployments import find_deployment, find_model
+from prsmd.service.listing import listed
 from prsmd.service.rollouts import RolloutReport, TrafficShare, report_of, shares_of
 from prsmd.store import deployments
 from prsmd.store.db import Database, Tx
@@ -125,14 +125,9 @@ class Status:
         """
         require_own(caller, permission)
         async with self._sources.database.read() as tx:
-            found, total = await deployments.page(
-                tx,
-                caller.scope,
-                page.limit,
-                page.offset,
-                (page.sort_by, page.sort_order),
-                await lent(tx, caller, permission),
-            )
+            whose, also = await listed(tx, caller, permission)
+            order = (page.sort_by, page.sort_order)
+            found, total = await deployments.page(tx, whose, page.limit, page.offset, order, also)
             rows = await current_replicas(tx)
             reports = [await self._report(tx, deployment, rows) for deployment in found]
         return reports, total

@@ -49,9 +49,17 @@ async def add(tx: Tx, deployment: Deployment) -> None:
         ) from error
 
 
-async def get(tx: Tx, deployment_id: str) -> Deployment | None:
-    """Return the deployment of this id, or None."""
-    row = await one(tx, "SELECT * FROM deployments WHERE id = ?", (deployment_id,))
+async def get(tx: Tx, deployment_id: str, organization: str | None = None) -> Deployment | None:
+    """Return the deployment of this id, or None; with an organization, only if it is its own.
+
+    The same is done for another's as for one that never was.
+    """
+    row = await one(
+        tx,
+        "SELECT * FROM deployments WHERE id = :id "
+        "AND (:organization IS NULL OR organization = :organization)",
+        {"id": deployment_id, "organization": organization},
+    )
     return None if row is None else _from_row(row)
 
 

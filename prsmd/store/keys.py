@@ -48,9 +48,17 @@ async def add(tx: Tx, key: ApiKey) -> None:
     await change(tx, _INSERT, _to_row(key))
 
 
-async def get(tx: Tx, key_id: str) -> ApiKey | None:
-    """Return the key of this id, revoked and expired ones too, or None."""
-    row = await one(tx, "SELECT * FROM api_keys WHERE id = ?", (key_id,))
+async def get(tx: Tx, key_id: str, organization: str | None = None) -> ApiKey | None:
+    """Return the key of this id, revoked and expired ones too, or None.
+
+    With an organization, only if it is its own.
+    """
+    row = await one(
+        tx,
+        "SELECT * FROM api_keys WHERE id = :id "
+        "AND (:organization IS NULL OR organization = :organization)",
+        {"id": key_id, "organization": organization},
+    )
     return None if row is None else _from_row(row)
 
 

@@ -39,9 +39,14 @@ async def put(tx: Tx, member: Member) -> None:
     await _bind(tx, member.id, member.bindings)
 
 
-async def get(tx: Tx, member_id: str) -> Member | None:
-    """Return the member of this id, or None."""
-    row = await one(tx, "SELECT * FROM members WHERE id = ?", (member_id,))
+async def get(tx: Tx, member_id: str, organization: str | None = None) -> Member | None:
+    """Return the member of this id, or None; with an organization, only if it is its own."""
+    row = await one(
+        tx,
+        "SELECT * FROM members WHERE id = :id "
+        "AND (:organization IS NULL OR organization = :organization)",
+        {"id": member_id, "organization": organization},
+    )
     return None if row is None else _from_row(row, await _bindings(tx, member_id))
 
 

@@ -1,0 +1,74 @@
+"""A directory on a real store, with two organizations, and callers of every role."""
+
+import dataclasses
+
+from prsmd.core.principals import principal_of
+from prsmd.domain.access import Binding, Principal
+from prsmd.service.access import KeyRing
+from prsmd.service.caller import Caller
+from prsmd.service.directory import Directory
+from prsmd.service.keys import Keys
+from prsmd.service.members import Members
+from prsmd.service.organizations import Organizations, ensure
+from prsmd.service.registrar import Registrar
+from prsmd.service.roles import Roles
+from prsmd.store import audit
+from prsmd.store.db import Database
+
+
+@dataclasses.dataclass(frozen=True)
+class Office:
+    """All use cases on who may do what."""
+
+    database: Database
+    directory: Directory
+    ring: KeyRing
+    organizations: Organizations
+    roles: Roles
+    members: Members
+    keys: Keys
+
+    @classmethod
+    async def open(cls, database: Database) -> "Office":
+        """Return the office of organizations `company` and `rival`."""
+        await ensure(database, ["company", "rival"])
+        async with database.read() as tx:
+            directory = await Directory.load(tx)
+        registrar = Registrar(database, directory)
+        ring = KeyRing(b"p" * 32, directory)
+        return cls(
+            database=database,
+            directory=directory,
+            ring=ring,
+            organizations=Organizations(registrar),
+            roles=Roles(registrar),
+            members=Members(registrar),
+            keys=Keys(registrar, ring),
+        )
+
+    def own(self, role: str, organization: str = "company") -> Caller:
+        """Return a caller who has an own role of the organization."""
+        own = self.directory.own_roles(organization)
+        return Caller(principal_of("test:own", organization, [Binding(role)], own), "req_1")
+
+    async def recorded(self) -> list[tuple[str, str, str]]:
+        """Return action, subject and outcome of all that was audited, newest first."""
+        async with self.database.read() as tx:
+            found, _ = await audit.page(tx, None, 1000, 0)
+        return [(record.action, record.subject, record.outcome) for record in found]
+
+    async def reloaded(self) -> Directory:
+        """Return the directory as a daemon that starts now would know it."""
+        async with self.database.read() as tx:
+            return await Directory.load(tx)
+
+
+def caller(role: str = "admin", organization: str = "company") -> Caller:
+    """Return a caller with a built-in role."""
+    made = principal_of(f"test:{role}", organization, [Binding(role)], {})
+    return Caller(made, "req_1")
+
+
+def with_key(principal: Principal) -> Caller:
+    """Return a caller who is a key."""
+    return Caller(principal, "req_1")
