@@ -1,7 +1,6 @@
 """Makes every component from its own section of the settings and connects them. Starts nothing."""
 
 import dataclasses
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +15,6 @@ from prsmd.core.policy import Policy
 from prsmd.devices.base import Gpus, Host
 from prsmd.devices.host import PsutilHost
 from prsmd.devices.nvml import NvmlGpus, NvmlSettings
-from prsmd.domain.errors import EngineError
 from prsmd.domain.quantity import parse_cpu, parse_memory
 from prsmd.engine.autoscaler import Autoscaler
 from prsmd.engine.capture import LogCapture
@@ -28,9 +26,9 @@ from prsmd.engine.reconciler import Parts, Reconciler
 from prsmd.engine.recorder import Recorder
 from prsmd.engine.stock import Stock, StockSettings
 from prsmd.engine.usage import UsageMeter
+from prsmd.engines import choose_runtime
 from prsmd.entrance import Entrance, door_of, ensure_organizations, entrance_of
 from prsmd.gateway.infer import Gateway, GatewaySettings
-from prsmd.runtime import registry
 from prsmd.runtime.base import Runtime
 from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
@@ -53,13 +51,13 @@ from prsmd.service.rollouts import Rollouts
 from prsmd.service.secrets import Secrets
 from prsmd.service.status import Sources, Status
 from prsmd.service.versions import Versions
+from prsmd.sharing import Sharing, sharing_of
 from prsmd.store import meta, replicas
 from prsmd.store.db import Database, Tx
 from prsmd.store.logs import LogArchive
 from prsmd.store.sealing import Sealer
 from prsmd.vault import Vault, vault_of
 
-log = logging.getLogger(__name__)
 _RUNTIME_KEY = "runtime"
 
 
@@ -76,6 +74,7 @@ class Appliance:
     autoscaler: Autoscaler
     services: Services
     application: web.Application
+    sharing: Sharing
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +98,7 @@ class _Locks:
 
     entrance: Entrance
     vault: Vault
+    sharing: Sharing
 
 
 async def assemble(settings: Settings, database: Database, public_url: str) -> Appliance:
@@ -132,7 +132,8 @@ async def connect(
     database, engine = drivers.database, settings.engine
     entrance = await entrance_of(settings, database)
     limits = GatewaySettings(max_answer_bytes=parse_memory(settings.limits.response))
-    gateway = Gateway(limits, drivers.clock)
+    sharing = await sharing_of(database, None, None, drivers.clock)
+    gateway = Gateway(limits, drivers.clock, sharing.notes)
     reconciler = Reconciler(
         Policy(
             drain_timeout_seconds=engine.drain_timeout_seconds,
@@ -146,7 +147,7 @@ async def connect(
     launcher = Launcher(drivers.runtime, stock, vault.provisions, database, drivers.instance)
     parts = _parts(settings, drivers, gateway, reconciler, launcher, retry_seconds)
     autoscaler = _autoscaler(settings, parts, reconciler)
-    locks = _Locks(entrance=entrance, vault=vault)
+    locks = _Locks(entrance=entrance, vault=vault, sharing=sharing)
     services = _services(parts, reconciler, autoscaler, drivers.runtime, locks, public_url)
     return Appliance(
         database=database,
@@ -158,6 +159,7 @@ async def connect(
         autoscaler=autoscaler,
         services=services,
         application=build(services, door_of(settings, entrance, parts.observer)),
+        sharing=sharing,
     )
 
 
@@ -165,58 +167,6 @@ async def _runtime_in_use(tx: Tx) -> str | None:
     """Return the runtime that replicas were launched on and may still run on; None without any."""
     active = any(replica.active for replica in await replicas.list_current(tx, 0))
     return await meta.get(tx, _RUNTIME_KEY) if active else None
-
-
-async def choose_runtime(settings: Settings, instance: str, in_use: str | None = None) -> Runtime:
-    """Return the configured runtime; `auto` is Docker where an engine answers, else processes.
-
-    While replicas exist, `auto` stays with the runtime `in_use`: an engine that is only late or
-    down must not have its containers taken for lost.
-    """
-    name = settings.runtime.name
-    if name == "auto" and in_use is not None:
-        name = "docker" if in_use == "docker" else "process"
-    if name in {"auto", "docker"}:
-        docker = registry.make("docker", _docker_settings(settings, instance))
-        if name == "docker":
-            return docker
-        try:
-            await docker.list()
-        except EngineError as error:
-            await docker.close()
-            log.info("no container engine: %s", error.message)
-        else:
-            return docker
-    log.warning(
-        "models run as plain processes of this user: the embedded runtime isolates nothing."
-        " Use a container engine for anything but trying out and development"
-    )
-    return registry.make("process", _process_settings(settings, instance))
-
-
-def _docker_settings(settings: Settings, instance: str) -> object:
-    from prsmd.runtime.docker_config import DockerSettings  # noqa: PLC0415 - only where used
-
-    section = settings.runtime
-    return DockerSettings(
-        instance=instance,
-        base_url=section.docker_url,
-        timeout_seconds=section.timeout_seconds,
-        network_prefix=section.network_prefix,
-        secrets_dir=section.secrets_dir,
-        default_class=section.default_class,
-    )
-
-
-def _process_settings(settings: Settings, instance: str) -> object:
-    from prsmd.runtime.process import ProcessSettings  # noqa: PLC0415 - only where used
-
-    return ProcessSettings(
-        instance=instance,
-        state_dir=settings.daemon.state_dir / "runs",
-        bundle_dirs=settings.runtime.bundle_dirs,
-        timeout_seconds=settings.runtime.timeout_seconds,
-    )
 
 
 def _parts(
@@ -339,11 +289,13 @@ def _services(
         status=status,
         events=Events(database, recorder),
         logs=Logs(database, runtime, parts.archive),
-        inferences=Inferences(parts.gateway, database),
+        inferences=Inferences(parts.gateway, database, locks.sharing.lendings),
         nodes=Nodes(database, parts.observer, runtime),
         **_who_may(database, locks.entrance),
         images=Images(database, stock, recorder),
         registries=Registries(database, locks.vault.sealer),
+        shares=locks.sharing.shares(recorder),
+        usage=locks.sharing.usage(),
         secrets=Secrets(database, locks.vault.sealer, locks.vault.envelope),
         health=Health(
             database=database,

@@ -64,6 +64,7 @@ async def run(settings: Settings) -> None:
         database = await Database.open(settings.daemon.state_dir)
         stack.push_async_callback(database.close)
         appliance = await assemble(settings, database, _public_url(settings, sockets))
+        stack.push_async_callback(appliance.sharing.settle)
         stack.push_async_callback(appliance.runtime.close)
         await appliance.gpus.start()
         stack.push_async_callback(appliance.gpus.close)
@@ -140,6 +141,8 @@ def _loops(appliance: Appliance, settings: Settings) -> list[tuple[str, Coroutin
         ("autoscaler", appliance.autoscaler.run(settings.autoscale.interval_seconds)),
         ("hints", janitor.hear_hints(appliance.runtime, reconciler.wake)),
         ("janitor", janitor.forget_old(appliance.database)),
+        ("lessor", appliance.sharing.lessor.run()),
+        ("usage", appliance.sharing.flusher.run()),
     ]
     period = systemd.watchdog_seconds()
     if period is not None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from prsmd.assembly import Appliance, assemble, choose_runtime
+from prsmd.assembly import Appliance, assemble
 from prsmd.config import AccessSection, ConfigurationError, DaemonSection, RuntimeSection, Settings
 from prsmd.domain.errors import EngineError
+from prsmd.engines import choose_runtime
 from prsmd.store.db import Database
 
 

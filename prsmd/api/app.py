@@ -26,6 +26,8 @@ from prsmd.api import (
     roles,
     rollouts,
     secrets,
+    shares,
+    usage,
     versions,
 )
 from prsmd.api.idempotency import carry_out
@@ -74,6 +76,8 @@ OPERATIONS: Sequence[Operation] = (
     *images.OPERATIONS,
     *registries.OPERATIONS,
     *secrets.OPERATIONS,
+    *shares.OPERATIONS,
+    *usage.OPERATIONS,
     *node.OPERATIONS,
     *monitoring.OPERATIONS,
     *openapi.OPERATIONS,
@@ -239,7 +243,8 @@ async def _mark(request: web.Request, response: web.StreamResponse) -> None:
     if allowance is not None:
         response.headers["X-RateLimit-Limit"] = str(allowance.limit)
         response.headers["X-RateLimit-Remaining"] = str(allowance.remaining)
-        response.headers["X-RateLimit-Reset"] = str(math.ceil(allowance.reset_at))
+        if allowance.reset_at is not None:
+            response.headers["X-RateLimit-Reset"] = str(math.ceil(allowance.reset_at))
 
 
 def _note(request: web.Request, response: web.StreamResponse, seconds: float) -> None:

@@ -1,14 +1,23 @@
 """Inference: the same admission, pools and protocols as any other door to the data path."""
 
+import time
+from typing import Any
+
 from aiohttp import web
 
+from prsmd.api.identity import ALLOWANCE
 from prsmd.api.operations import REQUEST_ID, Operation, Services
 from prsmd.api.requests import PAGE_QUERY, body_as, page_body, page_of, refuse_unknown
 from prsmd.api.respond import event_stream, json_response, rounded, wants_stream
 from prsmd.api.schemas import InferBody
+from prsmd.api.shares import borrowed_body
 from prsmd.domain.access import Permission
 from prsmd.gateway.infer import Inference, InferenceStream
+from prsmd.gateway.meters import Held
 from prsmd.service.caller import Caller
+from prsmd.service.shares import Lent
+from prsmd.service.status import Report
+from prsmd.service.throttle import Allowance
 
 
 async def infer(services: Services, request: web.Request, caller: Caller) -> web.StreamResponse:
@@ -26,6 +35,7 @@ async def infer(services: Services, request: web.Request, caller: Caller) -> web
     route, result = await services.inferences.infer(
         caller, request.match_info["model_id"], inference, request.headers
     )
+    _note_left(request, result.held)
     if result.stream is not None:
         return await _relay(request, result.stream)
     return json_response(
@@ -45,25 +55,30 @@ async def models(services: Services, request: web.Request, caller: Caller) -> we
     """List what the caller may infer."""
     wanted = page_of(request)
     reports, total = await services.status.page(caller, wanted, Permission.MODELS_INFER)
-    return json_response(
-        page_body(
-            "models",
-            [
-                {
-                    "model_id": report.deployment.model_id,
-                    "model_name": report.deployment.model_name,
-                    "organization": report.deployment.organization,
-                    "model_type": report.revision.spec.model_type,
-                    "version": report.revision.spec.metadata.version,
-                    "status": report.view.status.value,
-                    "ready_replicas": report.view.ready_replicas,
-                }
-                for report in reports
-            ],
-            wanted,
-            total,
-        )
-    )
+    lent = await services.shares.borrowed(caller, [report.deployment for report in reports])
+    shown = [_model(report, lent.get(report.deployment.id)) for report in reports]
+    return json_response(page_body("models", shown, wanted, total))
+
+
+def _model(report: Report, lent: Lent | None) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "model_id": report.deployment.model_id,
+        "model_name": report.deployment.model_name,
+        "organization": report.deployment.organization,
+        "model_type": report.revision.spec.model_type,
+        "version": report.revision.spec.metadata.version,
+        "status": report.view.status.value,
+        "ready_replicas": report.view.ready_replicas,
+    }
+    return body if lent is None else {**body, "share": borrowed_body(lent)}
+
+
+def _note_left(request: web.Request, held: Held | None) -> None:
+    """Have the answer say what is left: of the share or of the key, whichever has less."""
+    left = None if held is None else held.meter.tightest(time.time())
+    known = request.get(ALLOWANCE)
+    if left is not None and (known is None or left.remaining < known.remaining):
+        request[ALLOWANCE] = Allowance(left.limit, left.remaining, left.reset_time)
 
 
 async def _relay(request: web.Request, stream: InferenceStream) -> web.StreamResponse:

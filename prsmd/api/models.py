@@ -1,5 +1,6 @@
 """Models: list, show, scale, delete."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -18,6 +19,7 @@ from prsmd.api.requests import (
 from prsmd.api.respond import etag, json_response, rfc3339
 from prsmd.api.rollouts import rollout_body, traffic_body
 from prsmd.api.schemas import ScaleBody
+from prsmd.api.shares import borrowed_body
 from prsmd.domain.access import Permission
 from prsmd.domain.body import body_of
 from prsmd.domain.deployment import Deployment, ScalingStrategy
@@ -25,8 +27,22 @@ from prsmd.service.caller import Caller
 from prsmd.service.deployments import Scaled
 from prsmd.service.idempotency import Answer
 from prsmd.service.precondition import Expected
+from prsmd.service.shares import Lent
 from prsmd.service.status import Report
 
+_LENT = (
+    "model_id",
+    "model_name",
+    "organization",
+    "deployment_id",
+    "model_type",
+    "status",
+    "endpoint_url",
+    "revision",
+    "version",
+    "created_at",
+    "model_metadata",
+)  # what of a model those see who borrow it
 _PRIVATE = {"environment", "command", "args"}  # never shown: they can hold secrets
 
 
@@ -34,18 +50,17 @@ async def page(services: Services, request: web.Request, caller: Caller) -> web.
     """List the caller's models."""
     wanted = page_of(request)
     reports, total = await services.status.page(caller, wanted)
-    return json_response(
-        page_body(
-            "custom_models", [_model_body(services, report) for report in reports], wanted, total
-        )
-    )
+    lent = await services.shares.borrowed(caller, [report.deployment for report in reports])
+    shown = [_shown(services, caller, report, lent) for report in reports]
+    return json_response(page_body("custom_models", shown, wanted, total))
 
 
 async def get(services: Services, request: web.Request, caller: Caller) -> web.Response:
     """Show one model with its spec."""
     refuse_unknown(request)
     report = await services.status.model(caller, request.match_info["model_id"])
-    response = json_response(_model_body(services, report))
+    lent = await services.shares.borrowed(caller, [report.deployment])
+    response = json_response(_shown(services, caller, report, lent))
     response.headers.update(etag(report.deployment.revision))
     return response
 
@@ -99,6 +114,18 @@ def deleted(_services: Services, deployment: Deployment) -> Answer:
         "status": "deleting",
     }
     return Answer(body=body, status=202)
+
+
+def _shown(
+    services: Services, caller: Caller, report: Report, lent: Mapping[str, Lent]
+) -> dict[str, Any]:
+    """Return a model as its owner sees it, or as who borrows it does: not how it is made."""
+    body = _model_body(services, report)
+    if caller.scope in {None, report.deployment.organization}:
+        return body
+    found = lent.get(report.deployment.id)
+    share = None if found is None else borrowed_body(found)
+    return {**{name: body[name] for name in _LENT}, "share": share}
 
 
 def _model_body(services: Services, report: Report) -> dict[str, Any]:

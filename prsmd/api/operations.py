@@ -27,7 +27,9 @@ from prsmd.service.revisions import Revisions
 from prsmd.service.roles import Roles
 from prsmd.service.rollouts import Rollouts
 from prsmd.service.secrets import Secrets
+from prsmd.service.shares import Shares
 from prsmd.service.status import Status
+from prsmd.service.usage import Usage
 from prsmd.service.versions import Versions
 
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -54,6 +56,8 @@ class Services:
     images: Images
     registries: Registries
     secrets: Secrets
+    shares: Shares
+    usage: Usage
     health: Health
     answers: Answers
     public_url: str

@@ -240,6 +240,11 @@ class Meter:
         """Return all that was read from the store, also of limits that are no more."""
         return [each for each in (self._total, self._day) if each is not None and each.known]
 
+    def tightest(self, now: float) -> Standing | None:
+        """Return what is left of the limit that has least left; None: none counts requests."""
+        counted = [one for one in self.standings(now) if one.limit_type != "concurrent_requests"]
+        return min(counted, key=lambda one: one.remaining, default=None)
+
     def standings(self, now: float) -> list[Standing]:
         """Return what is left of each limit, of those that are known."""
         if now >= self._day_ends:

@@ -33,6 +33,7 @@ class InferenceResult:
 
     `inference_time_ms` is the exchange with the container, without the time in the queue; of a
     stream, it is the time until its head. A stream must be closed (`async with`, or `aclose`).
+    `held` is what it was counted in, if it was under a limit.
     """
 
     outputs: Any
@@ -40,6 +41,7 @@ class InferenceResult:
     replica_id: str
     model_version: str
     stream: "InferenceStream | None" = None
+    held: Held | None = None
 
 
 class Passage:
@@ -152,6 +154,7 @@ class Passage:
             replica_id=target.replica_id,
             model_version=version,
             stream=stream,
+            held=self.held,
         )
 
     async def _finish(self, reply: Reply, began: float) -> Any:

@@ -1,15 +1,19 @@
 """Inference: find the route, check the permission, hand over to the gateway. No database on it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from prsmd.core.routes import Route
 from prsmd.domain.access import ModelRef, Permission
 from prsmd.domain.errors import ModelNotFoundError, PrsmdError, ResourceUnavailableError
+from prsmd.domain.quota import Share
 from prsmd.gateway.infer import Gateway, Inference, InferenceResult, Outcome
+from prsmd.gateway.meters import Held
+from prsmd.service.borrowing import refuse_ambiguous
 from prsmd.service.caller import Caller, require
 from prsmd.service.deployments import find_model
+from prsmd.service.lending import Lendings
 from prsmd.store.db import Database
 
 DENIED, UNAVAILABLE = "denied", Outcome.UNAVAILABLE.value
@@ -19,9 +23,10 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 class Inferences:
     """Use cases on inference."""
 
-    def __init__(self, gateway: Gateway, database: Database) -> None:
+    def __init__(self, gateway: Gateway, database: Database, lendings: Lendings) -> None:
         self._gateway = gateway
         self._database = database
+        self._lendings = lendings
 
     async def infer(
         self,
@@ -36,25 +41,65 @@ class Inferences:
         to the gateway. Who is refused before a route is found is noted too.
         """
         try:
-            route = await self._route(caller, model)
+            route, share = await self._route(caller, model)
         except PrsmdError as error:
             outcome = UNAVAILABLE if isinstance(error, ResourceUnavailableError) else DENIED
             self._gateway.note_refused(inference, model[:100], outcome)
             raise
         inference = _with_trial_header(route, inference, headers)
-        return route, await self._gateway.infer(route, inference)
+        held = None if share is None else await self._admit(caller, route, inference, share)
+        return route, await self._gateway.infer(route, inference, held)
 
-    async def _route(self, caller: Caller, model: str) -> Route:
-        """Return the route of a model that the caller may infer with."""
+    async def _admit(
+        self, caller: Caller, route: Route, inference: Inference, share: Share
+    ) -> Held | None:
+        """Count an inference in the limits of its share. See `Lendings.admit` for the errors."""
+        principal = caller.principal
+        try:
+            held = await self._lendings.admit(share, principal)
+        except PrsmdError:
+            self._gateway.note_limited(route, inference)
+            raise
+        if held is not None and not self._lendings.holds(share):
+            held.end(counts=False)  # revoked, changed or expired while a block was waited for
+            return await self._admit(caller, route, inference, self._again(caller, route))
+        return held
+
+    def _again(self, caller: Caller, route: Route) -> Share:
+        """Return the share by which the caller may infer by now."""
+        share = self._permitted(caller, route, route.model_id)
+        assert share is not None  # noqa: S101 - nobody's own model becomes another's
+        return share
+
+    async def _route(self, caller: Caller, model: str) -> tuple[Route, Share | None]:
+        """Return the route of a model that the caller may infer with, and by which share."""
         route = self._gateway.find(caller.principal.organization, model)
         if route is None:
-            route = self._gateway.find(caller.scope, model)
+            route = self._gateway.find(caller.scope, model) or self._borrowed(caller, model)
         if route is None:
             raise await self._missing(caller, model)
+        return route, self._permitted(caller, route, model)
+
+    def _borrowed(self, caller: Caller, model: str) -> Route | None:
+        """Return the route of the one model of that name that is lent to the caller."""
+        found = {
+            deployment_id: route
+            for deployment_id in self._lendings.named(caller.principal, model)
+            if self._lendings.of(caller.principal, deployment_id)
+            and (route := self._gateway.route(deployment_id)) is not None
+        }
+        refuse_ambiguous(model, set(found))
+        return next(iter(found.values()), None)
+
+    def _permitted(self, caller: Caller, route: Route, model: str) -> Share | None:
+        """Return the share by which the caller may infer with a model; None: by its own role."""
         missing = ModelNotFoundError(f"There is no model {model[:100]}.", model_id=model[:100])
         ref = ModelRef(route.deployment_id, route.model_id, route.model_name)
-        require(caller, Permission.MODELS_INFER, route.organization, missing, ref)
-        return route
+        shares: Sequence[Share] = ()
+        if route.organization != caller.principal.organization:
+            shares = self._lendings.of(caller.principal, route.deployment_id)
+        permission = Permission.MODELS_INFER
+        return require(caller, permission, route.organization, missing, ref, shares).share
 
     async def _missing(self, caller: Caller, model: str) -> PrsmdError:
         """Tell a model that is just coming or going from one that does not exist."""

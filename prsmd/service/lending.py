@@ -51,6 +51,11 @@ class Lendings:
         """Return the deployments with this id, model id or model name that were ever lent to it."""
         return self._table.named(principal, model)
 
+    def holds(self, share: Share) -> bool:
+        """Tell whether a share is still as it was, and in force."""
+        found = self._shares.get(share.id)
+        return found is not None and found[0] is share and share.in_force(self._clock())
+
     async def admit(self, share: Share, principal: Principal) -> Held | None:
         """Count a request in the limits of a share; None: it has none.
 

@@ -20,12 +20,12 @@ _DAY_SECONDS = 86_400
 class Allowance:
     """What is left of a limit: `remaining` of `limit` requests; at `reset_at` all of them again.
 
-    `reset_at` is in epoch seconds.
+    `reset_at` is in epoch seconds; None: what was used does not come back.
     """
 
     limit: int
     remaining: int
-    reset_at: float
+    reset_at: float | None
 
 
 class DailyCount(Protocol):

@@ -1,0 +1,248 @@
+"""Sharing: lend a model to organizations or keys within limits, change that, take it back."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prsmd.core.apikey import is_key_id
+from prsmd.core.meter import DAY_SECONDS, TOTAL, Standing
+from prsmd.domain.access import Permission, Principal, is_organization_name
+from prsmd.domain.deployment import Deployment
+from prsmd.domain.errors import ConflictError, InvalidInputError, NotFoundError
+from prsmd.domain.events import Event
+from prsmd.domain.ids import random_id
+from prsmd.domain.quota import Share, UsageLimits
+from prsmd.engine.recorder import Recorder
+from prsmd.service.caller import Caller
+from prsmd.service.deployments import event_of, find_changeable, find_model, ref_of
+from prsmd.service.lending import Lendings
+from prsmd.store import audit, deployments, events, leases, shares
+from prsmd.store.db import Database, Tx
+
+SHAREABLE: Mapping[str, Permission] = {
+    "read": Permission.MODELS_READ,
+    "infer": Permission.MODELS_INFER,
+    "logs": Permission.LOGS_READ,
+    "usage": Permission.USAGE_READ,
+}
+_MOST_SHARES = 10_000  # of one model
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShareRequest:
+    """Whom to lend a model to, for what, how much of it and until when (epoch seconds)."""
+
+    organizations: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
+    permissions: frozenset[Permission]
+    limits: UsageLimits = dataclasses.field(default_factory=UsageLimits)
+    expires_at: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lent:
+    """A share as it is shown: of which model, and what is left to each borrower.
+
+    Of a share that is given to an organization, `left` is by its name; else by the key's id.
+    """
+
+    share: Share
+    model_id: str
+    left: Mapping[str, Sequence[Standing]] = dataclasses.field(default_factory=dict)
+
+
+class Shares:
+    """Use cases on shares."""
+
+    def __init__(self, database: Database, recorder: Recorder, lendings: Lendings) -> None:
+        self._database = database
+        self._recorder = recorder
+        self._lendings = lendings
+
+    async def create(self, caller: Caller, model: str, request: ShareRequest) -> Lent:
+        """Lend a model. ConflictError where a borrower has a share of it already."""
+        deployment = await self._shared(caller, model)
+        now = time.time()
+        share = Share(
+            id=random_id("share"),
+            deployment_id=deployment.id,
+            organization=deployment.organization,
+            organizations=request.organizations,
+            keys=request.keys,
+            permissions=request.permissions,
+            limits=request.limits,
+            expires_at=request.expires_at,
+            created_at=now,
+            created_by=caller.principal.id,
+            updated_at=now,
+        )
+        _refuse_wrong(share, now)
+        event = event_of(deployment, "Shared", f"{share.id} lends it: {_words(share)}")
+        return await self._store(caller, deployment, share, event)
+
+    async def list(self, caller: Caller, model: str) -> list[Lent]:
+        """Return the shares of a model with what is left of each, the expired ones too."""
+        async with self._database.read() as tx:
+            deployment = await find_model(tx, caller, model, Permission.MODELS_SHARE)
+            found = await shares.list_for(tx, deployment.id)
+            return [await self._lent(tx, deployment, share) for share in found]
+
+    async def change(
+        self, caller: Caller, model: str, share_id: str, changes: Mapping[str, Any]
+    ) -> Lent:
+        """Change some fields of a share, its limits one by one; from the next request on."""
+        deployment = await self._shared(caller, model)
+        async with self._database.read() as tx:
+            before = await _of_model(tx, deployment, share_id)
+        limits = dataclasses.replace(before.limits, **changes.get("limits", {}))
+        after = dataclasses.replace(before, **{**changes, "limits": limits}, updated_at=time.time())
+        _refuse_wrong(after, None if after.expires_at == before.expires_at else time.time())
+        if bool(after.keys) != bool(before.keys):
+            raise InvalidInputError.field("share_type", "cannot be changed; make another share")
+        event = event_of(deployment, "ShareChanged", f"{share_id} lends it: {_words(after)}")
+        return await self._store(caller, deployment, after, event)
+
+    async def revoke(self, caller: Caller, model: str, share_id: str) -> Lent:
+        """Take a model back from the next request on."""
+        deployment = await self._shared(caller, model)
+        event = event_of(deployment, "ShareRevoked", f"{share_id} lends it no more")
+
+        async def write(tx: Tx) -> Lent:
+            share = await _of_model(tx, deployment, share_id)
+            await shares.remove(tx, share.id)
+            await events.append(tx, event)
+            details = {"share": share.id}
+            record = caller.record("models.unshare", deployment.id, "allowed", details)
+            await audit.append(tx, record)
+            done = Lent(share, deployment.model_id)
+            await caller.remember(tx, done)
+            return done
+
+        done = await self._lendings.commit(
+            self._database, write, lambda done: self._lendings.drop(done.share.id)
+        )
+        self._recorder.announce(event)
+        return done
+
+    async def borrowed(self, caller: Caller, deployments: Sequence[Deployment]) -> dict[str, Lent]:
+        """Return the caller's own shares of others' deployments, with what is left to it."""
+        principal = caller.principal
+        found: dict[str, Lent] = {}
+        async with self._database.read() as tx:
+            for deployment in deployments:
+                if caller.scope in {None, deployment.organization}:
+                    continue
+                reaching = self._lendings.of(principal, deployment.id)
+                if reaching:
+                    left = await self._left(tx, reaching[0], principal)
+                    lent = Lent(reaching[0], deployment.model_id, {principal.organization: left})
+                    found[deployment.id] = lent
+        return found
+
+    async def _shared(self, caller: Caller, model: str) -> Deployment:
+        return await find_changeable(self._database, caller, model, Permission.MODELS_SHARE)
+
+    async def _store(
+        self, caller: Caller, deployment: Deployment, share: Share, event: Event
+    ) -> Lent:
+        """Write a new or changed share, and publish it."""
+
+        async def write(tx: Tx) -> Lent:
+            new = share.created_at == share.updated_at
+            if await deployments.get(tx, deployment.id) is None:
+                raise NotFoundError(f"Model {deployment.model_id} is gone.")
+            if not new:
+                await _of_model(tx, deployment, share.id)
+            await _refuse_twice(tx, share)
+            await (shares.add if new else shares.put)(tx, share)
+            await events.append(tx, event)
+            details = {"share": share.id, **_recorded(share)}
+            await audit.append(tx, caller.record("models.share", deployment.id, "allowed", details))
+            done = await self._lent(tx, deployment, share)
+            await caller.remember(tx, done)
+            return done
+
+        done = await self._lendings.commit(
+            self._database, write, lambda _: self._lendings.put(share, ref_of(deployment))
+        )
+        self._recorder.announce(event)
+        return done
+
+    async def _lent(self, tx: Tx, deployment: Deployment, share: Share) -> Lent:
+        borrowers = [*sorted(share.organizations), *sorted(share.keys)]
+        left = {name: await self._left(tx, share, _as_borrower(share, name)) for name in borrowers}
+        return Lent(share, deployment.model_id, left)
+
+    async def _left(self, tx: Tx, share: Share, borrower: Principal) -> Sequence[Standing]:
+        account, today = share.account(borrower), int(time.time() // DAY_SECONDS)
+        reserved = {day: await leases.reserved(tx, account, day) for day in (TOTAL, today)}
+        return self._lendings.standings(share, borrower, reserved)
+
+
+async def _of_model(tx: Tx, deployment: Deployment, share_id: str) -> Share:
+    found = await shares.get(tx, share_id)
+    if found is None or found.deployment_id != deployment.id:
+        raise NotFoundError(f"Model {deployment.model_id} has no share {share_id[:100]}.")
+    return found
+
+
+async def _refuse_twice(tx: Tx, share: Share) -> None:
+    """Raise ConflictError where a borrower of this share has another one of the same model."""
+    others = await shares.list_for(tx, share.deployment_id)
+    if len(others) >= _MOST_SHARES:
+        raise ConflictError(f"A model has at most {_MOST_SHARES} shares; revoke some.")
+    for other in others:
+        twice = other.organizations & share.organizations or other.keys & share.keys
+        if twice and other.id != share.id and other.in_force(time.time()):
+            raise ConflictError(
+                f"{', '.join(sorted(twice))} has {other.id} of this model already; change that"
+                " one, or revoke it.",
+                share_id=other.id,
+            )
+
+
+def _refuse_wrong(share: Share, now: float | None) -> None:
+    """Raise InvalidInputError for borrowers that cannot be, and an end that has passed at `now`."""
+    for name in sorted(share.organizations):
+        if not is_organization_name(name):
+            problem = "must be names of organizations: a-z, 0-9 and -"
+            raise InvalidInputError.field("allowed_organizations", problem, name[:100])
+        if name == share.organization:
+            problem = "has the model already: it is its own"
+            raise InvalidInputError.field("allowed_organizations", problem, name)
+    for key in share.keys:
+        if not is_key_id(key):
+            problem = "must be ids of API keys: the part after prsm_"
+            raise InvalidInputError.field("allowed_keys", problem)
+    if now is not None and share.expires_at is not None and share.expires_at <= now:
+        raise InvalidInputError.field("expires_at", "must be in the future")
+
+
+def _as_borrower(share: Share, name: str) -> Principal:
+    """Return who a borrower is, as far as limits are concerned."""
+    by_key = name in share.keys
+    return Principal(
+        id=f"key:{name}" if by_key else "",
+        organization="" if by_key else name,
+        role="",
+        permissions=share.permissions,
+    )
+
+
+def _recorded(share: Share) -> dict[str, Any]:
+    """Return what the audit log says of a share."""
+    return {
+        "organizations": sorted(share.organizations),
+        "keys": sorted(share.keys),
+        "permissions": sorted(each.value for each in share.permissions),
+        "limits": {name: n for name, n in dataclasses.asdict(share.limits).items() if n},
+        "expires_at": share.expires_at,
+    }
+
+
+def _words(share: Share) -> str:
+    """Return what a share gives. Whom it is given to is not for other borrowers' eyes."""
+    limits = [f"{n} {name}" for name, n in dataclasses.asdict(share.limits).items() if n]
+    given = [name for name, permission in SHAREABLE.items() if permission in share.permissions]
+    return ", ".join([*given, *limits])
