@@ -8,6 +8,7 @@ from .audit_resources import Audit
 from .exchange import DEFAULT_TIMEOUT
 from .image_resources import Images, Registries
 from .resources import CustomModels, Keys, Models, NodeResource
+from .secret_resources import Secrets
 from .target import Target
 
 
@@ -45,6 +46,7 @@ class PRSMClient:
         self.keys = Keys(self._transport)
         self.images = Images(self._transport)
         self.registries = Registries(self._transport)
+        self.secrets = Secrets(self._transport)
         self.audit = Audit(self._transport)
 
     async def close(self) -> None:

@@ -61,6 +61,14 @@ def request_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--env", metavar="NAME=VALUE", type=pair, action="append", default=[], help="repeatable"
     )
+    what.add_argument(
+        "--secret",
+        metavar="VARIABLE=SECRET",
+        type=pair,
+        action="append",
+        default=[],
+        help="a file whose path is in VARIABLE_FILE; repeatable",
+    )
     needs = parser.add_argument_group("what one replica needs, written as in Kubernetes")
     needs.add_argument("--cpu", help='"2", "500m"')
     needs.add_argument("--memory", help='"8Gi", "512M"')
@@ -116,6 +124,8 @@ def body_of(args: argparse.Namespace) -> dict[str, Any]:
     _put(body, args, _FLAGS)
     for name, value in args.env:
         section(body, (_CONFIG, "environment", name))[name] = value
+    for name, value in args.secret:
+        section(body, (_CONFIG, "secrets", name))[name] = value
     return body
 
 

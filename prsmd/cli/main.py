@@ -36,6 +36,7 @@ _COMMANDS = {  # command: (the file that has it, what it does)
     "audit": ("audit", "show, verify and export what was done, by whom"),
     "key": ("keys", "create, list and revoke API keys"),
     "image": ("images", "load, list and prune container images"),
+    "secret": ("secrets", "keep, list and remove secrets; change the key that seals them"),
     "registry": ("registries", "keep, list and forget logins to image registries"),
 }
 INTERRUPTED = 130
