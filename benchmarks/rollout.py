@@ -7,9 +7,9 @@ same load flows to the model during both. `seconds` and `by_hand_seconds` are me
 and `failed` the load generator's counts over all rollouts of the row: every request that was not
 answered rightly at its first attempt.
 
-Two rows for each number: `auto`, as an update is rolled out where nothing is said (at most a
-quarter more replicas at a time, each ready for a second before an old one goes), and `surge` with
-room for all at once and no such second: what is done by hand.
+Two rows for each number: `auto`, as an update is rolled out where nothing is said (a second set of
+replicas where it fits, each ready for a second before an old one goes), and `surge` without that
+second: what is done by hand.
 """
 
 import argparse

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 
 from prsmd.domain.rollout import Rollout, RolloutPhase, RolloutStrategy
 
-_SURGE_PART = 4  # of the target may exist beyond it, unless the rollout says otherwise
 _WHOLE = 100
 
 
@@ -103,8 +102,9 @@ def _auto(rollout: Rollout, tally: Tally) -> Share:
 
 
 def _beyond(rollout: Rollout, tally: Tally) -> int:
+    """Return how many replicas may exist beyond the target: a second set, unless asked for less."""
     asked = rollout.options.max_surge
-    return max(1, math.ceil(tally.target / _SURGE_PART)) if asked is None else asked
+    return max(1, tally.target) if asked is None else asked
 
 
 def _swap(_: Rollout, tally: Tally) -> Share:

@@ -68,7 +68,7 @@ class HeaderRule:
 class RolloutOptions:
     """How a rollout was asked for.
 
-    `max_surge` replicas may exist beyond the target (None: a quarter of it, rounded up). A new
+    `max_surge` replicas may exist beyond the target (None: as many again, where they fit). A new
     replica counts once it has been ready for `min_ready_seconds`. `steps` are a canary's percents
     of the traffic; each step, a blue-green switch and a shadow bake for `bake_seconds`. `sticky`
     keeps a client on one side. `shadow_percent` of the requests are copied. `promote_by_hand`: a

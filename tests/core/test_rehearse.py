@@ -97,7 +97,7 @@ def test_a_new_model_is_launched_and_gets_ready():
 
 
 def test_an_update_that_fits_beside_what_runs_is_a_surge():
-    found = play(updated(replica(0), replica(1)))
+    found = play(updated(replica(0), replica(1), max_surge=1))
     assert told(found) == [
         "prepare r2",
         "launch r2 s0",

@@ -31,15 +31,15 @@ CASES = {
         (1, 1),
         Share(coming=1, kept=3, refilled=3, room=NEVER),
     ),
-    "auto": (rollout(), (0, 0), Share(coming=4, kept=4, limit=5)),
-    "auto, one has settled": (rollout(), (2, 1), Share(coming=4, kept=3, limit=5)),
-    "auto, more at once": (rollout(max_surge=4), (0, 0), Share(coming=4, kept=4, limit=8)),
+    "auto": (rollout(), (0, 0), Share(coming=4, kept=4, limit=8)),
+    "auto, one has settled": (rollout(), (2, 1), Share(coming=4, kept=3, limit=8)),
+    "auto, fewer at once": (rollout(max_surge=1), (0, 0), Share(coming=4, kept=4, limit=5)),
     "auto, none beside": (
         rollout(max_surge=0),
         (0, 0),
         Share(coming=4, kept=4, limit=4, room=FIRST),
     ),
-    "surge": (rollout(strategy=S.SURGE), (1, 1), Share(coming=4, kept=3, limit=5, room=NEVER)),
+    "surge": (rollout(strategy=S.SURGE), (1, 1), Share(coming=4, kept=3, limit=8, room=NEVER)),
     "swap": (
         rollout(strategy=S.BUFFERED_SWAP),
         (1, 1),
@@ -49,7 +49,7 @@ CASES = {
     "paused": (
         rollout(paused=True),
         (2, 1),
-        Share(coming=2, kept=3, refilled=2, limit=5, room=NEVER),
+        Share(coming=2, kept=3, refilled=2, limit=8, room=NEVER),
     ),
     "paused before anything came": (
         rollout(paused=True, strategy=S.RECREATE),
@@ -94,7 +94,7 @@ CASES = {
     "a trial that was promoted": (
         rollout(REPLACING, strategy=S.CANARY),
         (1, 1),
-        Share(coming=4, kept=3, limit=5),
+        Share(coming=4, kept=3, limit=8),
     ),
 }
 

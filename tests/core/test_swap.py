@@ -362,7 +362,8 @@ def test_as_many_as_may_exist_at_once_and_no_more():
     result = plan(item, sees=healthy(*item.replicas))
     assert len(launched(result)) == 3
     assert words(result) == []
-    more = rolling(*(replica(slot) for slot in range(3)), now=rollout(base=3), asked=3)
+    one_more = rollout(base=3, max_surge=1)
+    more = rolling(*(replica(slot) for slot in range(3)), now=one_more, asked=3)
     result = plan(more, sees=healthy(*more.replicas))
     assert len(launched(result)) == 1
     reason = "at most 4 replicas exist at once during this rollout"
