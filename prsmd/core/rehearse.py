@@ -115,7 +115,8 @@ def _at_rest(plan: Plan, model: Model, begun: DesiredDeployment) -> bool:
 
 def _reached(plan: Plan, model: Model, begun: DesiredDeployment) -> bool:
     item = model.item(begun.deployment.id)
-    current = [r for r in item.replicas if r.active and r.revision in item.current_numbers]
+    numbers = item.current_numbers
+    current = [r for r in item.replicas if r.active and r.revision in numbers]
     there = sum(replica.active for replica in item.replicas)
     rolling = item.rollout is not None and item.rollout.active
     held = any(hold.deployment_id == item.deployment.id for hold in plan.holds)

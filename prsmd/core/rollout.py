@@ -254,7 +254,8 @@ def _promote(rollout: Rollout, evidence: tuple[str, ...]) -> Advance:
 
 def _replace(item: DesiredDeployment, rollout: Rollout, layout: Layout, sight: Sight) -> Course:
     wanted = max(1, layout.target if rollout.base is None else min(layout.target, rollout.base))
-    earlier = [r for r in item.replicas if r.active and r.revision not in item.current_numbers]
+    current = item.current_numbers
+    earlier = [r for r in item.replicas if r.active and r.revision not in current]
     if len(layout.settled) < wanted:
         if not layout.target:
             return Course(waiting_for="scaled to zero: it is proven when a replica gets ready")

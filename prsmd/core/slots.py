@@ -69,7 +69,8 @@ def lay_out(item: DesiredDeployment, sight: Sight) -> Layout:
     target = gradual_target(item)
     there = [r for r in item.replicas if r.active and r.state is not ReplicaState.DRAINING]
     there.sort(key=lambda replica: _rank(replica, sight))
-    unique, doubles = _one_per_slot([r for r in there if r.revision in item.current_numbers])
+    current = item.current_numbers
+    unique, doubles = _one_per_slot([r for r in there if r.revision in current])
     earlier, useless = _stand_ins(item, there, sight)
     settled = tuple(r for r in unique[:target] if has_settled(item, r, sight))
     share = share_out(item.rollout, Tally(target=target, coming=len(unique), settled=len(settled)))
@@ -145,8 +146,8 @@ def _stand_ins(
     once its revision is not wanted any more, nor does one of a revision that was given up, once a
     better one can serve.
     """
-    stable, bad = item.stable_numbers, item.given_up_numbers
-    earlier = [r for r in ranked if r.revision not in item.current_numbers]
+    current, stable, bad = item.current_numbers, item.stable_numbers, item.given_up_numbers
+    earlier = [r for r in ranked if r.revision not in current]
     better = any(r.revision not in bad and sight.ready(r) for r in ranked)
     useful = [
         r
