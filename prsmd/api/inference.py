@@ -12,6 +12,7 @@ from prsmd.api.respond import event_stream, json_response, rounded, wants_stream
 from prsmd.api.schemas import InferBody
 from prsmd.api.shares import borrowed_body
 from prsmd.domain.access import Permission
+from prsmd.domain.errors import QuotaExceededError, RateLimitedError
 from prsmd.gateway.infer import Inference, InferenceStream
 from prsmd.gateway.meters import Held
 from prsmd.service.caller import Caller
@@ -32,9 +33,14 @@ async def infer(services: Services, request: web.Request, caller: Caller) -> web
         client=caller.principal.id,
         organization=caller.principal.organization,
     )
-    route, result = await services.inferences.infer(
-        caller, request.match_info["model_id"], inference, request.headers
-    )
+    try:
+        route, result = await services.inferences.infer(
+            caller, request.match_info["model_id"], inference, request.headers
+        )
+    except (QuotaExceededError, RateLimitedError) as error:
+        details = error.details
+        request[ALLOWANCE] = Allowance(details["limit"], 0, details["reset_time"])
+        raise
     _note_left(request, result.held)
     if result.stream is not None:
         return await _relay(request, result.stream)

@@ -187,11 +187,13 @@ class World:
         appliance = await connect(settings, drivers, "http://localhost", retry_seconds=0.0)
         await appliance.gateway.start()
         prober = asyncio.create_task(appliance.parts.prober.run(), name="prober")
+        lessor = asyncio.create_task(appliance.sharing.lessor.run(), name="lessor")
         try:
             yield Life(self, appliance, fuse)
         finally:
             prober.cancel()
-            await asyncio.wait([prober])
+            lessor.cancel()
+            await asyncio.wait([prober, lessor])
             await appliance.parts.executor.close()
             await appliance.gateway.close()
             await database.close()
