@@ -30,6 +30,9 @@ ModelName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Network = Annotated[str, Field(max_length=64), AfterValidator(_network)]
 Models = Annotated[list[ModelName], Field(max_length=_MOST)]
 Networks = Annotated[list[Network], Field(min_length=1, max_length=_MOST)]
+Permissions = Annotated[
+    list[Annotated[Permission, Field(strict=False)]], Field(max_length=len(Permission))
+]
 Rate = Annotated[int, Field(ge=1, le=100_000_000)]
 
 
@@ -51,7 +54,7 @@ class RoleBody(Body):
     """POST /v1/roles."""
 
     name: RoleName
-    permissions: Annotated[list[Permission], Field(max_length=len(Permission))]
+    permissions: Permissions
     description: Description = ""
     organization: OrganizationName | None = None
 
@@ -59,7 +62,7 @@ class RoleBody(Body):
 class RoleChangeBody(Body):
     """PATCH /v1/roles/{name}."""
 
-    permissions: Annotated[list[Permission], Field(max_length=len(Permission))] | None = None
+    permissions: Permissions | None = None
     description: Description | None = None
     organization: OrganizationName | None = None
 

@@ -30,13 +30,21 @@ class Caller:
         return None if self.principal.appliance_wide else self.principal.organization
 
     def record(
-        self, action: str, subject: str, outcome: str, details: Mapping[str, Any] | None = None
+        self,
+        action: str,
+        subject: str,
+        outcome: str,
+        details: Mapping[str, Any] | None = None,
+        organization: str | None = None,
     ) -> AuditRecord:
-        """Return the audit record of what this caller did, or tried to."""
+        """Return the audit record of what this caller did, or tried to.
+
+        `organization` is whom it is about, and who may read it; by default the caller's own.
+        """
         return AuditRecord(
             at=time.time(),
             principal=self.principal.id,
-            organization=self.principal.organization,
+            organization=organization or self.principal.organization,
             action=action,
             subject=subject,
             outcome=outcome,

@@ -71,7 +71,12 @@ class Keys:
             self._refuse_beyond(caller, key, "create")
             await keys.add(tx, key)
             made = key, format_key(key.id, secret)
-            return Done(result=made, subject=f"key:{key.id}", details=_details(key))
+            return Done(
+                result=made,
+                organization=organization,
+                subject=f"key:{key.id}",
+                details=_details(key),
+            )
 
         ask = Ask(Permission.KEYS_MANAGE, "keys.create", f"key:{request.name}")
         return await self._registrar.carry_out(caller, ask, write, self._take_over)
@@ -104,7 +109,12 @@ class Keys:
             self._refuse_looser(caller, known, changed)
             await keys.put(tx, changed)
             details = {"fields": sorted(changes), **_details(changed)}
-            return Done(result=changed, details=details, changed=changed != known)
+            return Done(
+                result=changed,
+                organization=known.organization,
+                details=details,
+                changed=changed != known,
+            )
 
         return await self._carry_out(caller, "update", key_id, write)
 
@@ -129,7 +139,11 @@ class Keys:
             )
             await keys.put(tx, rotated)
             made = rotated, format_key(rotated.id, secret)
-            return Done(result=made, details={"overlap_seconds": overlap_seconds})
+            return Done(
+                result=made,
+                organization=known.organization,
+                details={"overlap_seconds": overlap_seconds},
+            )
 
         ask = Ask(Permission.KEYS_MANAGE, "keys.rotate", _subject(key_id))
         return await self._registrar.carry_out(caller, ask, write, self._take_over)
@@ -143,7 +157,7 @@ class Keys:
             now = time.time()
             changed = await keys.revoke(tx, key_id, now)
             revoked = dataclasses.replace(known, revoked_at=now) if changed else known
-            return Done(result=revoked, changed=changed)
+            return Done(result=revoked, organization=known.organization, changed=changed)
 
         return await self._carry_out(caller, "revoke", key_id, write)
 
@@ -263,7 +277,6 @@ def _new_secret() -> str:
 def _details(key: ApiKey) -> dict[str, Any]:
     """Return what the audit log keeps of a key."""
     return {
-        "organization": key.organization,
         "role": key.role,
         "expires_at": key.expires_at,
         "models": None if key.models is None else list(key.models),

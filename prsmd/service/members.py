@@ -80,7 +80,12 @@ class Members:
                 )
             await members.add(tx, member)
             report = await _report(tx, member)
-            return Done(result=report, subject=f"member:{member.id}", details=_details(member))
+            return Done(
+                result=report,
+                organization=organization,
+                subject=f"member:{member.id}",
+                details=_details(member),
+            )
 
         ask = _ask("add", f"member:{kind.value}:{subject}")
         return await self._registrar.carry_out(caller, ask, write, self._take_over)
@@ -113,7 +118,12 @@ class Members:
             self._refuse_beyond(caller, changed)
             await members.put(tx, changed)
             report = await _report(tx, changed)
-            return Done(result=report, details=_details(changed), changed=changed != known)
+            return Done(
+                result=report,
+                organization=known.organization,
+                details=_details(changed),
+                changed=changed != known,
+            )
 
         ask = _ask("update", f"member:{member_id[:100]}")
         return await self._registrar.carry_out(caller, ask, write, self._take_over)
@@ -126,7 +136,7 @@ class Members:
             self._refuse_beyond(caller, known)
             report = await _report(tx, known)
             await members.remove(tx, member_id)
-            return Done(result=report, details=_details(known))
+            return Done(result=report, organization=known.organization, details=_details(known))
 
         ask = _ask("remove", f"member:{member_id[:100]}")
         return await self._registrar.carry_out(
@@ -223,7 +233,6 @@ def _ask(verb: str, subject: str) -> Ask:
 
 def _details(member: Member) -> dict[str, object]:
     return {
-        "organization": member.organization,
         "subject": f"{member.kind.value}:{member.subject}",
         "bindings": [
             {"role": binding.role, "deployment_id": binding.deployment_id}

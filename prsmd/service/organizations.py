@@ -42,7 +42,7 @@ class Organizations:
             if known is not None:
                 raise ConflictError(_taken(known))
             await organizations.add(tx, made)
-            return Done(result=made)
+            return Done(result=made, organization=made.id)
 
         ask = _ask("create", name)
         return await self._registrar.carry_out(
@@ -77,7 +77,12 @@ class Organizations:
             await organizations.put(tx, changed)
             disabled = changed.disabled_at is not None
             details = {"display_name": changed.display_name, "disabled": disabled}
-            return Done(result=changed, details=details, changed=changed != known)
+            return Done(
+                result=changed,
+                organization=known.id,
+                details=details,
+                changed=changed != known,
+            )
 
         ask = _ask("update", name)
         return await self._registrar.carry_out(
@@ -96,7 +101,7 @@ class Organizations:
             removed = dataclasses.replace(known, removed_at=time.time())
             await organizations.put(tx, removed)
             await organizations.forget_belongings(tx, name, time.time())
-            return Done(result=removed)
+            return Done(result=removed, organization=known.id)
 
         ask = _ask("remove", name)
         return await self._registrar.carry_out(

@@ -32,12 +32,15 @@ class Ask:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Done(Generic[T]):
-    """What a transaction came to. `subject` is what it was done to; None: what was asked about.
+    """What a transaction came to, and whom it is about: an organization.
+
+    `subject` is what it was done to; None: what was asked about.
 
     `changed` False: it was so already, and nothing is recorded.
     """
 
     result: T
+    organization: str
     subject: str | None = None
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     changed: bool = True
@@ -64,7 +67,9 @@ class Registrar:
             done = await write(tx)
             if done.changed:
                 subject = done.subject or ask.subject
-                record = caller.record(ask.action, subject, "allowed", done.details)
+                record = caller.record(
+                    ask.action, subject, "allowed", done.details, done.organization
+                )
                 await audit.append(tx, record)
             await caller.remember(tx, done.result)
             return done

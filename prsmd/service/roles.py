@@ -59,7 +59,7 @@ class Roles:
             if await roles.get(tx, organization, wish.name) is not None:
                 raise ConflictError(f"Organization {organization} has a role {wish.name}.")
             await roles.put(tx, role)
-            return Done(result=role, details=_details(role))
+            return Done(result=role, organization=organization, details=_details(role))
 
         return await self._registrar.carry_out(
             caller, _ask("create", wish.name), write, self._registrar.directory.put_role
@@ -85,10 +85,10 @@ class Roles:
             self._refuse_excess(caller, known)
             self._refuse_excess(caller, changed)
             if changed == known:
-                return Done(result=known, changed=False)
+                return Done(result=known, organization=known.organization, changed=False)
             changed = dataclasses.replace(changed, updated_at=time.time())
             await roles.put(tx, changed)
-            return Done(result=changed, details=_details(changed))
+            return Done(result=changed, organization=known.organization, details=_details(changed))
 
         return await self._registrar.carry_out(
             caller, _ask("update", wish.name), write, self._registrar.directory.put_role
@@ -111,7 +111,7 @@ class Roles:
                     total=len(held),
                 )
             await roles.remove(tx, known.organization, name)
-            return Done(result=known, details={"organization": known.organization})
+            return Done(result=known, organization=known.organization)
 
         def take_over(role: Role) -> None:
             self._registrar.directory.drop_role(role.organization, role.name)
@@ -164,4 +164,4 @@ def _ask(verb: str, name: str) -> Ask:
 
 
 def _details(role: Role) -> dict[str, object]:
-    return {"organization": role.organization, "permissions": sorted(role.permissions)}
+    return {"permissions": sorted(role.permissions)}
