@@ -130,9 +130,9 @@ async def connect(
     `retry_seconds` is the first pause after a launch or stop that the engine did not carry out.
     """
     database, engine = drivers.database, settings.engine
-    entrance = await entrance_of(settings, database)
     limits = GatewaySettings(max_answer_bytes=parse_memory(settings.limits.response))
     sharing = await sharing_of(database, None, None, drivers.clock)
+    entrance = await entrance_of(settings, database, sharing.lessor.meters)
     gateway = Gateway(limits, drivers.clock, sharing.notes)
     reconciler = Reconciler(
         Policy(

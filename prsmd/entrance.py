@@ -7,10 +7,11 @@ from prsmd.api.identity import Door
 from prsmd.config import ConfigurationError, Settings, UnixRole
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine.observer import Observer
+from prsmd.gateway.meters import Meters
 from prsmd.service import organizations
 from prsmd.service.access import Access, KeyRing, PeerRule, Peers, gid_of, uid_of
 from prsmd.service.directory import Directory
-from prsmd.service.throttle import Throttle
+from prsmd.service.throttle import LeasedCount, Throttle
 from prsmd.service.underway import Underway
 from prsmd.store.db import Database
 
@@ -33,8 +34,8 @@ async def ensure_organizations(settings: Settings, database: Database) -> None:
     await organizations.ensure(database, named)
 
 
-async def entrance_of(settings: Settings, database: Database) -> Entrance:
-    """Return the entrance, with everybody whom the store knows."""
+async def entrance_of(settings: Settings, database: Database, meters: Meters) -> Entrance:
+    """Return the entrance, with everybody whom the store knows. `meters` count what keys may."""
     section = settings.access
     async with database.read() as tx:
         directory = await Directory.load(tx)
@@ -47,7 +48,7 @@ async def entrance_of(settings: Settings, database: Database) -> Entrance:
         ring=ring,
         access=Access(ring, Peers(section.organization, rules, directory)),
         underway=underway,
-        throttle=Throttle(),
+        throttle=Throttle(LeasedCount(meters)),
     )
 
 

@@ -48,7 +48,7 @@ async def identify(request: web.Request, door: Door) -> Identified:
     found = await door.access.by_credential(text, address)
     if found.key is not None:
         try:
-            allowance = door.throttle.admit(found.key)
+            allowance = await door.throttle.admit(found.key)
         except RateLimitedError as error:
             details = error.details
             request[ALLOWANCE] = Allowance(details["limit"], 0, details["reset_time"])

@@ -1,6 +1,6 @@
 """How many requests a key may make: so many a minute, so many a day (UTC).
 
-Both are counted in memory. `DailyCount` is the seam for counting days so that a crash loses none.
+Minutes are counted in memory; days too, or with leases, so that no crash lets one too many.
 """
 
 import dataclasses
@@ -10,8 +10,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from prsmd.core.gcra import Limited, spend
+from prsmd.core.meter import Refuse, Short
 from prsmd.domain.access import ApiKey
 from prsmd.domain.errors import RateLimitedError
+from prsmd.domain.quota import UsageLimits
+from prsmd.gateway.meters import Meters
 
 _DAY_SECONDS = 86_400
 
@@ -31,8 +34,33 @@ class Allowance:
 class DailyCount(Protocol):
     """Counts requests of a day."""
 
-    def take(self, name: str, limit: int, now: float) -> int | None:
+    async def take(self, name: str, limit: int, now: float) -> int | None:
         """Count one and return how many are left; None, counting nothing, when none was."""
+
+
+class LeasedCount:
+    """Counts with blocks that the store has set aside: a crash forgets none of it."""
+
+    def __init__(self, meters: Meters) -> None:
+        self._meters = meters
+
+    async def take(self, name: str, limit: int, now: float) -> int | None:
+        """Count one and return how many are left; None, counting nothing, when none was.
+
+        Raises:
+            ResourceUnavailableError: the store could not be asked in time.
+        """
+        meter = self._meters.known(name)
+        if meter is None or meter.limits.requests_per_day != limit:
+            meter = self._meters.meter(name, UsageLimits(requests_per_day=limit), now)
+        verdict = self._meters.take(meter, now)
+        if isinstance(verdict, Short):
+            verdict = await self._meters.wait(meter)
+        if isinstance(verdict, Refuse):
+            return None
+        verdict.end(counts=True)
+        (day,) = meter.windows
+        return max(0, day.limit - day.used)
 
 
 class MemoryCount:
@@ -41,7 +69,7 @@ class MemoryCount:
     def __init__(self) -> None:
         self._counts: dict[str, tuple[int, int]] = {}
 
-    def take(self, name: str, limit: int, now: float) -> int | None:
+    async def take(self, name: str, limit: int, now: float) -> int | None:
         """Count one and return how many are left; None, counting nothing, when none was."""
         today = int(now // _DAY_SECONDS)
         day, count = self._counts.get(name, (today, 0))
@@ -63,7 +91,7 @@ class Throttle:
         self._clock = clock
         self._minutes: dict[tuple[str, int], int] = {}
 
-    def admit(self, key: ApiKey) -> Allowance | None:
+    async def admit(self, key: ApiKey) -> Allowance | None:
         """Count a request and return what is left of the tighter limit; None: the key has none.
 
         Raises:
@@ -72,8 +100,9 @@ class Throttle:
         if key.requests_per_minute is None and key.requests_per_day is None:
             return None
         now = self._clock()
+        self._minute(key, now)  # what is over this limit is not counted in the day
+        day = await self._day(key, now)
         minute, kept = self._minute(key, now)
-        day = self._day(key, now)
         if minute is not None:
             self._minutes[key.id, minute.limit] = kept
         left = [allowance for allowance in (minute, day) if allowance is not None]
@@ -88,12 +117,12 @@ class Throttle:
             raise _refusal("requests_per_minute", limit, verdict.retry_at, now)
         return Allowance(limit, verdict.remaining, verdict.full_at), verdict.kept
 
-    def _day(self, key: ApiKey, now: float) -> Allowance | None:
+    async def _day(self, key: ApiKey, now: float) -> Allowance | None:
         limit = key.requests_per_day
         if limit is None:
             return None
         midnight = (now // _DAY_SECONDS + 1) * _DAY_SECONDS
-        remaining = self._days.take(f"key:{key.id}", limit, now)
+        remaining = await self._days.take(f"key:{key.id}", limit, now)
         if remaining is None:
             raise _refusal("requests_per_day", limit, midnight, now)
         return Allowance(limit, remaining, midnight)
