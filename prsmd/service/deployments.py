@@ -120,7 +120,12 @@ class Deployments:
                 tx, deployment.id, target, strategy, time.time(), gradual_level
             )
             await events.append(tx, event)
-            await audit.append(tx, caller.record("models.scale", deployment.id, "allowed", details))
+            await audit.append(
+                tx,
+                caller.record(
+                    "models.scale", deployment.id, "allowed", details, deployment.organization
+                ),
+            )
             await caller.remember(tx, done)
             return done
 
@@ -144,7 +149,9 @@ class Deployments:
                 refuse_stale(stored, expected)
             if await deployments.mark_deleting(tx, deployment.id, time.time()):
                 await events.append(tx, event)
-            await audit.append(tx, caller.record("models.delete", deployment.id, "allowed"))
+            whose = deployment.organization
+            record = caller.record("models.delete", deployment.id, "allowed", None, whose)
+            await audit.append(tx, record)
             await caller.remember(tx, deleted)
 
         await self._database.write(write)

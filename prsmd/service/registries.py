@@ -43,7 +43,7 @@ class Registries:
         organization, server = await self._place(caller, request.organization, request.server)
         now = time.time()
         record = caller.record(
-            "registries.save", f"registry:{server}", "allowed", {"organization": organization}
+            "registries.save", f"registry:{server}", "allowed", None, organization
         )
 
         async def write(tx: Tx) -> SavedLogin:
@@ -74,7 +74,7 @@ class Registries:
         """Forget a login. Images that it pulled stay with the organization that pulled them."""
         organization, server = await self._place(caller, organization, server)
         record = caller.record(
-            "registries.remove", f"registry:{server}", "allowed", {"organization": organization}
+            "registries.remove", f"registry:{server}", "allowed", None, organization
         )
 
         async def write(tx: Tx) -> StoredLogin:

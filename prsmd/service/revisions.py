@@ -138,7 +138,9 @@ class Revisions:
             happened = told(done, decision, change.reason)
             await _carry_out(tx, decision)
             await note(tx, *happened)
-            record = caller.record(change.action, found.id, "allowed", _details(done))
+            record = caller.record(
+                change.action, found.id, "allowed", _details(done), found.organization
+            )
             await audit.append(tx, record)
             await caller.remember(tx, done)
             return done, happened

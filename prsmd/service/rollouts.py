@@ -134,7 +134,10 @@ class Rollouts:
                 await exchange(tx, rollout, dataclasses.replace(rollout, weight=weight))
             await note(tx, event)
             details = {"weights": {str(number): weight for number, weight in weights.items()}}
-            await audit.append(tx, caller.record("models.traffic", found.id, "allowed", details))
+            await audit.append(
+                tx,
+                caller.record("models.traffic", found.id, "allowed", details, found.organization),
+            )
             report = await report_of(tx, found.id) if rollout is not None else None
             done = Divided(
                 deployment=situation.deployment,
@@ -169,7 +172,9 @@ class Rollouts:
                 happened.append(event_of(found, step.reason, step.message))
             await note(tx, *happened)
             action, details = f"models.rollout.{step.verb}", {"rollout": rollout.number}
-            await audit.append(tx, caller.record(action, found.id, "allowed", details))
+            await audit.append(
+                tx, caller.record(action, found.id, "allowed", details, found.organization)
+            )
             done = await _steered(tx, found.id, changed=step.after is not None)
             await caller.remember(tx, done)
             return done, happened

@@ -100,7 +100,9 @@ class Secrets:
             used = await users_of(tx, organization)
             done = SecretReport(secret=stored, used_by=used.get(name, ()), created=known is None)
             details = {"organization": organization, "version": stored.version}
-            record = caller.record("secrets.save", f"secret:{name}", "allowed", details)
+            record = caller.record(
+                "secrets.save", f"secret:{name}", "allowed", details, organization
+            )
             await audit.append(tx, record)
             await caller.remember(tx, done)
             return done
@@ -134,7 +136,9 @@ class Secrets:
             await secrets.remove(tx, organization, name)
             done = SecretReport(secret=known, used_by=used_by)
             details = {"organization": organization, "used_by": [*used_by]}
-            record = caller.record("secrets.remove", f"secret:{name}", "allowed", details)
+            record = caller.record(
+                "secrets.remove", f"secret:{name}", "allowed", details, organization
+            )
             await audit.append(tx, record)
             await caller.remember(tx, done)
             return done

@@ -113,7 +113,9 @@ class Shares:
             await shares.remove(tx, share.id)
             await events.append(tx, event)
             details = {"share": share.id}
-            record = caller.record("models.unshare", deployment.id, "allowed", details)
+            record = caller.record(
+                "models.unshare", deployment.id, "allowed", details, deployment.organization
+            )
             await audit.append(tx, record)
             done = Lent(share, deployment.model_id)
             await caller.remember(tx, done)
@@ -158,7 +160,12 @@ class Shares:
             await (shares.add if new else shares.put)(tx, share)
             await events.append(tx, event)
             details = {"share": share.id, **_recorded(share)}
-            await audit.append(tx, caller.record("models.share", deployment.id, "allowed", details))
+            await audit.append(
+                tx,
+                caller.record(
+                    "models.share", deployment.id, "allowed", details, deployment.organization
+                ),
+            )
             done = await self._lent(tx, deployment, share)
             await caller.remember(tx, done)
             return done
