@@ -6,6 +6,7 @@
     POST /exit     {"code": n}: ends at once
     POST /eat      {"bytes": n}: takes that much memory and keeps it
     POST /read     {"path"}: {"text"} or {"error"}, and the file's mode
+    POST /run      {"source", "seconds"}: runs Python beside it; {"out", "err", "code"}
     POST /connect  {"host", "port"}, POST /resolve {"name"}: {"error": what came in the way}
     GET  /environment, /process, /limits: what a test wants to see from inside
 
@@ -97,6 +98,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             end(body.get("code"))
         elif self.path == "/read":
             self.answer(200, read(body["path"]))
+        elif self.path == "/run":
+            self.answer(200, run(body["source"], body.get("seconds", 20)))
         elif self.path in {"/connect", "/resolve"}:
             self.answer(200, {"error": way_out(body)})
         elif self.path == "/eat":
@@ -156,6 +159,16 @@ def read(path):
         return {"text": pathlib.Path(path).read_text(), "mode": f"{mode:o}"}
     except OSError as error:
         return {"error": str(error)}
+
+
+def run(source, seconds):
+    """Run a program in a process of its own; return what it printed and how it ended."""
+    command = [sys.executable, "-c", source]
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=seconds)
+    except (subprocess.TimeoutExpired, OSError) as error:
+        return {"out": "", "err": str(error), "code": None}
+    return {"out": done.stdout[-20000:], "err": done.stderr[-2000:], "code": done.returncode}
 
 
 def way_out(body):
