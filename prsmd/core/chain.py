@@ -1,7 +1,7 @@
 """The hash chain of an audit log: what of a record is hashed, how records link, what is signed.
 
 Decides whether records that are said to follow each other do, and which is the first that does not.
-Reads and signs nothing itself. docs/decisions/0013-audit-chain.md says why it is made so.
+Reads and signs nothing itself. docs/decisions/0017-audit-chain.md says why it is made so.
 """
 
 import dataclasses

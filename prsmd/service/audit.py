@@ -1,7 +1,7 @@
 """The audit logs for those who may read them: query, follow, prove, hand over.
 
 An organization's auditors see its records only; that of others' there were some, and how many, an
-export tells them (docs/decisions/0013-audit-chain.md).
+export tells them (docs/decisions/0017-audit-chain.md).
 """
 
 import asyncio
