@@ -102,7 +102,9 @@ def network_config(launch: Launch, settings: DockerSettings) -> dict[str, Any]:
     """
     organization, egress = launch.labels.organization, launch.security.egress
     name = network_name(settings.network_prefix, organization, egress=egress)
-    bridge = ("prsmx-" if egress else "prsmi-") + hashlib.sha256(name.encode()).hexdigest()[:9]
+    # Interfaces are the whole host's: another engine on it must not come to the same name.
+    unique = f"{settings.base_url} {settings.instance} {name}"
+    bridge = ("prsmx-" if egress else "prsmi-") + hashlib.sha256(unique.encode()).hexdigest()[:9]
     return {
         "name": name,
         "driver": "bridge",

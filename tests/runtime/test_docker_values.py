@@ -104,6 +104,9 @@ def test_a_way_out_is_a_network_of_its_own_with_name_service():
     bridges = [config["options"]["com.docker.network.bridge.name"] for config in configs]
     assert [bridge[:6] for bridge in bridges] == ["prsmi-", "prsmx-"]
     assert all(len(bridge) <= 15 for bridge in bridges)  # what a Linux interface may be called
+    elsewhere = dataclasses.replace(SETTINGS, base_url="unix:///run/other.sock")
+    other = network_config(inside, elsewhere)["options"]["com.docker.network.bridge.name"]
+    assert other not in bridges  # two engines of one host have no interface in common
     hosts = [container_config(launch, SETTINGS)["HostConfig"] for launch in (inside, outside)]
     assert ["Dns" in host for host in hosts] == [True, False]
 
