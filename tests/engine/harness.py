@@ -171,7 +171,6 @@ class World:
         database = await FusedDatabase.open(self.folder)
         database.fuse = Fuse()
         await ensure_organizations(settings, database)
-        database.fuse = fuse
         async with database.read() as tx:
             instance = await meta.instance_id(tx)
         runtime = FusedRuntime(self.engine, instance)
@@ -185,6 +184,7 @@ class World:
             clock=self.now,
         )
         appliance = await connect(settings, drivers, "http://localhost", retry_seconds=0.0)
+        database.fuse = fuse  # what is written at the start itself is no point of a scenario
         await appliance.gateway.start()
         prober = asyncio.create_task(appliance.parts.prober.run(), name="prober")
         lessor = asyncio.create_task(appliance.sharing.lessor.run(), name="lessor")
