@@ -116,6 +116,34 @@ class AccessSection(_Section):
     previous_envelope_key_file: Path | None = None
 
 
+class OidcRule(_Section):
+    """Maps a claim that is, or holds, a value to a role in an organization."""
+
+    claim: str = Field(min_length=1)
+    value: str
+    organization: str = Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")
+    role: str = Field(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")
+
+
+class OidcSection(_Section):
+    """The issuer whose tokens are taken; without one, none are."""
+
+    issuer: str | None = None
+    audience: str = "prsmd"
+    jwks_url: str | None = Field(default=None, pattern=r"^(https://|http://127\.|http://localhost)")
+    jwks_file: Path | None = None
+    algorithms: tuple[Literal["RS256", "ES256", "EdDSA"], ...] = ("RS256", "ES256", "EdDSA")
+    subject_claim: str = "sub"
+    leeway_seconds: float = Field(default=30.0, ge=0, le=600)
+    rules: tuple[OidcRule, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_keys(self) -> "OidcSection":
+        if self.issuer is not None and self.jwks_url is None and self.jwks_file is None:
+            raise ValueError("an issuer needs jwks_url or jwks_file")
+        return self
+
+
 class RuntimeSection(_Section):
     """Which container engine runs the models."""
 
@@ -209,6 +237,7 @@ class Settings(_Section):
     unix: UnixSection = UnixSection()
     tcp: TcpSection = TcpSection()
     access: AccessSection = AccessSection()
+    oidc: OidcSection = OidcSection()
     runtime: RuntimeSection = RuntimeSection()
     images: ImagesSection = ImagesSection()
     security: SecuritySection = SecuritySection()

@@ -33,6 +33,7 @@ log = logging.getLogger("prsmd")
 EXIT_FAILURE = 1
 EXIT_CONFIGURATION = 78
 _FIRST_SAMPLE_SECONDS = 1.0
+_LAST_USED_SECONDS = 60.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -141,6 +142,7 @@ def _loops(appliance: Appliance, settings: Settings) -> list[tuple[str, Coroutin
         ("autoscaler", appliance.autoscaler.run(settings.autoscale.interval_seconds)),
         ("hints", janitor.hear_hints(appliance.runtime, reconciler.wake)),
         ("janitor", janitor.forget_old(appliance.database)),
+        ("last-used", appliance.services.keys.run(_LAST_USED_SECONDS)),
         ("lessor", appliance.sharing.lessor.run()),
         ("usage", appliance.sharing.flusher.run()),
     ]

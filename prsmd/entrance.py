@@ -4,12 +4,12 @@ import dataclasses
 
 from prsmd import keyfiles
 from prsmd.api.identity import Door
-from prsmd.config import ConfigurationError, Settings, UnixRole
+from prsmd.config import ConfigurationError, OidcSection, Settings, UnixRole
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine.observer import Observer
 from prsmd.gateway.meters import Meters
 from prsmd.service import organizations
-from prsmd.service.access import Access, KeyRing, PeerRule, Peers, gid_of, uid_of
+from prsmd.service.access import Access, KeyRing, PeerRule, Peers, Tokens, gid_of, uid_of
 from prsmd.service.directory import Directory
 from prsmd.service.throttle import LeasedCount, Throttle
 from prsmd.service.underway import Underway
@@ -30,7 +30,8 @@ class Entrance:
 async def ensure_organizations(settings: Settings, database: Database) -> None:
     """Have the organizations that the settings name."""
     section = settings.access
-    named = [section.organization, *(role.organization for role in section.unix_roles)]
+    ruled = [rule.organization for rule in settings.oidc.rules]
+    named = [section.organization, *(role.organization for role in section.unix_roles), *ruled]
     await organizations.ensure(database, named)
 
 
@@ -46,7 +47,11 @@ async def entrance_of(settings: Settings, database: Database, meters: Meters) ->
     return Entrance(
         directory=directory,
         ring=ring,
-        access=Access(ring, Peers(section.organization, rules, directory)),
+        access=Access(
+            ring,
+            Peers(section.organization, rules, directory),
+            _tokens(settings.oidc, directory),
+        ),
         underway=underway,
         throttle=Throttle(LeasedCount(meters)),
     )
@@ -73,6 +78,25 @@ def _peer_rule(role: UnixRole) -> PeerRule:
     except KeyError as error:
         raise ConfigurationError([f"access.unix_roles: {error.args[0]}"]) from None
     return PeerRule(organization=role.organization, role=role.role, uid=uid, gid=gid)
+
+
+def _tokens(section: OidcSection, directory: Directory) -> Tokens | None:
+    """Return who the bearers of the issuer's tokens are; None without an issuer."""
+    if section.issuer is None:
+        return None
+    from prsmd.service.oidc import ClaimRule, OidcSettings, OidcTokens  # noqa: PLC0415 - only where used
+
+    made = OidcSettings(
+        issuer=section.issuer,
+        audience=section.audience,
+        jwks_url=section.jwks_url,
+        jwks_file=section.jwks_file,
+        algorithms=section.algorithms,
+        subject_claim=section.subject_claim,
+        leeway_seconds=section.leeway_seconds,
+        rules=[ClaimRule(**rule.model_dump()) for rule in section.rules],
+    )
+    return OidcTokens(made, directory)
 
 
 def _pepper(settings: Settings) -> bytes:

@@ -36,6 +36,7 @@ HOME_OF = {
     "psutil": ("prsmd/devices/host.py",),
     "aiosqlite": ("prsmd/store/*.py",),
     "cryptography": ("prsmd/store/sealing.py", "prsmd/core/signing.py"),
+    "jwt": ("prsmd/service/oidc.py",),
     "sqlite3": ("prsmd/store/*.py",),
 }
 

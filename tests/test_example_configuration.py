@@ -14,8 +14,13 @@ WITHOUT_FIXED_DEFAULT = {
     "tcp.public_url",
     "access.unix_roles",
     "access.pepper_file",
+    "access.audit_key_file",
     "access.envelope_key_file",
     "access.previous_envelope_key_file",
+    "oidc.issuer",
+    "oidc.jwks_url",
+    "oidc.jwks_file",
+    "oidc.rules",
     "runtime.default_class",
     "node.name",
 }

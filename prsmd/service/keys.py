@@ -1,6 +1,7 @@
 """API keys: make (shown once), list, change, rotate, revoke. What changes counts at once."""
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
@@ -189,7 +190,8 @@ class Keys:
                 except PrsmdError as error:
                     log.warning("when keys were used could not be stored: %s", error.message)
         finally:
-            await self.flush_used()
+            with contextlib.suppress(PrsmdError):
+                await self.flush_used()
 
     async def _carry_out(self, caller: Caller, verb: str, key_id: str, write: Any) -> ApiKey:
         ask = Ask(Permission.KEYS_MANAGE, f"keys.{verb}", _subject(key_id))
