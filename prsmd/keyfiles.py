@@ -54,7 +54,10 @@ class EnvelopeKeys:
         return _read(self._next, "state folder")
 
     def adopt(self) -> None:
-        """Let the next key take the present one's place: nothing needs that any more."""
+        """Let the next key take the present one's place: nothing needs that any more.
+
+        Where an operator keeps the key, those that the daemon once kept go.
+        """
         if not self._given:
             self._next.replace(self._own)
         else:

@@ -62,7 +62,7 @@ class EnvelopeFile(Protocol):
         ...
 
     def adopt(self) -> None:
-        """Let the next key take the place of the present one."""
+        """Let the next key, if there is one, take the present one's place; put away former ones."""
         ...
 
 
@@ -171,8 +171,7 @@ class Secrets:
                 return done
 
             done = await self._database.write(write)
-            if following is not None:
-                await asyncio.to_thread(self._envelope.adopt)
+            await asyncio.to_thread(self._envelope.adopt)
             self._sealer.forget_earlier()
         return done
 

@@ -80,6 +80,20 @@ async def test_variables_of_the_daemon_do_not_leak_into_a_model(runtime, monkeyp
     assert "PRSMD_SECRET" not in await ask(await listening(runtime), "/environment")
 
 
+async def test_secrets_are_in_a_folder_of_the_run_that_goes_with_it(runtime, tmp_path):
+    model = await runtime.images.resolve(MODEL_IMAGE)
+    launch = dataclasses.replace(launch_of(model.digest), secrets={"TOKEN": b"canary"})
+    container = await runtime.launch(launch)
+    await until_line(runtime, container, "listening")
+    (kept,) = (tmp_path / "runs").glob("*/secrets/TOKEN")
+    assert kept.read_bytes() == b"canary"
+    assert [f"{path.stat().st_mode & 0o777:o}" for path in (kept.parent, kept)] == ["700", "400"]
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path != kept]
+    assert not any(b"canary" in path.read_bytes() for path in files)
+    await runtime.stop(container.id, 1)
+    assert not kept.exists()
+
+
 async def test_stop_kills_children_that_ignore_sigterm(runtime, tmp_path):
     container = await listening(runtime, CHILDREN="3", IGNORE_TERM="1")
     children = (await ask(container, "/process"))["children"]

@@ -47,6 +47,14 @@ def test_the_sockets_are_the_default_listeners():
     assert socket.get("Socket", "SocketGroup") == SETTINGS.unix.group
 
 
+def test_secrets_of_running_containers_outlive_a_restart_in_a_folder_of_the_service():
+    service = read("prsmd.service")
+    assert SETTINGS.runtime.secrets_dir.parent == Path("/run") / service.get(
+        "Service", "RuntimeDirectory"
+    )
+    assert service.get("Service", "RuntimeDirectoryPreserve") == "yes"
+
+
 def test_systemd_waits_longer_for_the_end_than_the_daemon_takes():
     service = read("prsmd.service")
     patience = float(service.get("Service", "TimeoutStopSec"))
