@@ -9,6 +9,7 @@ from aiohttp import web
 
 from prsmd.api.app import build
 from prsmd.api.operations import Services
+from prsmd.auditing import Auditing, Books, auditing_of
 from prsmd.config import Settings
 from prsmd.core.autoscale import AutoscaleSettings
 from prsmd.core.policy import Policy
@@ -30,6 +31,7 @@ from prsmd.engines import choose_runtime
 from prsmd.entrance import Entrance, door_of, ensure_organizations, entrance_of
 from prsmd.gateway.infer import Gateway, GatewaySettings
 from prsmd.runtime.base import Runtime
+from prsmd.service.audit import Audit
 from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
 from prsmd.service.forecast import Forecaster
@@ -74,6 +76,7 @@ class Appliance:
     autoscaler: Autoscaler
     services: Services
     application: web.Application
+    auditing: Auditing
     sharing: Sharing
 
 
@@ -81,7 +84,8 @@ class Appliance:
 class Drivers:
     """What an appliance is built on.
 
-    `instance` labels its containers; `clock` gives seconds since the epoch.
+    `instance` labels its containers; `clock` gives seconds since the epoch. `usage` is the second
+    file of the state (None: inferences are not recorded).
     """
 
     database: Database
@@ -90,18 +94,22 @@ class Drivers:
     host: Host
     instance: str
     clock: Callable[[], float] = time.time
+    usage: Database | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Locks:
-    """What guards: who is let in, and what keeps secrets and gives leave."""
+    """What guards: who is let in, what keeps secrets and gives leave, what records it all."""
 
     entrance: Entrance
     vault: Vault
+    audit: Audit
     sharing: Sharing
 
 
-async def assemble(settings: Settings, database: Database, public_url: str) -> Appliance:
+async def assemble(
+    settings: Settings, database: Database, public_url: str, usage: Database | None = None
+) -> Appliance:
     """Return the appliance on this machine. Its runtime has answered; nothing runs yet."""
     await ensure_organizations(settings, database)
     async with database.read() as tx:
@@ -117,7 +125,12 @@ async def assemble(settings: Settings, database: Database, public_url: str) -> A
         )
     )
     drivers = Drivers(
-        database=database, runtime=runtime, gpus=gpus, host=PsutilHost(), instance=instance
+        database=database,
+        usage=usage,
+        runtime=runtime,
+        gpus=gpus,
+        host=PsutilHost(),
+        instance=instance,
     )
     return await connect(settings, drivers, public_url)
 
@@ -131,7 +144,9 @@ async def connect(
     """
     database, engine = drivers.database, settings.engine
     limits = GatewaySettings(max_answer_bytes=parse_memory(settings.limits.response))
-    sharing = await sharing_of(database, None, None, drivers.clock)
+    books = Books(database, drivers.usage, drivers.instance, drivers.clock)
+    auditing = auditing_of(settings, books)
+    sharing = await sharing_of(database, drivers.usage, auditing.notes, drivers.clock)
     entrance = await entrance_of(settings, database, sharing.lessor.meters)
     gateway = Gateway(limits, drivers.clock, sharing.notes)
     reconciler = Reconciler(
@@ -147,7 +162,7 @@ async def connect(
     launcher = Launcher(drivers.runtime, stock, vault.provisions, database, drivers.instance)
     parts = _parts(settings, drivers, gateway, reconciler, launcher, retry_seconds)
     autoscaler = _autoscaler(settings, parts, reconciler)
-    locks = _Locks(entrance=entrance, vault=vault, sharing=sharing)
+    locks = _Locks(entrance=entrance, vault=vault, audit=auditing.service, sharing=sharing)
     services = _services(parts, reconciler, autoscaler, drivers.runtime, locks, public_url)
     return Appliance(
         database=database,
@@ -159,6 +174,7 @@ async def connect(
         autoscaler=autoscaler,
         services=services,
         application=build(services, door_of(settings, entrance, parts.observer)),
+        auditing=auditing,
         sharing=sharing,
     )
 
@@ -294,9 +310,10 @@ def _services(
         **_who_may(database, locks.entrance),
         images=Images(database, stock, recorder),
         registries=Registries(database, locks.vault.sealer),
+        secrets=Secrets(database, locks.vault.sealer, locks.vault.envelope),
+        audit=locks.audit,
         shares=locks.sharing.shares(recorder),
         usage=locks.sharing.usage(),
-        secrets=Secrets(database, locks.vault.sealer, locks.vault.envelope),
         health=Health(
             database=database,
             observer=parts.observer,

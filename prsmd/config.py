@@ -112,8 +112,23 @@ class AccessSection(_Section):
     organization: str = Field(default="default", pattern="^[a-z0-9][a-z0-9-]{0,62}$")
     unix_roles: tuple[UnixRole, ...] = ()
     pepper_file: Path | None = None
+    audit_key_file: Path | None = None
     envelope_key_file: Path | None = None
     previous_envelope_key_file: Path | None = None
+
+
+class AuditSection(_Section):
+    """What is recorded of inferences, how long records are kept, how often they are signed."""
+
+    inferences: Literal["each", "summary", "off"] = "each"
+    keep_days: float = Field(default=365.0, gt=0)
+    keep_bytes: Memory = "1Gi"
+    inferences_keep_days: float = Field(default=90.0, gt=0)
+    inferences_keep_bytes: Memory = "4Gi"
+    checkpoint_records: int = Field(default=1000, ge=1)
+    checkpoint_seconds: Seconds = 300.0
+    flush_seconds: Seconds = 1.0
+    summary_seconds: Seconds = 60.0
 
 
 class OidcRule(_Section):
@@ -238,6 +253,7 @@ class Settings(_Section):
     tcp: TcpSection = TcpSection()
     access: AccessSection = AccessSection()
     oidc: OidcSection = OidcSection()
+    audit: AuditSection = AuditSection()
     runtime: RuntimeSection = RuntimeSection()
     images: ImagesSection = ImagesSection()
     security: SecuritySection = SecuritySection()

@@ -27,7 +27,7 @@ from prsmd.config import ConfigurationError, Settings, load
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine import janitor
-from prsmd.store.db import Database
+from prsmd.store.db import USAGE, Database
 
 log = logging.getLogger("prsmd")
 EXIT_FAILURE = 1
@@ -64,7 +64,10 @@ async def run(settings: Settings) -> None:
             stack.callback(listener.close)
         database = await Database.open(settings.daemon.state_dir)
         stack.push_async_callback(database.close)
-        appliance = await assemble(settings, database, _public_url(settings, sockets))
+        usage = await Database.open(settings.daemon.state_dir, file=USAGE)
+        stack.push_async_callback(usage.close)
+        appliance = await assemble(settings, database, _public_url(settings, sockets), usage)
+        stack.push_async_callback(appliance.auditing.settle)
         stack.push_async_callback(appliance.sharing.settle)
         stack.push_async_callback(appliance.runtime.close)
         await appliance.gpus.start()
@@ -120,7 +123,8 @@ async def _until_stopped(appliance: Appliance, settings: Settings, runner: web.A
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    appliance.database.fatal.add_done_callback(lambda _: stop.set())
+    for database in appliance.auditing.databases:
+        database.fatal.add_done_callback(lambda _: stop.set())
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work, name=name) for name, work in _loops(appliance, settings)]
         systemd.notify("READY=1")
@@ -130,7 +134,7 @@ async def _until_stopped(appliance: Appliance, settings: Settings, runner: web.A
         await _finish_requests(appliance, settings, runner)
         for task in tasks:
             task.cancel()
-    if appliance.database.fatal.done():
+    if any(database.fatal.done() for database in appliance.auditing.databases):
         raise PrsmdError("the store failed; the daemon must not go on without it")
 
 
@@ -143,8 +147,11 @@ def _loops(appliance: Appliance, settings: Settings) -> list[tuple[str, Coroutin
         ("hints", janitor.hear_hints(appliance.runtime, reconciler.wake)),
         ("janitor", janitor.forget_old(appliance.database)),
         ("last-used", appliance.services.keys.run(_LAST_USED_SECONDS)),
+        ("flusher", appliance.auditing.flusher.run()),
         ("lessor", appliance.sharing.lessor.run()),
         ("usage", appliance.sharing.flusher.run()),
+        ("notary", appliance.auditing.notary.run()),
+        ("retention", appliance.auditing.retention.run()),
     ]
     period = systemd.watchdog_seconds()
     if period is not None:

@@ -207,6 +207,7 @@ def test_no_setting_holds_a_secret_only_where_one_is():
     assert names == {
         "tcp.key": None,
         "access.pepper_file": None,
+        "access.audit_key_file": None,
         "access.envelope_key_file": None,
         "access.previous_envelope_key_file": None,
         "runtime.secrets_dir": Path("/run/prsmd/secrets"),

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.http import HttpVersion10
 
 from prsmd.api import (
+    audit,
     deployments,
     images,
     inference,
@@ -78,6 +79,7 @@ OPERATIONS: Sequence[Operation] = (
     *secrets.OPERATIONS,
     *shares.OPERATIONS,
     *usage.OPERATIONS,
+    *audit.OPERATIONS,
     *node.OPERATIONS,
     *monitoring.OPERATIONS,
     *openapi.OPERATIONS,

@@ -139,7 +139,11 @@ _IF_MATCH = {
     "description": "The ETag of the model as last seen: 412 if it is at another revision by now",
     "schema": {"type": "string"},
 }
-_ANSWERS = {"application/json": {"type": "object"}, "text/plain": {"type": "string"}}
+_ANSWERS = {
+    "application/json": {"type": "object"},
+    "application/x-ndjson": {"type": "string"},
+    "text/plain": {"type": "string"},
+}
 _ERROR = {
     "type": "object",
     "required": ["error", "message"],

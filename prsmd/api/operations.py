@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from prsmd.domain.access import Permission
+from prsmd.service.audit import Audit
 from prsmd.service.caller import Caller
 from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
@@ -56,9 +57,10 @@ class Services:
     images: Images
     registries: Registries
     secrets: Secrets
+    health: Health
+    audit: Audit
     shares: Shares
     usage: Usage
-    health: Health
     answers: Answers
     public_url: str
     uploads: Path
