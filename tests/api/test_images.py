@@ -42,6 +42,8 @@ async def send(door: Door, content: Any, query: str = "", **headers: str) -> Tol
 
 
 async def key_of(door: Door, role: str, organization: str) -> str:
+    made = await door.ask("POST", "/v1/organizations", {"organization_id": organization})
+    assert made.status in {201, 409}, made
     body = {"name": role, "role": role, "organization": organization}
     return str((await door.ask("POST", "/v1/api-keys", body)).body["key"])
 
