@@ -3,7 +3,9 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import NoReturn
 
+from prsmd.core.permit import Allow, permit
 from prsmd.core.routes import Route
 from prsmd.domain.access import ModelRef, Permission
 from prsmd.domain.errors import ModelNotFoundError, PrsmdError, ResourceUnavailableError
@@ -41,7 +43,7 @@ class Inferences:
         to the gateway. Who is refused before a route is found is noted too.
         """
         try:
-            route, share = await self._route(caller, model)
+            route, share = self._route(caller, model) or await self._missing(caller, model)
         except PrsmdError as error:
             outcome = UNAVAILABLE if isinstance(error, ResourceUnavailableError) else DENIED
             self._gateway.note_refused(inference, model[:100], outcome)
@@ -67,50 +69,56 @@ class Inferences:
 
     def _again(self, caller: Caller, route: Route) -> Share:
         """Return the share by which the caller may infer by now."""
-        share = self._permitted(caller, route, route.model_id)
+        shares = self._lendings.of(caller.principal, route.deployment_id)
+        share = _permitted(caller, route, route.model_id, shares)
         assert share is not None  # noqa: S101 - nobody's own model becomes another's
         return share
 
-    async def _route(self, caller: Caller, model: str) -> tuple[Route, Share | None]:
+    def _route(self, caller: Caller, model: str) -> tuple[Route, Share | None] | None:
         """Return the route of a model that the caller may infer with, and by which share."""
         route = self._gateway.find(caller.principal.organization, model)
-        if route is None:
-            route = self._gateway.find(caller.scope, model) or self._borrowed(caller, model)
-        if route is None:
-            raise await self._missing(caller, model)
-        return route, self._permitted(caller, route, model)
+        if route is None and caller.scope is None:
+            route = self._gateway.find(None, model)
+        if route is not None:
+            return route, _permitted(caller, route, model)
+        found = self._borrowed(caller, model)
+        return None if found is None else (found[0], _permitted(caller, found[0], model, found[1]))
 
-    def _borrowed(self, caller: Caller, model: str) -> Route | None:
-        """Return the route of the one model of that name that is lent to the caller."""
-        found = {
-            deployment_id: route
-            for deployment_id in self._lendings.named(caller.principal, model)
-            if self._lendings.of(caller.principal, deployment_id)
-            and (route := self._gateway.route(deployment_id)) is not None
-        }
-        refuse_ambiguous(model, set(found))
-        return next(iter(found.values()), None)
+    def _borrowed(self, caller: Caller, model: str) -> tuple[Route, Sequence[Share]] | None:
+        """Return the route of the one model of that name that is lent to the caller, and how."""
+        found: tuple[Route, Sequence[Share]] | None = None
+        for deployment_id in self._lendings.named(caller.principal, model):
+            shares = self._lendings.of(caller.principal, deployment_id)
+            route = self._gateway.route(deployment_id)
+            if shares and route is not None:
+                if found is not None and found[0] is not route:
+                    refuse_ambiguous(model, {deployment_id, found[0].deployment_id})
+                found = route, shares
+        return found
 
-    def _permitted(self, caller: Caller, route: Route, model: str) -> Share | None:
-        """Return the share by which the caller may infer with a model; None: by its own role."""
-        missing = ModelNotFoundError(f"There is no model {model[:100]}.", model_id=model[:100])
-        ref = ModelRef(route.deployment_id, route.model_id, route.model_name)
-        shares: Sequence[Share] = ()
-        if route.organization != caller.principal.organization:
-            shares = self._lendings.of(caller.principal, route.deployment_id)
-        permission = Permission.MODELS_INFER
-        return require(caller, permission, route.organization, missing, ref, shares).share
-
-    async def _missing(self, caller: Caller, model: str) -> PrsmdError:
+    async def _missing(self, caller: Caller, model: str) -> NoReturn:
         """Tell a model that is just coming or going from one that does not exist."""
         async with self._database.read() as tx:
             found = await find_model(tx, caller, model, Permission.MODELS_INFER)
         state = "is being deleted" if found.deleting else "was accepted and is not routed yet"
-        return ResourceUnavailableError(
+        raise ResourceUnavailableError(
             f"Model {found.model_id} {state}; see its status.",
             resource_type="replica",
             deployment_id=found.id,
         )
+
+
+def _permitted(
+    caller: Caller, route: Route, model: str, shares: Sequence[Share] = ()
+) -> Share | None:
+    """Return the share by which the caller may infer with a model; None: by its own role."""
+    ref = ModelRef(route.deployment_id, route.model_id, route.model_name)
+    permission = Permission.MODELS_INFER
+    verdict = permit(caller.principal, permission, route.organization, ref, shares)
+    if isinstance(verdict, Allow):
+        return verdict.share
+    missing = ModelNotFoundError(f"There is no model {model[:100]}.", model_id=model[:100])
+    return require(caller, permission, route.organization, missing, ref, shares).share
 
 
 def _with_trial_header(route: Route, inference: Inference, headers: Mapping[str, str]) -> Inference:
