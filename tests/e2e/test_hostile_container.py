@@ -21,7 +21,11 @@ from tests.support.traffic import Traffic
 pytestmark = pytest.mark.engine
 MIB = 1024 * 1024
 # The worst case: the daemon listens on every address, so on the bridge's gateway too.
-SETTINGS = {"tcp.host": '"0.0.0.0"', "tcp.allow_plaintext": "true"}
+SETTINGS = {
+    "tcp.host": '"0.0.0.0"',
+    "tcp.allow_plaintext": "true",
+    "security.allow_egress": '["evil"]',
+}
 
 TRY = """
 import ctypes, errno, json, os, pathlib, socket, subprocess, sys
@@ -140,10 +144,13 @@ attempt("packet socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW
     assert [name for name, outcome in found.items() if outcome == "done"] == []
 
 
+@pytest.mark.parametrize("egress", [False, True], ids=["inside", "with a way out"])
 def test_its_daemon_hears_nothing_of_it_even_with_an_administrators_key(
-    daemon: Daemon, hostile: Hostile
+    daemon: Daemon, engine: PrivateEngine, egress: bool
 ) -> None:
-    key = daemon.key("admin")
+    body = deploy_body("evil-model", security={"egress": egress})
+    deployment = daemon.deploy(body, key=daemon.key("owner", "evil"))
+    hostile, key = Hostile(daemon, engine, deployment), daemon.key("admin")
     assert daemon.call("GET", "/v1/custom-models", key=key).status == 200
     told = hostile.run(f"""
 import http.client
@@ -154,6 +161,27 @@ for path in ("/v1/custom-models", "/healthz", "/metrics", "/v1/models/custom_mod
     print(connection.getresponse().status)
 """)
     assert told["out"].split() == ["403"] * 4, told
+
+
+def test_a_way_out_leads_to_no_other_container(daemon: Daemon, engine: PrivateEngine) -> None:
+    if not engine.has_firewall:
+        pytest.skip("another dockerd runs here: this engine writes no firewall rules")
+    key = daemon.key("owner", "evil")
+    out, beside = (
+        Hostile(daemon, engine, daemon.deploy(body, key=key))
+        for body in (
+            deploy_body("evil-model", security={"egress": True}),
+            deploy_body("evil-other", security={"egress": True}),
+        )
+    )
+    inside = Hostile(daemon, engine, daemon.deploy(deploy_body("evil-third"), key=key))
+    theirs = Hostile(daemon, engine, daemon.deploy(deploy_body()))
+    source = "".join(
+        f"attempt({name!r}, connect({one.host!r}, 8080))\n"
+        for name, one in [("itself", out), ("beside", beside), ("in", inside), ("theirs", theirs)]
+    )
+    found = out.attempts(source)
+    assert [name for name, outcome in found.items() if outcome == "done"] == ["itself"]
 
 
 def test_its_own_organizations_containers_do_not_hear_it_either(
