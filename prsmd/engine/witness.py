@@ -15,7 +15,7 @@ from prsmd.store.db import Database
 
 log = logging.getLogger(__name__)
 ACTION = "models.infer"
-_BATCH = 256  # records hashed in one go: about two milliseconds of the loop
+_BATCH = 64  # records hashed in one go: one or two milliseconds of the loop
 _OWN_PRINCIPAL = "prsmd"
 
 

@@ -29,7 +29,7 @@ from prsmd.engine.notary import AuditLog, Notary
 from prsmd.store import attestations, audit
 from prsmd.store.attestations import Chain, Checkpoint
 
-_SLICE = 200
+_SLICE = 100
 _ATTEMPTS = 3  # when pruning overtakes a verification
 
 

@@ -3,7 +3,6 @@
 The control state has one of the changes, the usage file one of the inferences; both look alike.
 """
 
-import dataclasses
 import json
 import secrets
 import sqlite3
@@ -35,9 +34,9 @@ async def append_all(tx: Tx, records: Sequence[AuditRecord]) -> None:
     assert row is not None  # noqa: S101 - the migration wrote it
     rows, at, size = [], Head(row["sequence"], row["hash"]), 0
     for record in records:
-        chained, length = _chained(row["log"], at, record)
-        rows.append(_to_row(chained, length))
-        at, size = Head(chained.sequence, chained.hash), size + length
+        rows.append(_chained(row["log"], at, record))
+        *_, hashed, length = rows[-1]
+        at, size = Head(at.sequence + 1, hashed), size + length
     await tx.executemany(_INSERT, rows)
     await change(
         tx,
@@ -74,17 +73,26 @@ async def after(
     return [_from_row(row) for row in rows]
 
 
-def _chained(log: str, last: Head, record: AuditRecord) -> tuple[AuditRecord, int]:
-    """Return the record as the next one of the chain, and how many bytes it holds."""
-    salted = dataclasses.replace(
-        record,
-        sequence=last.sequence + 1,
-        at=float(record.at),  # as it will be read again
-        salt=secrets.token_hex(_SALT_BYTES),
+def _chained(log: str, last: Head, record: AuditRecord) -> tuple[Any, ...]:
+    """Return the row of the record as the next one of the chain; its hash and size come last."""
+    sequence, at = last.sequence + 1, float(record.at)  # as it will be read again
+    content = content_of(record)
+    content |= {"sequence": sequence, "at": at, "salt": secrets.token_hex(_SALT_BYTES)}
+    text = canonical(content)
+    return (
+        sequence,
+        at,
+        record.principal,
+        record.organization,
+        record.action,
+        record.subject,
+        record.outcome,
+        record.request_id,
+        canonical(record.details).decode(),
+        content["salt"],
+        link(log, sequence, last.hash, digest_of(text)),
+        len(text),
     )
-    content = canonical(content_of(salted))
-    hashed = link(log, salted.sequence, last.hash, digest_of(content))
-    return dataclasses.replace(salted, hash=hashed), len(content)
 
 
 def _where(wanted: AuditFilter | None) -> tuple[str, list[Any]]:
@@ -105,23 +113,6 @@ def _where(wanted: AuditFilter | None) -> tuple[str, list[Any]]:
             terms.append(f"at {comparison} ?")
             values.append(moment)
     return ("WHERE " + " AND ".join(terms) if terms else ""), values
-
-
-def _to_row(record: AuditRecord, size: int) -> tuple[Any, ...]:
-    return (
-        record.sequence,
-        record.at,
-        record.principal,
-        record.organization,
-        record.action,
-        record.subject,
-        record.outcome,
-        record.request_id,
-        canonical(record.details).decode(),
-        record.salt,
-        record.hash,
-        size,
-    )
 
 
 def _from_row(row: sqlite3.Row) -> AuditRecord:
