@@ -9,6 +9,7 @@ from .exchange import DEFAULT_TIMEOUT
 from .image_resources import Images, Registries
 from .resources import CustomModels, Keys, Models, NodeResource
 from .secret_resources import Secrets
+from .share_resources import Shares
 from .target import Target
 
 
@@ -44,6 +45,7 @@ class PRSMClient:
         self.models = Models(self._transport)
         self.node = NodeResource(self._transport)
         self.keys = Keys(self._transport)
+        self.shares = Shares(self._transport)
         self.images = Images(self._transport)
         self.registries = Registries(self._transport)
         self.secrets = Secrets(self._transport)

@@ -35,6 +35,8 @@ _COMMANDS = {  # command: (the file that has it, what it does)
     "node": ("node", "show the appliance"),
     "audit": ("audit", "show, verify and export what was done, by whom"),
     "key": ("keys", "create, list and revoke API keys"),
+    "share": ("shares", "lend a model to others within limits, change that, take it back"),
+    "usage": ("usage", "show who used a model, on which day and how much"),
     "image": ("images", "load, list and prune container images"),
     "secret": ("secrets", "keep, list and remove secrets; change the key that seals them"),
     "registry": ("registries", "keep, list and forget logins to image registries"),
