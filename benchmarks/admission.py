@@ -1,0 +1,234 @@
+"""What authentication, permission, a share's limit, usage and audit add to one inference, in µs.
+
+Measured on the functions that the data path calls, one after the other, with 10 and with 10,000
+keys, models and shares: each inference has a key, a model and a share of its own turn. Blocks of
+limits are leased from a real store meanwhile, outside of what is measured, as another task does.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import gc
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from prsmd.core.apikey import ID_LENGTH, SECRET_LENGTH, format_key, key_digest
+from prsmd.core.routes import Route, RoutingTable
+from prsmd.domain.access import ApiKey, ModelRef, Permission
+from prsmd.domain.ids import random_id
+from prsmd.domain.quota import Share, UsageLimits
+from prsmd.domain.spec import Serving
+from prsmd.engine.lessor import Lessor
+from prsmd.gateway.infer import Gateway, Inference, InferenceResult, Outcome
+from prsmd.gateway.meters import Held
+from prsmd.gateway.tape import Tape
+from prsmd.gateway.uses import Uses
+from prsmd.service.access import KeyRing
+from prsmd.service.caller import Caller
+from prsmd.service.directory import Directory
+from prsmd.service.inference import Inferences
+from prsmd.service.lending import Lendings
+from prsmd.store.db import Database
+
+_BATCH = 200  # inferences between two looks at what is to be leased or flushed
+_LIMITS = UsageLimits(requests_per_day=10**9, total_requests=10**10, concurrent_requests=1000)
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """So many keys, models and shares, connected as the daemon connects them."""
+
+    ring: KeyRing
+    inferences: Inferences
+    lessor: Lessor
+    uses: Uses
+    tape: Tape
+    texts: list[str]
+    models: list[str]
+    asked: list[Inference]
+    shares: list[Share]
+    database: Database
+
+
+def main() -> int:
+    """Measure and report."""
+    options = _options()
+    report = asyncio.run(_measure(options))
+    text = json.dumps(report, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n")
+    return 0
+
+
+async def _measure(options: argparse.Namespace) -> dict[str, object]:
+    sizes = (10, 10_000)
+    with tempfile.TemporaryDirectory() as scratch:
+        sites = [await _site(size, Path(scratch) / str(size)) for size in sizes]
+        rounds: list[list[float]] = [[], []]
+        for site in sites:
+            await _first_blocks(site)
+            await _round(site, options.inferences)
+        gc.collect()
+        gc.freeze()
+        for _ in range(options.rounds):
+            for seconds, site in zip(rounds, sites, strict=True):
+                seconds.append(await _round(site, options.inferences))
+        for site in sites:
+            await site.database.close()
+    best = [statistics.median(seconds) * 1e6 for seconds in rounds]
+    return {
+        "us_10": round(best[0], 2),
+        "us_10000": round(best[1], 2),
+        "ratio": round(best[1] / best[0], 3),
+        "rounds": options.rounds,
+        "inferences": options.inferences,
+    }
+
+
+async def _round(site: Site, count: int) -> float:
+    """Return how many seconds one inference takes, of so many."""
+    spent, size = 0.0, len(site.texts)
+    for first in range(0, count, _BATCH):
+        turns = [(turn % size) for turn in range(first, first + _BATCH)]
+        began = time.thread_time()
+        for turn in turns:
+            _admit(site, site.texts[turn], site.models[turn], site.asked[turn])
+        spent += time.thread_time() - began
+        if site.lessor.meters.wanted.is_set():
+            await site.lessor.serve()
+        site.uses.take()
+        site.tape.take(_BATCH)
+    return spent / count
+
+
+def _admit(site: Site, text: str, model: str, inference: Inference) -> None:
+    """Do all that one inference costs besides finding a replica and asking it."""
+    identified = site.ring.identify(text)
+    caller = Caller(identified.principal, "req_0123456789abcdef")
+    try:
+        site.inferences.infer(caller, model, inference).send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("an inference had to wait")
+
+
+class _Answered:
+    """A passage that was answered."""
+
+    answer = None
+    reached = True
+    revision = 1
+
+
+class _NoExchange(Gateway):
+    """The gateway without pools and containers: what was admitted has been answered."""
+
+    async def infer(
+        self, route: Route, inference: Inference, held: Held | None = None
+    ) -> InferenceResult:
+        if held is not None:
+            held.end(counts=True)
+        self._note(route, inference, Outcome.OK, _Answered(), 0.01)
+        return _RESULT
+
+
+_RESULT = InferenceResult(outputs=None, inference_time_ms=1.0, replica_id="r", model_version="1")
+
+
+async def _site(size: int, folder: Path) -> Site:
+    database = await Database.open(folder)
+    lessor = await Lessor.begin(database)
+    pepper = b"p" * 32
+    texts, keys = [], []
+    for number in range(size):
+        secret, key_id = random_id("", SECRET_LENGTH)[1:], random_id("", ID_LENGTH)[1:]
+        texts.append(format_key(key_id, secret))
+        keys.append(
+            ApiKey(
+                id=key_id,
+                organization=f"borrower-{number}",
+                role="invoker",
+                name=f"key {number}",
+                digest=key_digest(pepper, secret),
+                created_at=time.time(),
+            )
+        )
+    models = [ModelRef(f"deploy_{n}", f"custom_model_{n}", f"model-{n}") for n in range(size)]
+    tape = Tape(capacity=2 * _BATCH)
+    uses = Uses(tape)
+    gateway = _NoExchange(notes=uses)
+    gateway.publish(RoutingTable({model.deployment_id: _route(model) for model in models}))
+    shares = [_share(number, model) for number, model in enumerate(models)]
+    lendings = Lendings(lessor.meters, zip(shares, models, strict=True))
+    return Site(
+        ring=KeyRing(pepper, Directory(keys)),
+        inferences=Inferences(gateway, database, lendings),
+        lessor=lessor,
+        uses=uses,
+        tape=tape,
+        texts=texts,
+        models=[model.model_id for model in models],
+        asked=[_asked(key) for key in keys],
+        shares=shares,
+        database=database,
+    )
+
+
+def _asked(key: ApiKey) -> Inference:
+    return Inference(
+        inputs=None, request_id="req_1", client=f"key:{key.id}", organization=key.organization
+    )
+
+
+def _route(model: ModelRef) -> Route:
+    return Route(
+        deployment_id=model.deployment_id,
+        organization="owner",
+        model_id=model.model_id,
+        model_name=model.model_name,
+        model_type="text",
+        version="1.0.0",
+        revision=1,
+        serving=Serving(),
+        targets=(),
+    )
+
+
+def _share(number: int, model: ModelRef) -> Share:
+    return Share(
+        id=f"share_{number}",
+        deployment_id=model.deployment_id,
+        organization="owner",
+        organizations=frozenset({f"borrower-{number}"}),
+        permissions=frozenset({Permission.MODELS_READ, Permission.MODELS_INFER}),
+        limits=_LIMITS,
+        created_at=time.time(),
+    )
+
+
+async def _first_blocks(site: Site) -> None:
+    """Have every meter hold a block, as in a day that has begun."""
+    for share in site.shares:
+        meter = site.lessor.meters.meter(
+            f"{share.id}/{next(iter(share.organizations))}", share.limits, share.created_at
+        )
+        meter.take(time.time())
+        site.lessor.meters.lease(meter)
+    await site.lessor.serve()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench admission")
+    parser.add_argument("--json", type=Path, help="write the report here too")
+    parser.add_argument("--rounds", type=int, default=15, help="of which the median counts")
+    parser.add_argument("--inferences", type=int, default=20_000, help="in each round")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
