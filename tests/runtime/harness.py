@@ -2,8 +2,11 @@
 
 import abc
 import asyncio
+import atexit
 import contextlib
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,8 @@ from tests.support.podman import PODMAN_IMAGE, PrivatePodman
 
 MODEL_FOLDER = Path(__file__).parents[1] / "support" / "model"
 SAFE = Security()
-SHARED_MEMORY = Path("/dev/shm/prsmd-test-runtime")  # a tmpfs on every Linux
+SHARED_MEMORY = Path(f"/dev/shm/prsmd-test-{os.getpid()}")  # a tmpfs on every Linux
+atexit.register(shutil.rmtree, SHARED_MEMORY, ignore_errors=True)
 GPUS = ("GPU-11111111-aaaa", "GPU-22222222-bbbb")
 
 
