@@ -11,7 +11,6 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from .models import (
-    ApiKey,
     Deployment,
     DeploymentStatus,
     Event,
@@ -251,34 +250,6 @@ def get_node() -> Call[Node]:
 def list_gpus() -> Call[GpuList]:
     """Return the appliance's GPUs."""
     return Call(method="GET", path="/v1/gpus", decode=GpuList.decode)
-
-
-def create_key(
-    name: str,
-    organization: str | None = None,
-    role: str | None = None,
-    expires_in_seconds: int | None = None,
-) -> Call[ApiKey]:
-    """Make an API key. Never repeated by itself: a lost answer would leave a key behind."""
-    body: dict[str, str | int | None] = {
-        "name": name,
-        "organization": organization,
-        "role": role,
-        "expires_in_seconds": expires_in_seconds,
-    }
-    given = {field: value for field, value in body.items() if value is not None}
-    return Call(method="POST", path="/v1/api-keys", decode=ApiKey.decode, body=given)
-
-
-def list_keys() -> Call[Page[ApiKey]]:
-    """List API keys, without their secrets."""
-    decode = page_of(("api_keys", "keys"), ApiKey.decode)
-    return Call(method="GET", path="/v1/api-keys", decode=decode)
-
-
-def revoke_key(key_id: str) -> Call[Mapping[str, Any]]:
-    """Revoke an API key at once."""
-    return Call(method="DELETE", path=f"/v1/api-keys/{segment(key_id)}", decode=_mapping)
 
 
 def fresh_key() -> str:

@@ -6,8 +6,11 @@ from typing import Self
 from .aio import AsyncTransport
 from .audit_resources import Audit
 from .exchange import DEFAULT_TIMEOUT
+from .identity_calls import who_am_i
+from .identity_models import Caller
+from .identity_resources import Keys, Members, Organizations, Roles
 from .image_resources import Images, Registries
-from .resources import CustomModels, Keys, Models, NodeResource
+from .resources import CustomModels, Models, NodeResource
 from .secret_resources import Secrets
 from .share_resources import Shares
 from .target import Target
@@ -45,11 +48,18 @@ class PRSMClient:
         self.models = Models(self._transport)
         self.node = NodeResource(self._transport)
         self.keys = Keys(self._transport)
+        self.organizations = Organizations(self._transport)
+        self.roles = Roles(self._transport)
+        self.members = Members(self._transport)
         self.shares = Shares(self._transport)
         self.images = Images(self._transport)
         self.registries = Registries(self._transport)
         self.secrets = Secrets(self._transport)
         self.audit = Audit(self._transport)
+
+    async def who_am_i(self) -> Caller:
+        """Return who the caller is and what they may do."""
+        return await self._transport.send(who_am_i())
 
     async def close(self) -> None:
         """Close the connections."""

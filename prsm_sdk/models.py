@@ -343,4 +343,11 @@ class ApiKey(Wire):
     created_at: str | None = None
     expires_at: str | None = None
     revoked_at: str | None = None
+    rotated_at: str | None = None
+    previous_secret_until: str | None = None
     last_used_at: str | None = None
+    created_by: str | None = None
+    models: list[str] | None = None
+    networks: list[str] | None = None
+    requests_per_minute: int | None = None
+    requests_per_day: int | None = None

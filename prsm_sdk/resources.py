@@ -9,7 +9,6 @@ from .aio import AsyncTransport
 from .changes import Changes
 from .errors import ClientTimeoutError
 from .models import (
-    ApiKey,
     Comparison,
     DeploymentStatus,
     Event,
@@ -204,30 +203,3 @@ class NodeResource:
     async def gpus(self) -> tuple[Gpu, ...]:
         """Return the appliance's GPUs as last measured."""
         return (await self._transport.send(calls.list_gpus())).gpus
-
-
-class Keys:
-    """API keys."""
-
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
-
-    async def create(
-        self,
-        name: str,
-        organization: str | None = None,
-        role: str | None = None,
-        expires_in_seconds: int | None = None,
-    ) -> ApiKey:
-        """Make a key; its `key` is shown only in this answer."""
-        return await self._transport.send(
-            calls.create_key(name, organization, role, expires_in_seconds)
-        )
-
-    async def list(self) -> Page[ApiKey]:
-        """List keys, without their secrets."""
-        return await self._transport.send(calls.list_keys())
-
-    async def revoke(self, key_id: str) -> None:
-        """Revoke a key at once."""
-        await self._transport.send(calls.revoke_key(key_id))

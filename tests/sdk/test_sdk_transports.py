@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prsm_sdk import calls, errors
+from prsm_sdk import calls, errors, identity_calls
 from prsm_sdk.aio import AsyncTransport
 from prsm_sdk.calls import Call, Follow
 from prsm_sdk.sync import SyncClient
@@ -120,7 +120,7 @@ def test_an_inference_is_never_sent_twice_after_a_cut(client, target, server):
 def test_making_a_key_is_never_sent_twice(client, target, server):
     server.on("POST", "/v1/api-keys", cuts, answers({"key_id": "k"}))
     with pytest.raises(errors.ConnectionCutError):
-        client.send(target, calls.create_key("ci"))
+        client.send(target, identity_calls.create_key("ci"))
     assert len(server.seen) == 1
 
 
@@ -194,7 +194,9 @@ def test_what_does_not_speak_http_is_no_daemon(client, tmp_path):
         thread = threading.Thread(target=greet)
         thread.start()
         with pytest.raises(errors.UnexpectedAnswerError):
-            client.send(Target.resolve(f"unix://{path}", environ={}), calls.create_key("x"))
+            client.send(
+                Target.resolve(f"unix://{path}", environ={}), identity_calls.create_key("x")
+            )
         thread.join()
 
 
