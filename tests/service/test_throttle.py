@@ -1,82 +1,103 @@
-"""What keys may send: so many a minute, so many a day, and no more across a crash."""
+"""How many requests a key may make: exactly its limits, whichever is tighter."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from pathlib import Path
+import pytest
 
-from prsmd.core.meter import DAY_SECONDS
 from prsmd.domain.access import ApiKey
 from prsmd.domain.errors import RateLimitedError
-from prsmd.engine.lessor import Lessor
-from prsmd.service.throttle import LeasedCount, Throttle
-from prsmd.store.db import Database
+from prsmd.service.throttle import Allowance, Throttle
 
-NOON = 20_000 * DAY_SECONDS + DAY_SECONDS / 2
+MIDNIGHT = 1_700_006_400.0  # a multiple of 86 400 seconds
 
 
-def key(**limits: int) -> ApiKey:
-    made = ApiKey(id="k1", organization="acme", role="invoker", name="", digest=b"", created_at=0.0)
-    for name, value in limits.items():
-        object.__setattr__(made, name, value)
-    return made
+class Clock:
+    def __init__(self, now=MIDNIGHT + 10):
+        self.now = now
+
+    def __call__(self):
+        return self.now
 
 
-@contextlib.asynccontextmanager
-async def throttle(folder: Path, *, clean: bool = True) -> AsyncIterator[Throttle]:
-    database = await Database.open(folder)
-    lessor = await Lessor.begin(database, lambda: NOON)
-    task = asyncio.create_task(lessor.run(), name="lessor")
-    try:
-        yield Throttle(LeasedCount(lessor.meters), lambda: NOON)
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        if clean:
-            await lessor.close()
-        await database.close()
+def key(name="k", **limits):
+    return ApiKey(
+        id=name, organization="o", role="viewer", name="n", digest=b"", created_at=0.0, **limits
+    )
 
 
-async def passed(throttle: Throttle, asker: ApiKey, wanted: int) -> int:
-    count = 0
-    for _ in range(wanted):
-        with contextlib.suppress(RateLimitedError):
-            await throttle.admit(asker)
-            count += 1
-    return count
+async def admitted(throttle, held, times):
+    passed = 0
+    for _ in range(times):
+        try:
+            await throttle.admit(held)
+        except RateLimitedError:
+            continue
+        passed += 1
+    return passed
 
 
-async def test_exactly_so_many_pass_in_a_day_also_after_a_stop(tmp_path: Path) -> None:
-    asker = key(requests_per_day=30)
-    async with throttle(tmp_path) as first:
-        assert await passed(first, asker, 20) == 20
-    async with throttle(tmp_path) as second:
-        assert await passed(second, asker, 20) == 10
+async def test_a_key_without_limits_is_not_counted():
+    assert await Throttle().admit(key()) is None
 
 
-async def test_a_crash_lets_none_too_many(tmp_path: Path) -> None:
-    asker, done = key(requests_per_day=30), 0
-    for _ in range(5):
-        async with throttle(tmp_path, clean=False) as each:
-            done += await passed(each, asker, 7)
-    assert 25 <= done <= 30
+async def test_a_minute_and_a_day_have_exactly_as_many_as_they_may():
+    clock = Clock()
+    throttle = Throttle(clock=clock)
+    assert await admitted(throttle, key(requests_per_minute=7), 20) == 7
+    assert await admitted(throttle, key("day", requests_per_day=5), 20) == 5
+    clock.now += 86_400
+    assert await admitted(throttle, key(requests_per_minute=7), 20) == 7
+    assert await admitted(throttle, key("day", requests_per_day=5), 20) == 5
 
 
-async def test_many_at_once_share_what_there_is(tmp_path: Path) -> None:
-    async with throttle(tmp_path) as each:
-        asked = (each.admit(key(requests_per_day=17)) for _ in range(60))
-        told = await asyncio.gather(*asked, return_exceptions=True)
-    assert sum(not isinstance(one, RateLimitedError) for one in told) == 17
+async def test_what_one_key_uses_is_not_taken_from_another():
+    throttle = Throttle(clock=Clock())
+    assert await admitted(throttle, key("a", requests_per_day=2), 5) == 2
+    assert await admitted(throttle, key("b", requests_per_day=2), 5) == 2
 
 
-async def test_what_the_minute_refuses_is_not_counted_in_the_day(tmp_path: Path) -> None:
-    async with throttle(tmp_path) as each:
-        assert await passed(each, key(requests_per_minute=2, requests_per_day=5), 20) == 2
-        assert await passed(each, key(requests_per_day=5), 20) == 3
+async def test_what_a_minute_refuses_is_not_counted_of_the_day():
+    clock = Clock()
+    throttle = Throttle(clock=clock)
+    held = key(requests_per_minute=1, requests_per_day=2)
+    assert await admitted(throttle, held, 10) == 1
+    clock.now += 61
+    assert await admitted(throttle, held, 10) == 1
+    clock.now += 61
+    assert await admitted(throttle, held, 10) == 0
 
 
-async def test_what_is_left_is_of_the_tighter_limit(tmp_path: Path) -> None:
-    async with throttle(tmp_path) as each:
-        left = await each.admit(key(requests_per_minute=50, requests_per_day=5))
-    assert left is not None
-    assert (left.limit, left.remaining, left.reset_at) == (5, 4, 20_001 * DAY_SECONDS)
+async def test_what_a_day_refuses_is_not_counted_of_the_minute():
+    clock = Clock(MIDNIGHT + 86_399.5)
+    throttle = Throttle(clock=clock)
+    held = key(requests_per_minute=3, requests_per_day=2)
+    assert await admitted(throttle, held, 10) == 2
+    clock.now += 1
+    assert (await throttle.admit(held)).remaining == 0, "one of three was left of the minute"
+
+
+@pytest.mark.parametrize(
+    ("limits", "left"),
+    [
+        ({"requests_per_minute": 10, "requests_per_day": 3}, Allowance(3, 2, MIDNIGHT + 86_400)),
+        ({"requests_per_minute": 2, "requests_per_day": 50}, Allowance(2, 1, MIDNIGHT + 40)),
+    ],
+)
+async def test_the_tighter_limit_is_told(limits, left):
+    assert await Throttle(clock=Clock()).admit(key(**limits)) == left
+
+
+async def test_a_refusal_says_which_limit_and_when_the_next_one_passes():
+    throttle = Throttle(clock=Clock())
+    held = key(requests_per_day=1)
+    await throttle.admit(held)
+    with pytest.raises(RateLimitedError) as refusal:
+        await throttle.admit(held)
+    details = refusal.value.details
+    assert (details["limit_type"], details["limit"]) == ("requests_per_day", 1)
+    assert details["reset_time"] == MIDNIGHT + 86_400
+    assert details["retry_after_seconds"] == 86_390
+
+
+async def test_a_limit_that_is_changed_counts_anew():
+    throttle = Throttle(clock=Clock())
+    assert await admitted(throttle, key(requests_per_minute=2), 5) == 2
+    assert await admitted(throttle, key(requests_per_minute=3), 5) == 3
