@@ -317,17 +317,6 @@ class InferBody(Body):
     parameters: dict[str, Any] = {}
 
 
-class KeyBody(Body):
-    """POST /v1/api-keys."""
-
-    name: Label = "key"
-    organization: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
-    role: Literal["admin", "owner", "deployer", "operator", "viewer", "invoker", "auditor"] = (
-        "admin"
-    )
-    expires_in_seconds: Annotated[float, Field(gt=0, le=10 * 366 * 86400)] | None = None
-
-
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
