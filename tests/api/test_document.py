@@ -61,15 +61,36 @@ def test_scale_accepts_the_documents_request_and_says_what_does_not_fit(site: Si
     site.daemon.until_ready(site.accepted["deployment_id"], 1)
 
 
-@pytest.mark.parametrize(("method", "path", "body"), [("POST", "/share", SHARE)], ids=["share"])
-def test_what_this_version_does_not_serve_is_refused_in_words(site: Site, method, path, body):
-    before = site.state()
+def test_sharing_takes_the_documents_request_and_shows_all_of_its_fields(site: Site):
+    answer = site.daemon.call("POST", f"/v1/custom-models/{MODEL}/share", SHARE)
 
-    answer = site.daemon.call(method, f"/v1/custom-models/{MODEL}{path}", body)
+    assert answer.status == 201, answer
+    assert missing(SHARE, answer.json) == []
+    assert answer.json["usage_limits"].items() >= SHARE["usage_limits"].items()
+    share = f"/v1/custom-models/{MODEL}/shares/{answer.json['share_id']}"
+    assert site.daemon.call("DELETE", share).status == 200
 
-    assert answer.status in {404, 405}
-    assert answer.json["error"]["code"] in {"NOT_FOUND", "METHOD_NOT_ALLOWED"}
-    assert site.state() == before
+
+def test_usage_is_told_by_day_organization_and_key_as_json_and_csv(site: Site):
+    daemon, usage = site.daemon, f"/v1/custom-models/{MODEL}/usage"
+    asked = daemon.call("POST", f"/v1/models/{MODEL}/infer", INFER, key=site.keys["invoker"])
+    assert asked.status == 200
+    key_id = site.keys["invoker"].split("_")[1]
+
+    (row,) = [one for one in daemon.call("GET", usage).json["usage"] if one["key_id"] == key_id]
+    assert row["organization"] == "company"
+    assert row["model_id"] == MODEL
+    assert row["requests"] >= 1
+    assert row["errors"] == 0
+    assert row["request_bytes"] > 0 < row["answer_bytes"]
+    table = daemon.call("GET", f"{usage}?format=csv")
+    head, *lines = table.raw.decode().splitlines()
+    assert table.headers["Content-Type"].startswith("text/csv")
+    assert head.split(",") == list(row)
+    assert any(f",{key_id}," in line for line in lines)
+    assert daemon.call("GET", f"{usage}?from=2001-01-01&to=2001-01-02").json["total"] == 0
+    assert daemon.call("GET", f"{usage}?from=yesterday").status == 400
+    assert daemon.call("GET", usage, key=site.other_key).status == 404
 
 
 @pytest.mark.parametrize("name", [MODEL, "company-legal-analyzer-v2"])
