@@ -6,7 +6,7 @@ import sqlite3
 import aiosqlite
 import pytest
 
-from prsmd.store import deployments, replicas, revisions, rollouts, specs
+from prsmd.store import deployments, keys, organizations, replicas, revisions, rollouts, specs
 from prsmd.store.db import Database
 from prsmd.store.errors import StoreSchemaError
 from prsmd.store.migrate import Migration, known_migrations, migrate
@@ -49,6 +49,26 @@ async def test_the_shipped_migrations_apply_from_each_older_schema(tx, start):
     await migrate(tx, known_migrations()[:start])
     await migrate(tx, known_migrations())
     assert await _versions(tx) == [step.version for step in known_migrations()]
+
+
+async def test_organizations_that_were_only_words_are_there_after_the_update(tx):
+    await migrate(tx, [step for step in known_migrations() if step.version < 4])
+    await tx.execute_fetchall(
+        "INSERT INTO api_keys (id, organization, role, name, digest, created_at) "
+        "VALUES ('k', 'acme', 'owner', 'n', x'00', 1.0)"
+    )
+    await tx.execute_fetchall(
+        "INSERT INTO registries VALUES ('rival', 's', 'u', x'00', 1.0, 1.0, 'k')"
+    )
+    await migrate(tx, known_migrations())
+
+    known = await organizations.list_all(tx)
+    assert [(one.id, one.disabled_at, one.removed_at) for one in known] == [
+        ("acme", None, None),
+        ("rival", None, None),
+    ]
+    [key] = await keys.list_for(tx, None)
+    assert (key.organization, key.models, key.requests_per_day) == ("acme", None, None)
 
 
 def test_shipped_migrations_are_numbered_without_gaps():
