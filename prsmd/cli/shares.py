@@ -131,8 +131,8 @@ def _list(session: Session, args: argparse.Namespace) -> int:
     return 0
 
 
-def _left(one: share_calls.BorrowerLeft) -> list[str]:
-    return [f"{left.remaining} of {left.limit} {left.limit_type}" for left in one.left]
+def _left(one: share_calls.BorrowerLeft) -> tuple[str, ...]:
+    return tuple(f"{left.remaining} of {left.limit} {left.limit_type}" for left in one.left)
 
 
 def _end(args: argparse.Namespace) -> str | None:
