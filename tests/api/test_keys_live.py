@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.api.cells import OURS
-from tests.api.conftest import Site
+from tests.api.conftest import Site, small
 from tests.api.document import INFER
 from tests.api.envelope import refused
 from tests.support.daemon import Answer
@@ -115,19 +115,31 @@ def test_another_keys_stream_goes_on(site: Site, made, following):
     stream.end()
 
 
-def test_a_long_poll_of_a_revoked_key_is_refused_at_once(site: Site, made):
+@pytest.fixture
+def unsettled(site: Site) -> Iterator[str]:
+    """Give a deployment that waits for the GPU, which the document's model has."""
+    body = small("waits-for-ever")
+    body["deployment_config"]["resource_requirements"]["gpu"] = "1"
+    deployment = site.daemon.deploy(body)
+    yield deployment
+    gone = "/v1/custom-models/waits-for-ever"
+    site.daemon.call("DELETE", gone)
+    site.daemon.until("it is gone", lambda: site.daemon.call("GET", gone).status == 404)
+
+
+def test_a_long_poll_of_a_revoked_key_is_refused_at_once(site: Site, made, unsettled):
     key_id, key = made()
-    other = site.daemon.call("PATCH", f"/v1/api-keys/{key_id}", {"models": [OURS]})
-    assert other.status == 200
+    path = f"/v1/custom-models/deployments/{unsettled}"
+    assert site.daemon.call("GET", path, key=key).json["status"] == "deploying"
     with concurrent.futures.ThreadPoolExecutor() as pool:
         began = time.monotonic()
-        inference = {**INFER, "parameters": {"sleep_ms": 8000, "delay_seconds": 8}}
-        asking = pool.submit(
-            site.daemon.call, "POST", f"/v1/models/{OURS}/infer", inference, key=key
-        )
+        asking = pool.submit(site.daemon.call, "GET", f"{path}?wait=30", key=key)
+        with pytest.raises(TimeoutError):
+            asking.result(0.5)
         site.daemon.call("DELETE", f"/v1/api-keys/{key_id}")
         answer = asking.result(20)
-    assert answer.status in {200, 401}
+    refused(answer, 401, "INVALID_API_KEY")
+    assert "revoked" in answer.json["message"]
     assert time.monotonic() - began < SOON
 
 

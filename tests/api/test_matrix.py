@@ -186,3 +186,26 @@ def test_of_what_is_lent_a_role_may_what_both_the_table_and_the_share_say(
         if not allowed and answer.status not in {403, 404}:
             wrong.append((role, "should be denied", answer))
     assert wrong == []
+
+
+def test_why_a_model_waits_names_nothing_of_others(site: Site):
+    daemon, key = site.daemon, site.other_key
+    body = small("rival-waits")
+    body["deployment_config"]["resource_requirements"]["gpu"] = "1"
+    accepted = daemon.call("POST", "/v1/custom-models/deploy", body, key=key)
+    assert accepted.status == 202, accepted
+    path = f"/v1/custom-models/deployments/{accepted.json['deployment_id']}"
+    theirs = site.accepted["deployment_id"].removeprefix("deploy_").encode()
+    try:
+        status = daemon.until(
+            "it is said why it waits",
+            lambda: (
+                b"another organization" in (told := daemon.call("GET", path, key=key)).raw and told
+            ),
+        )
+        for answer in (accepted, status, daemon.call("GET", f"{path}/events", key=key)):
+            assert theirs not in answer.raw
+    finally:
+        gone = "/v1/custom-models/rival-waits"
+        daemon.call("DELETE", gone, key=key)
+        daemon.until("it is gone", lambda: daemon.call("GET", gone, key=key).status == 404)
