@@ -53,7 +53,10 @@ class Lent:
 
 
 class Shares:
-    """Use cases on shares."""
+    """Use cases on shares.
+
+    Events say neither to whom nor on which terms: those who borrow a model can read them.
+    """
 
     def __init__(self, database: Database, recorder: Recorder, lendings: Lendings) -> None:
         self._database = database
@@ -78,7 +81,7 @@ class Shares:
             updated_at=now,
         )
         _refuse_wrong(share, now)
-        event = event_of(deployment, "Shared", f"{share.id} lends it: {_words(share)}")
+        event = event_of(deployment, "Shared", f"{share.id} lends it")
         return await self._store(caller, deployment, share, event)
 
     async def list(self, caller: Caller, model: str) -> list[Lent]:
@@ -100,7 +103,7 @@ class Shares:
         _refuse_wrong(after, None if after.expires_at == before.expires_at else time.time())
         if bool(after.keys) != bool(before.keys):
             raise InvalidInputError.field("share_type", "cannot be changed; make another share")
-        event = event_of(deployment, "ShareChanged", f"{share_id} lends it: {_words(after)}")
+        event = event_of(deployment, "ShareChanged", f"{share_id} lends it on other terms")
         return await self._store(caller, deployment, after, event)
 
     async def revoke(self, caller: Caller, model: str, share_id: str) -> Lent:
@@ -246,10 +249,3 @@ def _recorded(share: Share) -> dict[str, Any]:
         "limits": {name: n for name, n in dataclasses.asdict(share.limits).items() if n},
         "expires_at": share.expires_at,
     }
-
-
-def _words(share: Share) -> str:
-    """Return what a share gives. Whom it is given to is not for other borrowers' eyes."""
-    limits = [f"{n} {name}" for name, n in dataclasses.asdict(share.limits).items() if n]
-    given = [name for name, permission in SHAREABLE.items() if permission in share.permissions]
-    return ", ".join([*given, *limits])
