@@ -1,8 +1,21 @@
 """What every suite shares: the private Docker engine, registries and whole daemons."""
 
+from pathlib import Path
+
+import pytest
+
 pytest_plugins = [
     "tests.support.engine_fixtures",
     "tests.support.podman",
     "tests.support.registry_fixtures",
     "tests.support.daemon_fixtures",
 ]
+_WHOLE_DAEMONS = ("api", "limits")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts whole daemons as slow."""
+    folders = [Path(__file__).parent / name for name in _WHOLE_DAEMONS]
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in folders):
+            item.add_marker(pytest.mark.slow)

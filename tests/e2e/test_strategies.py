@@ -10,6 +10,7 @@ from tests.support.daemon_fixtures import deploy_body
 from tests.support.traffic import Traffic
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
+SETTINGS = {"images.pull_attempts": "2"}
 
 MODEL = "/v1/custom-models/custom_model"
 ENDS = {"completed", "rolled_back", "aborted", "superseded"}

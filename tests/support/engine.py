@@ -23,6 +23,7 @@ BASE_IMAGE = "prsmd/base:bookworm"
 MODEL_IMAGE = "prsmd-test/model:1"
 _PROGRAMS = ("dockerd", "docker", "debootstrap", "setpriv", "umount")
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+_REMOVAL_SECONDS = 20
 _START_SECONDS = 60
 
 
@@ -144,8 +145,14 @@ class PrivateEngine:
         """Remove every container and network on this engine."""
         with self.client() as client:
             for container in client.containers.list(all=True, ignore_removed=True):
-                with contextlib.suppress(docker.errors.NotFound):
+                try:
                     container.remove(force=True, v=True)
+                except docker.errors.NotFound:
+                    continue
+                except docker.errors.APIError as error:  # somebody else is just removing it
+                    if error.status_code != 409:
+                        raise
+                    container.wait(condition="removed", timeout=_REMOVAL_SECONDS)
             client.networks.prune()
 
     def close(self) -> None:
