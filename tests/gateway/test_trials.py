@@ -287,14 +287,14 @@ async def test_errors_and_latency_of_each_side_are_measured(gateway: Gateway):
 async def test_the_time_in_the_queue_is_not_the_revision_s(gateway: Gateway):
     async with Backend("new") as new:
         gateway.publish(table(trying(waiting_for="starting", weight=100)))
-        asked = time.perf_counter()
         task = ask(gateway)
         await asyncio.sleep(0.05)
+        published = time.perf_counter()
         gateway.publish(table(trying(on_trial(new.target), weight=100)))
         result = await task
-        milliseconds = (time.perf_counter() - asked) * 1000
+        since_published = (time.perf_counter() - published) * 1000
         assert reading(gateway).trial.mean_ms == pytest.approx(result.inference_time_ms)
-        assert result.inference_time_ms <= milliseconds - 50
+        assert result.inference_time_ms <= since_published, "it waited before, for nobody's fault"
 
 
 async def test_a_container_that_is_late_has_failed(gateway: Gateway):
