@@ -56,17 +56,6 @@ async def list_for(tx: Tx, deployment_id: str) -> list[Revision]:
     return [_from_row(row) for row in rows]
 
 
-async def last_good(tx: Tx, deployment_id: str, excluding: int) -> Revision | None:
-    """Return the newest revision that was ever good, other than `excluding`, or None."""
-    row = await one(
-        tx,
-        "SELECT * FROM revisions WHERE deployment_id = ? AND number != ? AND good_at IS NOT NULL "
-        "ORDER BY number DESC LIMIT 1",
-        (deployment_id, excluding),
-    )
-    return None if row is None else _from_row(row)
-
-
 async def next_number(tx: Tx, deployment_id: str) -> int:
     """Return the number that the deployment's next revision gets; the first is 1."""
     [[number]] = await many(

@@ -85,14 +85,9 @@ async def test_a_revision_is_good_from_the_first_time_on():
         assert [each.good_at for each in await revisions.list_for(tx, "deploy_1")] == [5.0, None]
 
 
-async def test_the_last_good_revision_is_the_newest_good_one_but_the_one_left_out():
+async def test_numbers_of_revisions_go_on():
     async with two_revisions() as tx:
         assert await revisions.next_number(tx, "deploy_1") == 3
-        assert await revisions.last_good(tx, "deploy_1", 2) is None
-        for number in (1, 2):
-            await revisions.note_good(tx, "deploy_1", number, 5.0)
-        assert (await revisions.last_good(tx, "deploy_1", 2)).number == 1
-        assert (await revisions.last_good(tx, "deploy_1", 1)).number == 2
 
 
 async def test_wanted_and_stable_revision_and_where_scaling_began_are_kept():
