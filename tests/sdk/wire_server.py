@@ -68,6 +68,9 @@ class WireServer:
         self.tcp_url = f"http://127.0.0.1:{port}"
 
     async def _stop(self) -> None:
+        # asyncio leaks a connection whose acceptance is under way when its listener closes.
+        for _ in range(5):
+            await asyncio.sleep(0)
         await self._runner.cleanup()
         pending = asyncio.all_tasks(self._loop) - {asyncio.current_task()}
         for task in pending:
