@@ -10,7 +10,6 @@ from aiohttp import web
 from prsmd.api.app import build
 from prsmd.api.operations import Services
 from prsmd.auditing import Auditing, Books, auditing_of
-from prsmd.config import Settings
 from prsmd.core.autoscale import AutoscaleSettings
 from prsmd.core.policy import Policy
 from prsmd.devices.base import Gpus, Host
@@ -53,6 +52,7 @@ from prsmd.service.rollouts import Rollouts
 from prsmd.service.secrets import Secrets
 from prsmd.service.status import Sources, Status
 from prsmd.service.versions import Versions
+from prsmd.settings import Settings
 from prsmd.sharing import Sharing, sharing_of
 from prsmd.store import meta, replicas
 from prsmd.store.db import Database, Tx

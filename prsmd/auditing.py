@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prsmd import keyfiles
-from prsmd.config import AuditSection, ConfigurationError, Settings
+from prsmd.config import ConfigurationError
 from prsmd.core.signing import Signer, Trust
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine.flusher import Flushable, Flusher
@@ -15,6 +15,7 @@ from prsmd.engine.witness import Witness
 from prsmd.gateway.tape import Notes, Tally, Tape
 from prsmd.service.audit import Audit
 from prsmd.service.proof import Prover
+from prsmd.settings import AuditSection, Settings
 from prsmd.store.checkpoint_file import CheckpointFile, keep_public_key
 from prsmd.store.db import Database
 

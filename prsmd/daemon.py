@@ -23,10 +23,11 @@ from aiohttp import web
 from prsmd import __version__, journal, listeners, systemd
 from prsmd.api.connections import Patience, Runner
 from prsmd.assembly import Appliance, assemble
-from prsmd.config import ConfigurationError, Settings, load
+from prsmd.config import ConfigurationError, load
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine import janitor
+from prsmd.settings import Settings
 from prsmd.store.db import USAGE, Database
 
 log = logging.getLogger("prsmd")

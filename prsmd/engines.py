@@ -2,10 +2,10 @@
 
 import logging
 
-from prsmd.config import Settings
 from prsmd.domain.errors import EngineError
 from prsmd.runtime import registry
 from prsmd.runtime.base import Runtime
+from prsmd.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import dataclasses
 
 from prsmd import keyfiles
 from prsmd.api.identity import Door
-from prsmd.config import ConfigurationError, OidcSection, Settings, UnixRole
+from prsmd.config import ConfigurationError
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine.observer import Observer
 from prsmd.gateway.meters import Meters
@@ -13,6 +13,7 @@ from prsmd.service.access import Access, KeyRing, PeerRule, Peers, Tokens, gid_o
 from prsmd.service.directory import Directory
 from prsmd.service.throttle import LeasedCount, Throttle
 from prsmd.service.underway import Underway
+from prsmd.settings import OidcSection, Settings, UnixRole
 from prsmd.store.db import Database
 
 

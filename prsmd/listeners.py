@@ -9,7 +9,8 @@ import ssl
 import stat
 from pathlib import Path
 
-from prsmd.config import ConfigurationError, TcpSection, UnixSection
+from prsmd.config import ConfigurationError
+from prsmd.settings import TcpSection, UnixSection
 
 log = logging.getLogger(__name__)
 BACKLOG = 1024  # connections that may wait to be accepted; more are refused at once

@@ -3,12 +3,13 @@
 import dataclasses
 import logging
 
-from prsmd.config import ConfigurationError, Settings
+from prsmd.config import ConfigurationError
 from prsmd.core.guard import ContainerRules
 from prsmd.domain.errors import PrsmdError
 from prsmd.engine.provisions import Provisions, SignedImages
 from prsmd.keyfiles import EnvelopeKeys
 from prsmd.service.secrets import resealed
+from prsmd.settings import Settings
 from prsmd.store.db import Database
 from prsmd.store.sealing import Sealer
 

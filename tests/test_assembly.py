@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from prsmd.assembly import Appliance, assemble
-from prsmd.config import AccessSection, ConfigurationError, DaemonSection, RuntimeSection, Settings
+from prsmd.config import ConfigurationError
 from prsmd.domain.errors import EngineError
 from prsmd.engines import choose_runtime
+from prsmd.settings import AccessSection, DaemonSection, RuntimeSection, Settings
 from prsmd.store.db import Database
 
 

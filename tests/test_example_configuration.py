@@ -3,7 +3,8 @@
 import tomllib
 from pathlib import Path
 
-from prsmd.config import Settings, load
+from prsmd.config import load
+from prsmd.settings import Settings
 
 FILE = Path(__file__).parents[1] / "configs" / "prsmd.toml"
 

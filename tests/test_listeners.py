@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from prsmd import listeners
-from prsmd.config import ConfigurationError, TcpSection, UnixSection
+from prsmd.config import ConfigurationError
+from prsmd.settings import TcpSection, UnixSection
 
 NO_GROUP = "no-such-group-here"
 

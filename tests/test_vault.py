@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from prsmd.config import (
+from prsmd.config import ConfigurationError
+from prsmd.core.guard import ContainerRules
+from prsmd.keyfiles import EnvelopeKeys
+from prsmd.service.secrets import Secrets
+from prsmd.settings import (
     AccessSection,
-    ConfigurationError,
     DaemonSection,
     ImagesSection,
     RuntimeSection,
     SecuritySection,
     Settings,
 )
-from prsmd.core.guard import ContainerRules
-from prsmd.keyfiles import EnvelopeKeys
-from prsmd.service.secrets import Secrets
 from prsmd.store import secrets
 from prsmd.store.db import Database
 from prsmd.store.sealing import SealBrokenError, Sealer

@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from prsmd.config import TcpSection
 from prsmd.listeners import tls_context
+from prsmd.settings import TcpSection
 from tests.api.conftest import SETTINGS
 from tests.api.wire import connected, parts, until_closed
 from tests.support.daemon import running_daemon

@@ -16,7 +16,6 @@ from aiohttp import web
 
 from prsmd.api.update_schemas import spec_of
 from prsmd.assembly import Appliance, Drivers, connect
-from prsmd.config import DaemonSection, EngineSection, NodeSection, Settings
 from prsmd.core.plan import ObservedContainer, Plan
 from prsmd.core.reconcile import reconcile
 from prsmd.devices.fake import InMemoryGpus, InMemoryHost
@@ -33,6 +32,7 @@ from prsmd.runtime.base import Labels, Launch
 from prsmd.runtime.fake import FakeEngine, FakeRuntime
 from prsmd.service.caller import Caller
 from prsmd.service.updates import UpdateRequest
+from prsmd.settings import DaemonSection, EngineSection, NodeSection, Settings
 from prsmd.store import audit, deployments, events, meta, replicas
 from prsmd.store.db import Database
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prsmd.config import Settings
+from prsmd.settings import Settings
 
 UNITS = Path(__file__).parents[2] / "systemd"
 SETTINGS = Settings()

@@ -1,0 +1,51 @@
+"""Where the daemon listens, and what a request may be at most."""
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from .section import Memory, Seconds, Section
+
+
+class UnixSection(Section):
+    """The local listener."""
+
+    path: Path = Path("/run/prsmd/prsmd.sock")
+    mode: str = Field(default="0660", pattern="^0?[0-7]{3}$")
+    group: str = "prsmd"
+
+
+class TcpSection(Section):
+    """The network listener. Without a certificate it binds loopback only."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = Field(default=7443, ge=0, le=65535)
+    cert: Path | None = None
+    key: Path | None = None
+    allow_plaintext: bool = False
+    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
+    public_url: str | None = Field(default=None, pattern="^https?://[^/]+$")
+
+    @model_validator(mode="after")
+    def _plaintext_stays_local(self) -> "TcpSection":
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key belong together: set both or neither")
+        local = self.host in {"localhost", "::1"} or self.host.startswith("127.")
+        if self.enabled and not local and self.cert is None and not self.allow_plaintext:
+            raise ValueError(
+                f"host {self.host} is not loopback and there is no TLS: set cert and key,"
+                " or allow_plaintext = true if the network is trusted"
+            )
+        return self
+
+
+class LimitsSection(Section):
+    """What a request may be at most."""
+
+    body: Memory = "16Mi"
+    response: Memory = "64Mi"
+    header: Memory = "16Ki"
+    header_timeout_seconds: Seconds = 15.0
+    body_timeout_seconds: Seconds = 60.0
+    idle_timeout_seconds: Seconds = 75.0
