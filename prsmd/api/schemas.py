@@ -32,6 +32,7 @@ _IMAGE = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
     r"(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
+_IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
 _SEMANTIC_VERSION = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?"
 )
@@ -83,6 +84,8 @@ def _name(value: object) -> str:
 def _image(value: object) -> str:
     if not isinstance(value, str) or len(value) > 512 or _IMAGE.fullmatch(value) is None:
         raise ValueError("must be an image reference such as company/model:v1 or name@sha256:…")
+    if _IMAGE_ID.fullmatch(value):
+        raise ValueError("is an engine's own id of an image; name the image, and its digest")
     return value
 
 

@@ -6,7 +6,7 @@ come from and what confines containers are theirs to allow, whatever a client's 
 
 import dataclasses
 
-from prsmd.domain.image import DEFAULT_REGISTRY, registry_of
+from prsmd.domain.image import DEFAULT_REGISTRY, registry_of, server_name
 from prsmd.domain.spec import Spec
 
 EVERYONE = "*"
@@ -85,7 +85,7 @@ def _image(rules: ContainerRules, reference: str) -> Breach | None:
 
 def _comes_from(allowed: str, reference: str) -> bool:
     server, _, beginning = allowed.partition("/")
-    return registry_of(reference) == server and _under(_path(reference), beginning)
+    return registry_of(reference) == server_name(server) and _under(_path(reference), beginning)
 
 
 def _path(reference: str) -> str:

@@ -49,7 +49,7 @@ class DockerImages:
             f"look for image {reference}",
             lambda client: unless_gone(lambda: client.inspect_image(reference)),
         )
-        return reading.image(raw, reference) if raw else None
+        return reading.image(raw, reference) if raw and reading.is_named(raw, reference) else None
 
     async def pull(
         self,

@@ -25,6 +25,7 @@ from .base import Container, ContainerState, Image, Labels, LogLine, PullProgres
 from .docker_config import PORT_LABEL, container_name, read
 from .references import split_reference
 
+_UNQUALIFIED = "localhost/"  # how Podman names what was built or loaded without a server
 _STATES = {"created": ContainerState.CREATED, "configured": ContainerState.CREATED} | dict.fromkeys(
     ("running", "paused", "restarting"), ContainerState.RUNNING
 )
@@ -62,8 +63,22 @@ def image(raw: Mapping[str, Any], reference: str) -> Image:
     )
 
 
+def is_named(raw: Mapping[str, Any], reference: str) -> bool:
+    """Tell whether an image bears this name, or this is its whole id.
+
+    An engine also takes the beginning of an id for a name, of which no rule about names knows.
+    """
+    repository, tag = split_reference(reference)
+    names = [*(raw.get("RepoTags") or []), *(raw.get("RepoDigests") or [])]
+    parts = (split_reference(name.removeprefix(_UNQUALIFIED)) for name in names)
+    return reference == raw["Id"] or any(
+        tag == its_tag and _same_repository(its_repository, repository.removeprefix(_UNQUALIFIED))
+        for its_repository, its_tag in parts
+    )
+
+
 def _same_repository(one: str, other: str) -> bool:
-    short = (name.removeprefix("docker.io/").removeprefix("library/") for name in (one, other))
+    short = (re.sub(r"^((index\.)?docker\.io/)?(library/)?", "", name) for name in (one, other))
     return len(set(short)) == 1
 
 

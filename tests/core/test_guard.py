@@ -78,6 +78,16 @@ def test_only_configured_runtime_classes_can_be_asked_for_and_they_are_named():
         ("reg.example:5000/team", "reg.example:5000/teamwork/b:1", False),
         ("reg.example", "evil.example/reg.example/b:1", False),
         ("localhost", "localhost/a:1", True),
+        ("localhost", "localhost:5000/a:1", False),
+        ("index.docker.io", "company/legal:v1", True),
+        ("registry-1.docker.io/library", "python", True),
+        ("docker.io/company", "index.docker.io/company/legal:v1", True),
+        ("docker.io/company", "registry-1.docker.io/company/legal", True),
+        ("docker.io/library", "registry.hub.docker.com/python", True),
+        ("docker.io/company", "docker.io.evil.example/company/legal", False),
+        ("reg.example", "reg.example:443/a:1", False),
+        ("reg.example", "reg.example./a:1", False),
+        ("xn--rg-example-d6a", "reg.example/a:1", False),
     ],
 )
 def test_where_an_image_comes_from(allowed, image, may):

@@ -168,3 +168,16 @@ async def test_the_engines_own_disk_is_what_counts(engine, images):
     elsewhere = DockerRuntime(DockerSettings(instance="ours", base_url="tcp://127.0.0.1:1"))
     assert await elsewhere.images.free_bytes() is None
     await elsewhere.close()
+
+
+async def test_the_beginning_of_an_id_is_no_name_of_an_image(engine, images):
+    with engine.client() as client:
+        id_ = client.images.get(MODEL_IMAGE).id
+        beginning = id_.removeprefix("sha256:")[:16]
+        assert client.images.get(beginning).id == id_  # which the engine itself takes
+    assert await images.resolve(beginning) is None
+    assert await images.resolve(f"docker.io/library/{beginning}") is None
+    for name in (id_, MODEL_IMAGE, f"docker.io/{MODEL_IMAGE}", f"index.docker.io/{MODEL_IMAGE}"):
+        found = await images.resolve(name)
+        assert found is not None, name
+        assert found.id == id_
