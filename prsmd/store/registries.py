@@ -2,12 +2,14 @@
 
 import dataclasses
 import sqlite3
+from collections.abc import Mapping
+from typing import Any
 
 from prsmd.domain.image import Login
 
 from .connection import Tx
 from .rows import change, many, one
-from .sealing import Sealer
+from .sealing import Sealer, new_seal_id
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,22 +27,16 @@ class StoredLogin:
 async def save(tx: Tx, stored: StoredLogin, password: str, sealer: Sealer) -> bool:
     """Store a login, or replace the one for its server. Return True if it is new."""
     known = await get(tx, stored.organization, stored.server)
-    sealed = sealer.seal(password.encode(), _place(stored.organization, stored.server))
+    row = {**dataclasses.asdict(stored), "seal_id": new_seal_id()}
     await change(
         tx,
-        "INSERT INTO registries (organization, server, username, password, created_at, updated_at, "
-        "updated_by) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (organization, server) DO UPDATE SET "
+        "INSERT INTO registries (organization, server, username, password, seal_id, created_at, "
+        "updated_at, updated_by) VALUES (:organization, :server, :username, :password, :seal_id, "
+        ":created_at, :updated_at, :updated_by) ON CONFLICT (organization, server) DO UPDATE SET "
         "username = excluded.username, password = excluded.password, "
-        "updated_at = excluded.updated_at, updated_by = excluded.updated_by",
-        (
-            stored.organization,
-            stored.server,
-            stored.username,
-            sealed,
-            stored.created_at,
-            stored.updated_at,
-            stored.updated_by,
-        ),
+        "seal_id = excluded.seal_id, updated_at = excluded.updated_at, "
+        "updated_by = excluded.updated_by",
+        {**row, "password": sealer.seal(password.encode(), _place(row))},
     )
     return known is None
 
@@ -60,7 +56,7 @@ async def login(tx: Tx, organization: str, server: str, sealer: Sealer) -> Login
     row = await _row(tx, organization, server)
     if row is None:
         return None
-    password = sealer.open(row["password"], _place(organization, server)).decode()
+    password = sealer.open(row["password"], _place(row)).decode()
     return Login(server=server, username=row["username"], password=password)
 
 
@@ -91,21 +87,17 @@ async def reseal(tx: Tx, sealer: Sealer) -> int:
     """
     rows = await many(tx, "SELECT * FROM registries WHERE key_id <> ?", (sealer.key_id,))
     for row in rows:
-        place = _place(row["organization"], row["server"])
         await change(
             tx,
             "UPDATE registries SET password = ? WHERE organization = ? AND server = ?",
-            (
-                sealer.seal(sealer.open(row["password"], place), place),
-                row["organization"],
-                row["server"],
-            ),
+            (sealer.again(row["password"], _place(row)), row["organization"], row["server"]),
         )
     return len(rows)
 
 
-def _place(organization: str, server: str) -> str:
-    return f"registries/{organization}/{server}/password"
+def _place(row: Mapping[str, Any] | sqlite3.Row) -> str:
+    place = f"registries/{row['organization']}/{row['server']}/password"
+    return f"{place}/{row['seal_id']}" if row["seal_id"] else place
 
 
 async def _row(tx: Tx, organization: str, server: str) -> sqlite3.Row | None:

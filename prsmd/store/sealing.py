@@ -19,10 +19,16 @@ LEAST_KEY_BYTES = 32
 _VERSION = b"\x01"
 _MARK_BYTES = 4  # of the key that sealed, so that a wrong key is told from damage
 _NONCE_BYTES = 12
+_SEAL_ID_BYTES = 16
 
 
 class SealBrokenError(PrsmdError):
     """A stored value cannot be opened: another envelope key, or the row was changed or damaged."""
+
+
+def new_seal_id() -> str:
+    """Return a name for one sealed value, to be part of its place and never used again."""
+    return secrets.token_hex(_SEAL_ID_BYTES)
 
 
 class Sealer:
@@ -52,6 +58,10 @@ class Sealer:
     def seal(self, plain: bytes, place: str) -> bytes:
         """Return the sealed value. `place` names its row and column; it is not kept in it."""
         return self._key.seal(plain, place)
+
+    def again(self, sealed: bytes, place: str) -> bytes:
+        """Return a sealed value sealed anew, for the same place, with the present key."""
+        return self.seal(self.open(sealed, place), place)
 
     def open(self, sealed: bytes, place: str) -> bytes:
         """Return what was sealed for this place. SealBrokenError where that cannot be proven."""

@@ -2,10 +2,12 @@
 
 import dataclasses
 import sqlite3
+from collections.abc import Mapping
+from typing import Any
 
 from .connection import Tx
 from .rows import change, many, one
-from .sealing import Sealer
+from .sealing import Sealer, new_seal_id
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,16 +27,17 @@ class StoredSecret:
 
 async def save(tx: Tx, stored: StoredSecret, value: bytes, sealer: Sealer) -> None:
     """Store a secret, or its next version in place of the one before."""
-    place = _place(stored.organization, stored.name, stored.version)
+    row = {**dataclasses.asdict(stored), "seal_id": new_seal_id()}
     await change(
         tx,
-        "INSERT INTO secrets (organization, name, version, value, size_bytes, textual, created_at, "
-        "updated_at, updated_by) VALUES (:organization, :name, :version, :value, :size_bytes, "
-        ":textual, :created_at, :updated_at, :updated_by) ON CONFLICT (organization, name) DO "
-        "UPDATE SET version = excluded.version, value = excluded.value, "
-        "size_bytes = excluded.size_bytes, textual = excluded.textual, "
-        "updated_at = excluded.updated_at, updated_by = excluded.updated_by",
-        {**dataclasses.asdict(stored), "value": sealer.seal(value, place)},
+        "INSERT INTO secrets (organization, name, version, value, seal_id, size_bytes, textual, "
+        "created_at, updated_at, updated_by) VALUES (:organization, :name, :version, :value, "
+        ":seal_id, :size_bytes, :textual, :created_at, :updated_at, :updated_by) ON CONFLICT "
+        "(organization, name) DO UPDATE SET version = excluded.version, value = excluded.value, "
+        "seal_id = excluded.seal_id, size_bytes = excluded.size_bytes, "
+        "textual = excluded.textual, updated_at = excluded.updated_at, "
+        "updated_by = excluded.updated_by",
+        {**row, "value": sealer.seal(value, _place(row))},
     )
 
 
@@ -53,7 +56,7 @@ async def value(tx: Tx, organization: str, name: str, sealer: Sealer) -> bytes |
     row = await _row(tx, organization, name)
     if row is None:
         return None
-    return sealer.open(row["value"], _place(organization, name, row["version"]))
+    return sealer.open(row["value"], _place(row))
 
 
 async def list_for(tx: Tx, organization: str | None) -> list[StoredSecret]:
@@ -81,21 +84,17 @@ async def reseal(tx: Tx, sealer: Sealer) -> int:
     """
     rows = await many(tx, "SELECT * FROM secrets WHERE key_id <> ?", (sealer.key_id,))
     for row in rows:
-        place = _place(row["organization"], row["name"], row["version"])
         await change(
             tx,
             "UPDATE secrets SET value = ? WHERE organization = ? AND name = ?",
-            (_again(sealer, row["value"], place), row["organization"], row["name"]),
+            (sealer.again(row["value"], _place(row)), row["organization"], row["name"]),
         )
     return len(rows)
 
 
-def _again(sealer: Sealer, sealed: bytes, place: str) -> bytes:
-    return sealer.seal(sealer.open(sealed, place), place)
-
-
-def _place(organization: str, name: str, version: int) -> str:
-    return f"secrets/{organization}/{name}/{version}/value"
+def _place(row: Mapping[str, Any] | sqlite3.Row) -> str:
+    place = f"secrets/{row['organization']}/{row['name']}/{row['version']}/value"
+    return f"{place}/{row['seal_id']}" if row["seal_id"] else place
 
 
 async def _row(tx: Tx, organization: str, name: str) -> sqlite3.Row | None:

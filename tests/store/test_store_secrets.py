@@ -95,6 +95,48 @@ async def test_a_value_does_not_open_in_another_place(kept, moved):
             await secrets.value(tx, row.organization, row.name, Sealer(OLD))
 
 
+async def test_what_a_former_secret_or_login_of_the_name_held_does_not_open_for_the_next(kept):
+    """Versions begin anew after a removal: the place alone does not tell the two apart."""
+
+    async def again(tx):
+        former = (
+            (await tx.execute_fetchall("SELECT value FROM secrets"))[0][0],
+            (await tx.execute_fetchall("SELECT password FROM registries"))[0][0],
+        )
+        await secrets.remove(tx, "acme", "token")
+        await registries.remove(tx, "acme", "r.example")
+        await secrets.save(tx, TOKEN, b"next", Sealer(OLD))
+        await registries.save(tx, LOGIN, "next", Sealer(OLD))
+        return former
+
+    value, password = await kept.write(again)
+    assert await opened(kept, Sealer(OLD)) == (b"next", "next")
+    for sql, sealed in (
+        ("UPDATE secrets SET value = ?", value),
+        ("UPDATE registries SET password = ?", password),
+    ):
+        await kept.write(lambda tx, sql=sql, sealed=sealed: tx.execute_fetchall(sql, (sealed,)))
+        with pytest.raises(SealBrokenError, match="changed or damaged"):
+            await opened(kept, Sealer(OLD))
+        await kept.write(again)
+
+
+async def test_what_was_sealed_before_seals_had_names_still_opens(kept):
+    place = "secrets/acme/token/1/value"
+    row = (Sealer(OLD).seal(b"from before", place),)
+    await kept.write(
+        lambda tx: tx.execute_fetchall("UPDATE secrets SET seal_id = '', value = ?", row)
+    )
+    assert (await opened(kept, Sealer(OLD)))[0] == b"from before"
+
+
+def test_the_same_value_is_never_sealed_the_same_way_twice():
+    sealer = Sealer(OLD)
+    sealed = [sealer.seal(VALUE, "place") for _ in range(1000)]
+    assert len({each[5:17] for each in sealed}) == len(sealed), "a nonce came twice"
+    assert {sealer.open(each, "place") for each in sealed} == {VALUE}
+
+
 async def test_everything_is_sealed_anew_and_the_old_key_opens_nothing_afterwards(kept):
     sealer = Sealer(OLD)
     sealer.turn_to(NEW)
