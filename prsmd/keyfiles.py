@@ -37,6 +37,7 @@ class EnvelopeKeys:
         self._own = state_dir / "envelope-key"
         self._next = state_dir / "envelope-key.next"
         self._given = given is not None
+        self.path = given or self._own
         known = [_read(former, "access.previous_envelope_key_file")] if former else []
         present = secret("envelope-key", given, state_dir)
         paths = (self._own, self._next) if self._given else (self._next,)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from pathlib import Path
 
 from prsmd.config import ConfigurationError
 from prsmd.core.guard import ContainerRules
@@ -10,6 +11,7 @@ from prsmd.engine.provisions import Provisions, SignedImages
 from prsmd.keyfiles import EnvelopeKeys
 from prsmd.service.secrets import resealed
 from prsmd.settings import Settings
+from prsmd.store import registries, secrets
 from prsmd.store.db import Database
 from prsmd.store.sealing import Sealer
 
@@ -32,6 +34,7 @@ async def vault_of(settings: Settings, database: Database) -> Vault:
         access.envelope_key_file, access.previous_envelope_key_file, settings.daemon.state_dir
     )
     sealer = Sealer(envelope.current, *envelope.earlier)
+    await _refuse_another_key(database, sealer, envelope.path)
     if envelope.unfinished:
         try:
             await database.write(lambda tx: resealed(tx, sealer, made_here=True))
@@ -42,6 +45,26 @@ async def vault_of(settings: Settings, database: Database) -> Vault:
             sealer.forget_earlier()
     provisions = Provisions(database, sealer, rules_of(settings), _signed(settings))
     return Vault(sealer=sealer, envelope=envelope, provisions=provisions)
+
+
+async def _refuse_another_key(database: Database, sealer: Sealer, path: Path) -> None:
+    """Raise ConfigurationError where the key opens nothing of what is stored."""
+    async with database.read() as tx:
+        names = [*await secrets.key_ids(tx), *await registries.key_ids(tx)]
+    closed = [name for name in names if not sealer.knows(name)]
+    if closed and len(closed) == len(names):
+        problem = (
+            f"access.envelope_key_file: {path}: opens none of the {len(names)} secrets and registry"
+            f" passwords that are stored: they were sealed with {closed[0]}, and this is"
+            f" {sealer.key_id}; put the key back that belongs to this state, or name it in"
+            " access.previous_envelope_key_file (if it is lost: docs/security.md)"
+        )
+        raise ConfigurationError([problem])
+    if closed:
+        log.warning(
+            "%d of %d secrets and registry passwords cannot be opened with %s: set them again",
+            *(len(closed), len(names), path),
+        )
 
 
 def rules_of(settings: Settings) -> ContainerRules:

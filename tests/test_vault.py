@@ -21,7 +21,7 @@ from prsmd.settings import (
 )
 from prsmd.store import secrets
 from prsmd.store.db import Database
-from prsmd.store.sealing import SealBrokenError, Sealer
+from prsmd.store.sealing import Sealer
 from prsmd.store.secrets import StoredSecret
 from prsmd.vault import Vault, rules_of, vault_of
 from tests.engine.harness import caller
@@ -70,9 +70,10 @@ async def test_an_operators_key_is_exchanged_with_the_former_one_beside_it(tmp_p
     old, new = key_file(tmp_path, "old"), key_file(tmp_path, "new")
     async with opened(tmp_path, envelope_key_file=old) as (database, vault):
         await keep(database, vault)
-    async with opened(tmp_path, envelope_key_file=new) as (database, vault):
-        with pytest.raises(SealBrokenError, match="another envelope key"):
-            await value(database, vault)
+    with pytest.raises(ConfigurationError) as refusal:
+        async with opened(tmp_path, envelope_key_file=new):
+            pass
+    assert f"access.envelope_key_file: {new}: opens none of the 1 secrets" in str(refusal.value)
     both = {"envelope_key_file": new, "previous_envelope_key_file": old}
     async with opened(tmp_path, **both) as (database, vault):
         assert await value(database, vault) == b"x"
@@ -110,6 +111,33 @@ async def test_a_change_that_cannot_be_finished_keeps_both_keys(
     assert "the change of the envelope key is not finished" in caplog.text
     assert (tmp_path / "state" / "envelope-key").exists()
     assert (tmp_path / "state" / "envelope-key.next").exists()
+
+
+async def test_a_value_that_another_key_sealed_keeps_nobody_from_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path) as (database, vault):
+        await keep(database, vault)
+        lost = dataclasses.replace(TOKEN, name="lost")
+        await database.write(lambda tx: secrets.save(tx, lost, b"x", Sealer(b"z" * 32)))
+    async with opened(tmp_path) as (database, vault):
+        assert await value(database, vault) == b"x"
+    assert "1 of 2 secrets and registry passwords cannot be opened" in caplog.text
+
+
+@pytest.mark.parametrize("kept", [b"", b"z" * 32], ids=["lost", "exchanged"])
+async def test_a_state_without_its_own_key_is_refused_by_the_name_of_the_file(
+    tmp_path: Path, kept: bytes
+) -> None:
+    async with opened(tmp_path) as (database, vault):
+        await keep(database, vault)
+    path = tmp_path / "state" / "envelope-key"
+    path.unlink()
+    if kept:
+        path.write_bytes(kept)
+    with pytest.raises(ConfigurationError, match=f"{path}: opens none of the 1 secrets"):
+        async with opened(tmp_path):
+            pass
 
 
 def test_preparing_twice_gives_the_same_next_key(tmp_path: Path) -> None:

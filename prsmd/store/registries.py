@@ -79,6 +79,11 @@ async def remove(tx: Tx, organization: str, server: str) -> bool:
     )
 
 
+async def key_ids(tx: Tx) -> list[str]:
+    """Return the name of the key that sealed each value, one for each."""
+    return [row["key_id"] for row in await many(tx, "SELECT key_id FROM registries")]
+
+
 async def reseal(tx: Tx, sealer: Sealer) -> int:
     """Seal every password anew that another key than the present one sealed; return how many.
 

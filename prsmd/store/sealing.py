@@ -44,7 +44,11 @@ class Sealer:
     @property
     def key_id(self) -> str:
         """The name of the key that seals: a few digits of its hash, as rows have it."""
-        return self._key.head[len(_VERSION) :].hex()
+        return self._key.name
+
+    def knows(self, key_id: str) -> bool:
+        """Tell whether what this key sealed can be opened."""
+        return any(key.name == key_id for key in self._known.values())
 
     def turn_to(self, envelope_key: bytes) -> None:
         """Seal with another key from now on; what earlier ones sealed can still be opened."""
@@ -87,7 +91,8 @@ class _Key:
         derived = HKDF(hashes.SHA256(), 32, salt=None, info=b"prsmd envelope key 1")
         key = derived.derive(envelope_key)
         self._cipher = AESGCM(key)
-        self.head = _VERSION + hashlib.sha256(b"mark" + key).digest()[:_MARK_BYTES]
+        mark = hashlib.sha256(b"mark" + key).digest()[:_MARK_BYTES]
+        self.head, self.name = _VERSION + mark, mark.hex()
 
     def seal(self, plain: bytes, place: str) -> bytes:
         nonce = secrets.token_bytes(_NONCE_BYTES)

@@ -76,6 +76,11 @@ async def remove(tx: Tx, organization: str, name: str) -> bool:
     return bool(await change(tx, "DELETE FROM secrets WHERE organization = ? AND name = ?", where))
 
 
+async def key_ids(tx: Tx) -> list[str]:
+    """Return the name of the key that sealed each value, one for each."""
+    return [row["key_id"] for row in await many(tx, "SELECT key_id FROM secrets")]
+
+
 async def reseal(tx: Tx, sealer: Sealer) -> int:
     """Seal every value anew that another key than the present one sealed; return how many.
 
