@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from prsmd.api.app import OPERATIONS  # noqa: E402 - the checkout's own, wherever this is run
+from prsmd.api.operations import Operation  # noqa: E402
 from prsmd.domain.access import PERMISSIONS, ROLES, Permission  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "permissions.md"
@@ -68,14 +69,16 @@ def _roles() -> list[str]:
 
 def _operations() -> list[str]:
     rows = [
-        f"| {operation.method} | `{operation.path}` | {_needs(operation.permission)} |"
+        f"| {operation.method} | `{operation.path}` | {_needs(operation)} |"
         for operation in sorted(OPERATIONS, key=lambda one: (one.path, one.method))
     ]
     return ["## Operations", "", "| method | path | needs |", "|---|---|---|", *rows]
 
 
-def _needs(permission: Permission | None) -> str:
-    return "to be known" if permission is None else f"`{permission}`"
+def _needs(operation: Operation) -> str:
+    if operation.permission is None:
+        return "to be known"
+    return f"`{operation.permission}`" + ("" if operation.lent else ", not by a share")
 
 
 def main() -> int:

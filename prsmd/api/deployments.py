@@ -1,10 +1,12 @@
 """Deployments: deploy, list, status, events, logs."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
 
+from prsmd.api.lent import lent_status
 from prsmd.api.operations import Operation, Services
 from prsmd.api.rehearsals import foretold
 from prsmd.api.requests import (
@@ -80,11 +82,8 @@ async def page(services: Services, request: web.Request, caller: Caller) -> web.
     """List the caller's deployments."""
     wanted = page_of(request)
     reports, total = await services.status.page(caller, wanted)
-    return json_response(
-        page_body(
-            "deployments", [status_body(services, report) for report in reports], wanted, total
-        )
-    )
+    shown = await _shown(services, caller, reports)
+    return json_response(page_body("deployments", shown, wanted, total))
 
 
 async def status(services: Services, request: web.Request, caller: Caller) -> web.Response:
@@ -92,7 +91,8 @@ async def status(services: Services, request: web.Request, caller: Caller) -> we
     refuse_unknown(request, "wait")
     wait = number(request, "wait", 0.0, low=0, high=_LONGEST_WAIT)
     report = await services.status.get(caller, request.match_info["deployment_id"], wait)
-    return json_response(status_body(services, report))
+    [shown] = await _shown(services, caller, [report])
+    return json_response(shown)
 
 
 async def events(services: Services, request: web.Request, caller: Caller) -> web.StreamResponse:
@@ -146,7 +146,20 @@ def endpoint_url(services: Services, model_id: str) -> str:
     return f"{services.public_url}/v1/models/{model_id}/infer"
 
 
-def status_body(services: Services, report: Report) -> dict[str, Any]:
+async def _shown(
+    services: Services, caller: Caller, reports: Sequence[Report]
+) -> list[dict[str, Any]]:
+    """Return statuses as their owner sees them, or as who borrows the model does."""
+    lent = await services.shares.borrowed(caller, [report.deployment for report in reports])
+    shown = []
+    for report in reports:
+        body, deployment = _status_body(services, report), report.deployment
+        borrows = caller.borrows(deployment.organization)
+        shown.append(lent_status(body, lent.get(deployment.id)) if borrows else body)
+    return shown
+
+
+def _status_body(services: Services, report: Report) -> dict[str, Any]:
     """Return the document's status with the additions of API.md."""
     view, performance = report.view, report.performance
     return {

@@ -44,16 +44,14 @@ async def infer(services: Services, request: web.Request, caller: Caller) -> web
     _note_left(request, result.held)
     if result.stream is not None:
         return await _relay(request, result.stream)
+    metadata = {
+        "inference_time_ms": rounded(result.inference_time_ms),
+        "model_version": result.model_version,
+    }
+    if not caller.borrows(route.organization):
+        metadata["replica_id"] = result.replica_id
     return json_response(
-        {
-            "model_id": route.model_id,
-            "outputs": result.outputs,
-            "metadata": {
-                "inference_time_ms": rounded(result.inference_time_ms),
-                "model_version": result.model_version,
-                "replica_id": result.replica_id,
-            },
-        }
+        {"model_id": route.model_id, "outputs": result.outputs, "metadata": metadata}
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from prsmd.api.deployments import endpoint_url
+from prsmd.api.lent import lent_model
 from prsmd.api.operations import Operation, Services
 from prsmd.api.rehearsals import foretold
 from prsmd.api.requests import (
@@ -19,7 +20,6 @@ from prsmd.api.requests import (
 from prsmd.api.respond import etag, json_response, rfc3339
 from prsmd.api.rollouts import rollout_body, traffic_body
 from prsmd.api.schemas import ScaleBody
-from prsmd.api.shares import borrowed_body
 from prsmd.domain.access import Permission
 from prsmd.domain.body import body_of
 from prsmd.domain.deployment import Deployment, ScalingStrategy
@@ -30,19 +30,6 @@ from prsmd.service.precondition import Expected
 from prsmd.service.shares import Lent
 from prsmd.service.status import Report
 
-_LENT = (
-    "model_id",
-    "model_name",
-    "organization",
-    "deployment_id",
-    "model_type",
-    "status",
-    "endpoint_url",
-    "revision",
-    "version",
-    "created_at",
-    "model_metadata",
-)  # what of a model those see who borrow it
 _PRIVATE = {"environment", "command", "args"}  # never shown: they can hold secrets
 
 
@@ -119,13 +106,12 @@ def deleted(_services: Services, deployment: Deployment) -> Answer:
 def _shown(
     services: Services, caller: Caller, report: Report, lent: Mapping[str, Lent]
 ) -> dict[str, Any]:
-    """Return a model as its owner sees it, or as who borrows it does: not how it is made."""
+    """Return a model as its owner sees it, or as who borrows it does."""
     body = _model_body(services, report)
-    if caller.scope in {None, report.deployment.organization}:
+    deployment = report.deployment
+    if not caller.borrows(deployment.organization):
         return body
-    found = lent.get(report.deployment.id)
-    share = None if found is None else borrowed_body(found)
-    return {**{name: body[name] for name in _LENT}, "share": share}
+    return lent_model(body, lent.get(deployment.id))
 
 
 def _model_body(services: Services, report: Report) -> dict[str, Any]:

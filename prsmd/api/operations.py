@@ -79,7 +79,7 @@ class Operation:
     remembered, and `answer` says how that is told (service/idempotency.py). Other handlers return a
     response; so does `rehearsal`, which is asked in its place for a dry run. `uploads`: the body is
     a stream that is not kept in memory. `conditional`: `If-Match` says which revision the caller
-    has seen. `body_optional`: none means an empty one.
+    has seen. `body_optional`: none means an empty one. `lent` False: no share gives it.
     """
 
     method: str
@@ -94,6 +94,7 @@ class Operation:
     uploads: bool = False
     conditional: bool = False
     body_optional: bool = False
+    lent: bool = True
     streams: bool = False
     answers: str = "application/json"
 

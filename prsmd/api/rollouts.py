@@ -209,6 +209,7 @@ OPERATIONS = (
         handler=get,
         summary="How the latest update goes, or went",
         permission=Permission.MODELS_READ,
+        lent=False,
     ),
     *(
         Operation(

@@ -81,6 +81,7 @@ OPERATIONS = (
         handler=page,
         summary="List a model's revisions",
         permission=Permission.MODELS_READ,
+        lent=False,
         query={"limit": "how many, at most 100", "offset": "how many to skip"},
     ),
     Operation(
@@ -89,6 +90,7 @@ OPERATIONS = (
         handler=compare,
         summary="Compare two revisions",
         permission=Permission.MODELS_READ,
+        lent=False,
         query={
             "from": "number of the earlier revision; by default the one before `to`",
             "to": "number of the later revision; by default the wanted one",

@@ -29,6 +29,10 @@ class Caller:
         """The organization whose models this caller sees; None for all of them."""
         return None if self.principal.appliance_wide else self.principal.organization
 
+    def borrows(self, organization: str) -> bool:
+        """Tell whether what this caller sees of the organization's models is lent to it."""
+        return self.scope not in {None, organization}
+
     def record(
         self,
         action: str,

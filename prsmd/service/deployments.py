@@ -16,6 +16,7 @@ from prsmd.domain.errors import (
     DeploymentNotFoundError,
     InvalidInputError,
     ModelNotFoundError,
+    PermissionDeniedError,
 )
 from prsmd.domain.events import Event
 from prsmd.domain.ids import model_id_for, random_id
@@ -273,6 +274,23 @@ async def find_model(tx: Tx, caller: Caller, model: str, permission: Permission)
         raise missing
     shares = await shares_of(tx, caller, found)
     require(caller, permission, found.organization, missing, ref_of(found), shares)
+    return found
+
+
+async def find_inside(tx: Tx, caller: Caller, model: str) -> Deployment:
+    """Return a model whose making the caller may look at: its revisions and rollouts.
+
+    Raises:
+        ModelNotFoundError: it does not exist for the caller.
+        PermissionDeniedError: it is lent to the caller, and that no share gives.
+    """
+    found = await find_model(tx, caller, model, Permission.MODELS_READ)
+    if caller.borrows(found.organization):
+        raise PermissionDeniedError(
+            f"Model {found.model_id} was lent to you, which does not show how it is made.",
+            required_permissions=[Permission.MODELS_READ.value],
+            current_permissions=sorted(caller.principal.permissions),
+        )
     return found
 
 

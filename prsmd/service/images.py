@@ -9,7 +9,7 @@ from prsmd.core.collect import KeptRevision, Verdict
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import InvalidInputError, NoRoomForImageError, RequestTooLargeError
 from prsmd.domain.events import Event
-from prsmd.domain.image import Brought, ImageOrigin, may_run
+from prsmd.domain.image import Brought, ImageOrigin, familiar, may_run
 from prsmd.engine.recorder import Recorder
 from prsmd.engine.stock import Loaded, Stock, Survey
 from prsmd.service.caller import Caller, require_own, require_recorded
@@ -197,24 +197,46 @@ def _moved(loaded: Sequence[Loaded], caller: Caller) -> list[Event]:
 
 
 def _report(verdict: Verdict, survey: Survey, caller: Caller) -> ImageReport | None:
-    """Return what the caller may see of an image, None of what is another organization's."""
+    """Return what the caller may see of an image, None of what only others may run or brought."""
     content, scope = verdict.content, caller.scope
     known = [one for one in survey.brought if one.id == content.id]
-    if scope is not None and not may_run(scope, known):
-        return None
     visible = [one for one in known if scope in {None, one.organization}]
-    named = [image for image in survey.images if image.id == content.id]
+    uses = [use for use in survey.uses if use.names & content.names]
+    own = tuple(use for use in uses if scope in {None, use.organization})
+    if scope is not None and not (may_run(scope, known) and (own or _offered(scope, known))):
+        return None
+    named = [i for i in survey.images if i.id == content.id and _names(i.reference, known, scope)]
     digests = {image.digest for image in named}
-    used_by = [use for use in survey.uses if use.names & content.names]
-    needed = verdict.needed_by
-    foreign = needed is not None and scope not in {None, needed.organization}
     return ImageReport(
         id=content.id,
         references=tuple(sorted({i.reference for i in named} - digests - {content.id})),
         digests=tuple(sorted(digests)),
         size_bytes=content.size_bytes,
-        in_use=content.in_use,
+        in_use=content.in_use and (scope is None or bool(own)),
         brought=visible[-1] if visible else None,
-        used_by=tuple(use for use in used_by if scope in {None, use.organization}),
-        kept_for="another organization may need it" if foreign else verdict.kept_for,
+        used_by=own,
+        kept_for=verdict.kept_for if scope is None else _kept_for(verdict, known, scope),
     )
+
+
+def _offered(organization: str, known: Sequence[Brought]) -> bool:
+    """Tell whether an image was put here for everyone, or brought by the organization itself.
+
+    What another one pulled without a login anyone may run; that it is here tells what they run.
+    """
+    loaded = any(one.origin is ImageOrigin.LOADED for one in known)
+    return not known or loaded or any(one.organization == organization for one in known)
+
+
+def _names(reference: str, known: Sequence[Brought], scope: str | None) -> bool:
+    """Tell whether the caller may see this name of an image: only others pulled it by another."""
+    so = [one for one in known if familiar(one.reference) == familiar(reference)]
+    return scope is None or _offered(scope, so)
+
+
+def _kept_for(verdict: Verdict, known: Sequence[Brought], organization: str) -> str | None:
+    """Return why an image stays as far as that tells nothing of other organizations."""
+    needed = verdict.needed_by
+    if not known or (needed is not None and needed.organization == organization):
+        return verdict.kept_for
+    return "whether others need it, administrators see"

@@ -8,7 +8,12 @@ from typing import NoReturn
 from prsmd.core.permit import Allow, permit
 from prsmd.core.routes import Route
 from prsmd.domain.access import ModelRef, Permission
-from prsmd.domain.errors import ModelNotFoundError, PrsmdError, ResourceUnavailableError
+from prsmd.domain.errors import (
+    ModelNotFoundError,
+    PrsmdError,
+    QueueFullError,
+    ResourceUnavailableError,
+)
 from prsmd.domain.quota import Share
 from prsmd.gateway.infer import Gateway, Inference, InferenceResult, Outcome
 from prsmd.gateway.meters import Held
@@ -50,7 +55,12 @@ class Inferences:
             raise
         inference = _with_trial_header(route, inference, headers)
         held = None if share is None else await self._admit(caller, route, inference, share)
-        return route, await self._gateway.infer(route, inference, held)
+        try:
+            return route, await self._gateway.infer(route, inference, held)
+        except (QueueFullError, ResourceUnavailableError) as error:
+            if caller.borrows(route.organization):
+                raise _to_borrowers(error) from None
+            raise
 
     async def _admit(
         self, caller: Caller, route: Route, inference: Inference, share: Share
@@ -106,6 +116,14 @@ class Inferences:
             resource_type="replica",
             deployment_id=found.id,
         )
+
+
+def _to_borrowers(error: PrsmdError) -> PrsmdError:
+    """Return a refusal without its reasons: they name replicas and hardware."""
+    if isinstance(error, QueueFullError):
+        return QueueFullError("The model is busy and its queue is full.", **error.details)
+    details = {**error.details, "reason": "no replica can take it now"}
+    return ResourceUnavailableError("The model cannot answer now; its owner sees why.", **details)
 
 
 def _permitted(

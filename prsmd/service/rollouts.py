@@ -16,7 +16,7 @@ from prsmd.domain.events import Event
 from prsmd.domain.rollout import Rollout, RolloutPhase, RolloutStrategy
 from prsmd.engine.recorder import Recorder
 from prsmd.service.caller import Caller
-from prsmd.service.deployments import event_of, find_changeable, find_model
+from prsmd.service.deployments import event_of, find_changeable, find_inside
 from prsmd.service.precondition import Expected, refuse_stale
 from prsmd.service.succession import Situation, ended, exchange, note, situation_of
 from prsmd.store import audit, deployments, revisions, rollouts
@@ -86,7 +86,7 @@ class Rollouts:
     async def get(self, caller: Caller, model: str) -> tuple[Deployment, RolloutReport]:
         """Return a model's latest rollout, under way or ended. NotFoundError: there was none."""
         async with self._database.read() as tx:
-            found = await find_model(tx, caller, model, Permission.MODELS_READ)
+            found = await find_inside(tx, caller, model)
             report = await report_of(tx, found.id)
         if report is None:
             raise NotFoundError(

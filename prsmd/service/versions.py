@@ -3,12 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 
-from prsmd.domain.access import Permission
 from prsmd.domain.body import differences
 from prsmd.domain.deployment import Deployment, FieldChange, Revision
 from prsmd.domain.rollout import Rollout, RolloutPhase
 from prsmd.service.caller import Caller
-from prsmd.service.deployments import find_model
+from prsmd.service.deployments import find_inside
 from prsmd.service.updates import numbered
 from prsmd.store import revisions, rollouts
 from prsmd.store.db import Database
@@ -47,7 +46,7 @@ class Versions:
     ) -> tuple[list[RevisionReport], int]:
         """Return some of a model's revisions, newest first, and how many there are."""
         async with self._database.read() as tx:
-            found = await find_model(tx, caller, model, Permission.MODELS_READ)
+            found = await find_inside(tx, caller, model)
             history = await revisions.list_for(tx, found.id)
             past = await rollouts.list_for(tx, found.id, _ALL_ROLLOUTS)
         shown = history[::-1][offset : offset + limit]
@@ -58,7 +57,7 @@ class Versions:
     ) -> Comparison:
         """Return how two revisions differ: by default the wanted one from the one before it."""
         async with self._database.read() as tx:
-            found = await find_model(tx, caller, model, Permission.MODELS_READ)
+            found = await find_inside(tx, caller, model)
             history = await revisions.list_for(tx, found.id)
         new = numbered(history, found.revision if after is None else after, found.model_id)
         earlier = [one.number for one in history if one.number < new.number]

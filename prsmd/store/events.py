@@ -1,7 +1,9 @@
 """Events: what happened to each deployment, numbered in the order in which it was stored."""
 
 import dataclasses
+import json
 import sqlite3
+from collections.abc import Iterable
 
 from prsmd.domain.events import Event, Severity
 
@@ -38,12 +40,16 @@ async def list_for(tx: Tx, deployment_id: str, after: int = 0, limit: int = 100)
     return [_from_row(row) for row in rows]
 
 
-async def latest(tx: Tx, deployment_id: str, limit: int = 100) -> list[Event]:
-    """Return the last `limit` events, oldest first."""
+async def latest(
+    tx: Tx, deployment_id: str, limit: int = 100, reasons: Iterable[str] | None = None
+) -> list[Event]:
+    """Return the last `limit` events, oldest first; `reasons`: only those for one of them."""
+    wanted = None if reasons is None else json.dumps(list(reasons))
     rows = await many(
         tx,
-        "SELECT * FROM events WHERE deployment_id = ? ORDER BY sequence DESC LIMIT ?",
-        (deployment_id, limit),
+        "SELECT * FROM events WHERE deployment_id = :deployment AND (:reasons IS NULL OR "
+        "reason IN (SELECT value FROM json_each(:reasons))) ORDER BY sequence DESC LIMIT :limit",
+        {"deployment": deployment_id, "reasons": wanted, "limit": limit},
     )
     return [_from_row(row) for row in reversed(rows)]
 

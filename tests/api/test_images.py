@@ -271,6 +271,26 @@ async def test_one_organizations_private_images_and_models_are_not_listed_for_an
     assert "registry.acme.example/legal:1" in await by_reference(door)
 
 
+async def test_what_another_organization_pulled_is_not_listed_and_what_was_loaded_is(
+    life: Life, world: World, door: Door
+):
+    """Not even where anyone may pull it: that it is here tells what they run."""
+    name = "public.example.com/secret-plan:1"
+    world.engine.make_pullable(name)
+    acme, rival = [await key_of(door, "owner", each) for each in ("acme", "rival")]
+    config = {**LEGAL["deployment_config"], "container_image": name}
+    told = await door.ask("POST", DEPLOY, {**LEGAL, "deployment_config": config}, key=acme)
+    async with life.database.read() as tx:
+        revision = await revisions.get(tx, told.body["deployment_id"], 1)
+    await life.appliance.parts.launcher.prepare("acme", revision)
+    assert (await send(door, archives.tar(archives.saved("a/b:1")))).status == 201
+
+    assert name in await by_reference(door, key=acme)
+    theirs = await by_reference(door, key=rival)
+    assert name not in theirs
+    assert theirs["a/b:1"]["kept_for"] == "whether others need it, administrators see"
+
+
 # Logins
 
 

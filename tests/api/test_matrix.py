@@ -180,7 +180,8 @@ def test_of_what_is_lent_a_role_may_what_both_the_table_and_the_share_say(
     reference = ask(site, operation, path, site.other_key)
     for role in NOT_ADMIN:
         answer = ask(site, operation, path, grounds.keys[role])
-        allowed = PERMISSIONS[operation.permission].shareable and may(operation, role)
+        shareable = operation.lent and PERMISSIONS[operation.permission].shareable
+        allowed = shareable and may(operation, role)
         if allowed and (is_refusal(answer) or answer.status != reference.status):
             wrong.append((role, "should be as for the owner", reference, answer))
         if not allowed and answer.status not in {403, 404}:

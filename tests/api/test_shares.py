@@ -170,7 +170,7 @@ MATRIX = [
     ("DELETE", MODEL, None),
     ("GET", SHARES, None),
     ("POST", SHARE, None),
-    ("GET", f"{MODEL}/versions", "read"),
+    ("GET", f"{MODEL}/versions", None),
 ]
 BODIES = {
     INFER: QUESTION,
