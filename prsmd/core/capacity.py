@@ -21,7 +21,6 @@ def capacity_of(observed: Observed, replicas: Iterable[Replica]) -> Capacity:
         gpus=node.gpus.gpus,
         reservations=(),
         strangers=observed.strangers,
-        stranger_names=observed.stranger_names,
         gpus_unknown=_why_unknown(node.gpus),
     )
     active = [replica for replica in replicas if replica.active]
@@ -52,7 +51,6 @@ class GpuRoom:
     strangers_bytes: int
     holders: tuple[str, ...]
     split: bool
-    stranger_names: tuple[str, ...] = ()
 
     @property
     def free_millis(self) -> int:
@@ -90,7 +88,6 @@ def _room(gpu: Gpu, capacity: Capacity, *, split: bool) -> GpuRoom:
         reserved_bytes=sum(placed.gpu_memory_bytes for placed in here),
         strangers_bytes=capacity.strangers.get(gpu.uuid, 0),
         holders=capacity.holders.get(gpu.uuid, ()),
-        stranger_names=capacity.stranger_names.get(gpu.uuid, ()),
         split=split,
     )
 

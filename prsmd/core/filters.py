@@ -121,8 +121,7 @@ def gpu_refusal(resources: Resources, room: GpuRoom) -> str | None:
 
 
 def _strangers_words(room: GpuRoom) -> str:
-    names = f": {', '.join(room.stranger_names)}" if room.stranger_names else ""
-    return f"{gib(room.strangers_bytes)} in use by processes that are not prsmd's{names}"
+    return f"{gib(room.strangers_bytes)} in use by processes that are not prsmd's"
 
 
 def _too_little(free: int, total: int, asked: int, of_what: str = "") -> str:

@@ -23,17 +23,6 @@ def strangers_memory(gpus: Sequence[Gpu], own_pids: frozenset[int]) -> Mapping[s
     return {gpu.uuid: _on(gpu, own_pids) for gpu in gpus}
 
 
-def strangers_names(gpus: Sequence[Gpu], own_pids: frozenset[int]) -> Mapping[str, tuple[str, ...]]:
-    """Return who the strangers are, by GPU UUID, as a refusal names them; largest first."""
-    return {gpu.uuid: _names(gpu, own_pids) for gpu in gpus}
-
-
-def _names(gpu: Gpu, own_pids: frozenset[int]) -> tuple[str, ...]:
-    foreign = [process for process in gpu.processes if process.pid not in own_pids]
-    foreign.sort(key=lambda process: (-(process.memory_bytes or 0), process.pid))
-    return tuple(f"pid {p.pid} {p.name}".rstrip() for p in foreign)
-
-
 def _on(gpu: Gpu, own_pids: frozenset[int]) -> int:
     foreign = [process for process in gpu.processes if process.pid not in own_pids]
     named = _known_bytes(foreign)

@@ -56,12 +56,13 @@ class InMemoryGpus:
         self._gpus[uuid] = dataclasses.replace(self._gpus[uuid], **values)
         self._refresh()
 
-    def run(self, uuid: str, pid: int, memory_bytes: int = GIB) -> None:
+    def run(self, uuid: str, pid: int, memory_bytes: int = GIB, name: str = "") -> None:
         """Let a process hold memory on a GPU, counted in the GPU's used memory."""
         gpu = self._gpus[uuid]
+        process = GpuProcess(pid=pid, memory_bytes=memory_bytes, name=name)
         self.change(
             uuid,
-            processes=(*gpu.processes, GpuProcess(pid=pid, memory_bytes=memory_bytes)),
+            processes=(*gpu.processes, process),
             memory_used_bytes=gpu.memory_used_bytes + memory_bytes,
         )
 
