@@ -62,6 +62,7 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
     notary = Notary(
         logs,
         signer,
+        Trust(public_keys),
         CheckpointFile(state / "audit-checkpoints.jsonl"),
         NotarySettings(
             instance=books.instance,
@@ -78,7 +79,7 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
         flusher=Flusher(_flushables(section, books, notes), section.flush_seconds),
         notary=notary,
         retention=Retention(logs, notary, books.changes, organization, books.clock),
-        service=Audit(logs, Prover(notary, Trust(public_keys)), public_keys),
+        service=Audit(logs, Prover(notary), public_keys),
     )
 
 

@@ -95,6 +95,14 @@ def content_of(record: AuditRecord) -> dict[str, Any]:
     }
 
 
+def text_of(record: AuditRecord) -> bytes:
+    """Return a stored record's canonical text; empty for what nobody ever appended."""
+    try:
+        return canonical(content_of(record))
+    except ValueError:
+        return b""
+
+
 def digest_of(content: bytes) -> str:
     """Return the digest of a record's canonical text; its salt keeps it from being guessed."""
     return hashlib.sha256(content).hexdigest()
@@ -119,7 +127,8 @@ class Walk:
     """Goes along a chain from `start`, record by record.
 
     `commitments` are hashes by sequence that others vouch for, copies of checkpoints that are kept
-    elsewhere, say. After the first problem it goes no further.
+    elsewhere, say. `size` is the bytes of the records so far. After the first problem it goes no
+    further.
     """
 
     def __init__(self, log: str, start: Head, commitments: Mapping[int, str] | None = None) -> None:
@@ -127,7 +136,18 @@ class Walk:
         self.start = start
         self.at = start
         self.proven = start.sequence
+        self.size = 0
         self._commitments = commitments or {}
+
+    def take(self, record: AuditRecord) -> Problem | None:
+        """Go on to a stored record."""
+        text = text_of(record)
+        problem = self.step(record.sequence, digest_of(text), record.hash)
+        if problem is None and record.size != len(text):
+            words = f"what is noted as the size of record {record.sequence} was altered"
+            return self._problem(ProblemKind.ALTERED, words, record.sequence)
+        self.size += record.size
+        return problem
 
     def step(self, sequence: int, digest: str, stored: str) -> Problem | None:
         """Go on to a record whose stored hash is `stored`."""

@@ -34,8 +34,8 @@ class Event:
 class AuditRecord:
     """One mutation, allowed or denied. `subject` is what it was done to; never holds a secret.
 
-    Of inferences there are such records too, in a log of their own. `sequence`, `salt` and `hash`
-    are assigned by the store (core/chain.py); before that they are empty.
+    Of inferences there are such records too, in a log of their own. `sequence`, `salt`, `hash` and
+    `size` (bytes of its text) are assigned by the store (core/chain.py); they are empty before.
     """
 
     at: float
@@ -49,6 +49,7 @@ class AuditRecord:
     sequence: int = 0
     salt: str = ""
     hash: str = ""
+    size: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

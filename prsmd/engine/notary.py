@@ -1,20 +1,29 @@
 """Vouches for the audit logs: signs where their chains stand, and where they begin after pruning.
 
 A checkpoint goes to the log's own table, to a file beside the state, and to the journal, so that a
-copy can be elsewhere before anyone changes the log. Writes no records.
+copy can be elsewhere before anyone changes the log. Signs nothing that contradicts what it signed
+before: who changes the log would else only have to wait for its signature. Writes no records.
 """
 
 import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prsmd.core.chain import ANCHOR, CHECKPOINT, Head, canonical, signed_text
-from prsmd.core.signing import Signer
+from prsmd.core.chain import (
+    ANCHOR,
+    CHECKPOINT,
+    Head,
+    Walk,
+    canonical,
+    signed_text,
+    start_head,
+)
+from prsmd.core.signing import Signer, Trust
 from prsmd.domain.errors import PrsmdError
-from prsmd.store import attestations
+from prsmd.store import attestations, audit
 from prsmd.store.attestations import Checkpoint
 from prsmd.store.checkpoint_file import CheckpointFile
 from prsmd.store.db import Database, Tx
@@ -22,6 +31,7 @@ from prsmd.store.db import Database, Tx
 log = logging.getLogger("prsmd.audit")
 _LOOK_SECONDS = 1.0
 _AT_ONCE = 1000
+_SLICE = 100  # records hashed in one go: one or two milliseconds of the loop
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,23 +54,28 @@ class NotarySettings:
 
 
 class Notary:
-    """Signs checkpoints and anchors. `clock` gives seconds since the epoch."""
+    """Signs checkpoints and anchors. `clock` gives seconds since the epoch.
+
+    `trust` are the keys whose word of before counts; its own is one of them.
+    """
 
     def __init__(
         self,
         logs: Sequence[AuditLog],
         signer: Signer,
+        trust: Trust,
         file: CheckpointFile,
         settings: NotarySettings,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._logs = logs
         self._signer = signer
+        self._trust = trust
         self._settings = settings
         self._clock = clock
         self._keeping = file
-        self._filed: dict[str, Head] | None = None
-        self._failing = False
+        self._filed: dict[str, Checkpoint] | None = None
+        self._failing: set[str] = set()
 
     async def run(self) -> None:
         """Sign what is due; for ever."""
@@ -70,15 +85,16 @@ class Notary:
 
     async def attest(self, *, everything: bool = True) -> None:
         """Sign where each log stands, if it is due or `everything` that is new is wanted."""
-        try:
-            for audited in self._logs:
+        for audited in self._logs:
+            try:
                 await self._attest(audited, everything=everything)
-        except (PrsmdError, OSError) as error:
-            if not self._failing:
-                log.error("audit checkpoints cannot be kept: %s", error)  # noqa: TRY400
-            self._failing = True
-        else:
-            self._failing = False
+            except (PrsmdError, OSError) as error:
+                if audited.name not in self._failing:
+                    words = "audit checkpoints of %s cannot be kept: %s"
+                    log.error(words, audited.name, error)  # noqa: TRY400
+                self._failing.add(audited.name)
+            else:
+                self._failing.discard(audited.name)
 
     def statement(self, kind: str, audited: AuditLog, head: Head, **more: Any) -> dict[str, Any]:
         """Return a signed statement about a place of a log."""
@@ -102,36 +118,76 @@ class Notary:
         """Whose logs these are."""
         return self._settings.instance
 
-    async def filed(self, audited: AuditLog) -> Head:
-        """Return the last place of the log that the file vouches for; the beginning without one."""
+    async def filed(self, audited: AuditLog) -> Checkpoint | None:
+        """Return the last checkpoint of the log that the file has; None without one."""
         if self._filed is None:
-            self._filed = await asyncio.to_thread(self._keeping.last)
-        return self._filed.get(audited.name, Head())
+            self._filed = await asyncio.to_thread(self._keeping.last, self.instance)
+        return self._filed.get(audited.name)
+
+    def trusts(self, statement: Mapping[str, Any]) -> bool:
+        """Tell whether a key that is trusted signed the statement."""
+        key, signature = str(statement["key"]), str(statement["signature"])
+        return self._trust.check(key, signed_text(statement), signature)
+
+    def trusts_start(self, audited: AuditLog, anchor: Mapping[str, Any] | None) -> bool:
+        """Tell whether the log may begin there: at its first record, or at an anchor of its own.
+
+        A checkpoint will not do: who can delete records could else delete all before it.
+        """
+        if anchor is None:
+            return True
+        whose = tuple(anchor.get(name) for name in ("kind", "log", "instance"))
+        return whose == (ANCHOR, audited.name, self.instance) and self.trusts(anchor)
 
     async def prune(self, audited: AuditLog) -> int:
         """Forget what is too old or too much, a thousand records at most; return how many went.
 
         Their place in the chain is taken by an anchor: the signed hash of the last that went.
+        PrsmdError where the log is not whole: then it is evidence, and stays.
         """
-        before = self._clock() - audited.keep_seconds
+        before, filed = self._clock() - audited.keep_seconds, await self.filed(audited)
         async with audited.database.read() as tx:
             last = await attestations.prunable(tx, before, audited.keep_bytes, _AT_ONCE)
-        if last is None:
-            return 0
+            if last is None:
+                return 0
+            start = start_head(await self._uncontradicted(tx, audited, filed))
+        await _refuse_broken(audited, start, last)
         anchor = self.statement(ANCHOR, audited, last)
         return await audited.database.write(lambda tx: attestations.prune(tx, anchor))
 
     async def _attest(self, audited: AuditLog, *, everything: bool) -> None:
+        filed = await self.filed(audited)
         async with audited.database.read() as tx:
             chain = await attestations.chain(tx)
             last = await attestations.last_checkpoint(tx)
-        covered = _covered(chain, last)
-        new = chain.head.sequence - covered.sequence
-        if new > 0 and (everything or self._due(new, covered.at)):
+            covered = _covered(chain, last)
+            new = chain.head.sequence - covered.sequence
+            renewed = last is not None and last.key != self._signer.fingerprint
+            due = new != 0 and (everything or self._due(abs(new), covered.at))
+            if due or renewed:  # a new key vouches for what is there
+                await self._uncontradicted(tx, audited, filed)
+        if due or renewed:
             await self._checkpoint(audited, chain.head)
-        elif last is not None and last.key != self._signer.fingerprint:
-            await self._checkpoint(audited, chain.head)  # a new key vouches for what is there
         await self._file(audited)
+
+    async def _uncontradicted(
+        self, tx: Tx, audited: AuditLog, filed: Checkpoint | None
+    ) -> Mapping[str, Any] | None:
+        """Return the anchor of a log that still has what was signed before, and ends after it.
+
+        PrsmdError: somebody changed it, or it was restored from a backup.
+        """
+        chain, last = await attestations.chain(tx), await attestations.last_checkpoint(tx)
+        if not self.trusts_start(audited, chain.anchor):
+            raise PrsmdError("the place where the log begins is not signed as such")
+        for signed in (last, filed):
+            if signed is None or signed.sequence <= start_head(chain.anchor).sequence:
+                continue
+            if await attestations.hash_of(tx, signed.sequence) != signed.hash:
+                raise PrsmdError(f"record {signed.sequence} is not the one that was signed")
+            if signed.sequence > chain.head.sequence:
+                raise PrsmdError(f"the log ends before record {signed.sequence}, which was signed")
+        return chain.anchor
 
     def _due(self, new: int, since: float) -> bool:
         settings = self._settings
@@ -155,12 +211,31 @@ class Notary:
         filed = await self.filed(audited)
         async with audited.database.read() as tx:
             through = (await attestations.chain(tx)).head.sequence
-            missing = await attestations.checkpoints(tx, filed.sequence, through)
+            after = 0 if filed is None else filed.sequence
+            missing = await attestations.checkpoints(tx, after, through)
         if missing:
             lines = [canonical(each.statement(audited.name, self.instance)) for each in missing]
             await asyncio.to_thread(self._keeping.append, lines)
             assert self._filed is not None  # noqa: S101 - `filed` read it
-            self._filed[audited.name] = Head(missing[-1].sequence, missing[-1].hash)
+            self._filed[audited.name] = missing[-1]
+
+
+async def _refuse_broken(audited: AuditLog, start: Head, last: Head) -> None:
+    """Raise PrsmdError unless the records from `start` to `last` are as they were written."""
+    walk = Walk(audited.name, start)
+    while walk.at.sequence < last.sequence:
+        count = min(_SLICE, last.sequence - walk.at.sequence)
+        async with audited.database.read() as tx:
+            records = await audit.after(tx, walk.at.sequence, count)
+        for record in records:
+            problem = walk.take(record)
+            if problem is not None:
+                raise PrsmdError(problem.message)
+        if not records:
+            raise PrsmdError(f"record {walk.at.sequence + 1} is missing")
+        await asyncio.sleep(0)
+    if walk.at != last:
+        raise PrsmdError(f"record {last.sequence} was altered")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -18,10 +18,9 @@ from prsmd.core.chain import (
     canonical,
     content_of,
     digest_of,
-    signed_text,
     start_head,
+    text_of,
 )
-from prsmd.core.signing import Trust
 from prsmd.core.transcript import END, EXPORT, FOREIGN, FORMAT, RECORD
 from prsmd.domain.errors import ConflictError
 from prsmd.domain.events import AuditRecord
@@ -40,9 +39,8 @@ class _OvertakenError(Exception):
 class Prover:
     """Verifies and exports logs. One at a time verifies: it is as much work as the log is long."""
 
-    def __init__(self, notary: Notary, trust: Trust) -> None:
+    def __init__(self, notary: Notary) -> None:
         self._notary = notary
-        self._trust = trust
         self._one_at_a_time = asyncio.Lock()
 
     async def verify(self, audited: AuditLog) -> Verdict:
@@ -60,11 +58,12 @@ class Prover:
     ) -> AsyncGenerator[bytes, None]:
         """Yield the log's lines, many at a time, from the last checkpoint before `since`.
 
-        With an organization, the records of others are there as digests only.
+        With an organization, the records of others are there as digests only. What the checkpoint
+        file vouches for is in it, so that it does not hide what was taken out of the log.
         ConflictError when old records are pruned before they were read.
         """
-        chain = await _chain(audited)
-        start = await self._start(audited, chain, since)
+        filed = await self._notary.filed(audited)
+        start = await self._start(audited, await _chain(audited), since)
         context = {
             "log": audited.name,
             "instance": self._notary.instance,
@@ -73,27 +72,35 @@ class Prover:
         head = {"kind": EXPORT, "format": FORMAT, "start": start, **context}
         yield canonical(self._notary.signed(head)) + b"\n"
         counts = dict.fromkeys((RECORD, FOREIGN, CHECKPOINT), 0)
-        at = start_head(start)
-        while at.sequence < chain.head.sequence:
-            records, checkpoints = await _slice(audited, at.sequence, chain.head.sequence)
+        at, through = start_head(start), (await _chain(audited)).head.sequence
+        while at.sequence < through:
+            records, checkpoints = await _slice(audited, at.sequence, through, filed)
             if not records or records[0].sequence != at.sequence + 1:
                 await self._refuse_pruned(audited, at.sequence + 1)
             if not records:
                 break
-            lines = list(self._lines(audited, organization, records, checkpoints))
+            lines = self._lines(audited, organization, records, checkpoints)
             for line in lines:
                 counts[str(line["kind"])] += 1
             yield b"".join(canonical(line) + b"\n" for line in lines)
             at = Head(records[-1].sequence, records[-1].hash)
+        if filed is not None and filed.sequence > at.sequence:
+            counts[CHECKPOINT] += 1
+            yield canonical(self._statement(audited, filed)) + b"\n"
         place = {"sequence": at.sequence, "hash": at.hash}
         total = {f"{kind}s": count for kind, count in counts.items()}
         yield canonical(self._notary.signed({"kind": END, **context, **place, **total})) + b"\n"
 
     async def _refuse_pruned(self, audited: AuditLog, sequence: int) -> None:
-        try:
-            await _refuse_overtaken(audited, sequence)
-        except _OvertakenError:
-            raise ConflictError("Old records were pruned meanwhile; export again.") from None
+        if await self._pruned(audited, sequence):
+            raise ConflictError("Old records were pruned meanwhile; export again.")
+
+    async def _pruned(self, audited: AuditLog, sequence: int) -> bool:
+        """Tell whether a record is not there any more because it was pruned."""
+        anchor = (await _chain(audited)).anchor
+        return start_head(anchor).sequence >= sequence and self._notary.trusts_start(
+            audited, anchor
+        )
 
     async def _start(
         self, audited: AuditLog, chain: Chain, since: float | None
@@ -102,8 +109,12 @@ class Prover:
             async with audited.database.read() as tx:
                 checkpoint = await attestations.last_checkpoint(tx, since)
             if checkpoint is not None:
-                return checkpoint.statement(audited.name, self._notary.instance)
-        return None if chain.anchor is None else dict(chain.anchor)
+                return self._statement(audited, checkpoint)
+        proper = chain.anchor is not None and self._notary.trusts_start(audited, chain.anchor)
+        return dict(chain.anchor) if proper and chain.anchor is not None else None
+
+    def _statement(self, audited: AuditLog, checkpoint: Checkpoint) -> dict[str, Any]:
+        return checkpoint.statement(audited.name, self._notary.instance)
 
     def _lines(
         self,
@@ -115,33 +126,35 @@ class Prover:
         lines: list[dict[str, Any]] = []
         waiting = checkpoints[::-1]
         for record in records:
-            content = content_of(record)
             if organization in {None, record.organization}:
-                lines.append({"kind": RECORD, "record": content, "hash": record.hash})
+                own = {"record": content_of(record), "hash": record.hash}
+                lines.append({"kind": RECORD, **own})
             else:
-                digest = digest_of(canonical(content))
+                digest = digest_of(text_of(record))
                 foreign = {"sequence": record.sequence, "digest": digest, "hash": record.hash}
                 lines.append({"kind": FOREIGN, **foreign})
             while waiting and waiting[-1].sequence <= record.sequence:
-                lines.append(waiting.pop().statement(audited.name, self._notary.instance))
+                lines.append(self._statement(audited, waiting.pop()))
         return lines
 
     async def _verify(self, audited: AuditLog) -> Verdict:
-        chain, filed = await _chain(audited), await self._notary.filed(audited)
+        filed, chain = await self._notary.filed(audited), await _chain(audited)
         start = start_head(chain.anchor)
-        walk = Walk(audited.name, start, _known(start, filed))
+        walk = Walk(audited.name, start)
         verdict = Verdict(
             log=audited.name, first=start.sequence + 1, last=start.sequence, head=start.hash,
             records=0, foreign=0, checkpoints=0, proven=start.sequence,
-            problem=self._bad_anchor(chain),
+            problem=self._bad_start(audited, chain),
         )  # fmt: skip
         while verdict.problem is None and walk.at.sequence < chain.head.sequence:
-            records, checkpoints = await _slice(audited, walk.at.sequence, chain.head.sequence)
+            after, through = walk.at.sequence, chain.head.sequence
+            records, checkpoints = await _slice(audited, after, through, filed)
             problem = self._walk_on(audited, walk, records, checkpoints)
-            if not records or (problem is not None and problem.kind is ProblemKind.MISSING):
-                await _refuse_overtaken(audited, walk.at.sequence + 1)
+            gone = not records or (problem is not None and problem.kind is ProblemKind.MISSING)
+            if gone and await self._pruned(audited, walk.at.sequence + 1):
+                raise _OvertakenError
             if not records:
-                problem = _cut(walk, chain.head)
+                problem = _cut(walk, through)
             verdict = dataclasses.replace(
                 verdict,
                 last=walk.at.sequence,
@@ -153,18 +166,33 @@ class Prover:
             )
             await asyncio.sleep(0)
         if verdict.problem is None:
-            problem = _end_problem(walk, chain.head, filed) or await _beyond(audited)
+            problem = self._end_problem(audited, walk, chain, filed) or await _beyond(audited)
             verdict = dataclasses.replace(verdict, problem=problem)
         return verdict
 
-    def _bad_anchor(self, chain: Chain) -> Problem | None:
-        if chain.anchor is None or self._signed(dict(chain.anchor)):
+    def _bad_start(self, audited: AuditLog, chain: Chain) -> Problem | None:
+        if self._notary.trusts_start(audited, chain.anchor):
             return None
         return Problem(
             kind=ProblemKind.FORGED,
-            sequence=int(chain.anchor["sequence"]),
-            message="the place where the log begins is not signed by this daemon's key",
+            sequence=start_head(chain.anchor).sequence,
+            message="the place where the log begins is not signed as such by this daemon's key",
         )
+
+    def _end_problem(
+        self, audited: AuditLog, walk: Walk, chain: Chain, filed: Checkpoint | None
+    ) -> Problem | None:
+        """Return what is wrong where the log ends."""
+        if filed is not None and filed.sequence > walk.at.sequence:
+            return self._unsigned(audited, filed) or _cut(walk, filed.sequence)
+        if chain.head != walk.at:
+            words = f"the log ends at {walk.at.sequence}, where its own note of the end differs"
+            kind = ProblemKind.TRUNCATED
+        elif chain.size != walk.size:
+            words, kind = "what is noted as the size of the log was altered", ProblemKind.ALTERED
+        else:
+            return None
+        return Problem(kind=kind, sequence=walk.at.sequence, message=words)
 
     def _walk_on(
         self,
@@ -175,7 +203,7 @@ class Prover:
     ) -> Problem | None:
         waiting = checkpoints[::-1]
         for record in records:
-            problem = walk.step(record.sequence, _digest(record), record.hash)
+            problem = walk.take(record)
             while problem is None and waiting and waiting[-1].sequence <= record.sequence:
                 problem = self._compare(audited, walk, waiting.pop())
             if problem is not None:
@@ -183,18 +211,14 @@ class Prover:
         return None
 
     def _compare(self, audited: AuditLog, walk: Walk, checkpoint: Checkpoint) -> Problem | None:
-        if not self._signed(checkpoint.statement(audited.name, self._notary.instance)):
-            return Problem(
-                kind=ProblemKind.FORGED,
-                sequence=checkpoint.sequence,
-                message=f"the checkpoint of record {checkpoint.sequence} is not signed by this"
-                " daemon's key",
-            )
-        return walk.committed(Head(checkpoint.sequence, checkpoint.hash))
+        forged = self._unsigned(audited, checkpoint)
+        return forged or walk.committed(Head(checkpoint.sequence, checkpoint.hash))
 
-    def _signed(self, statement: dict[str, Any]) -> bool:
-        key, signature = str(statement["key"]), str(statement["signature"])
-        return self._trust.check(key, signed_text(statement), signature)
+    def _unsigned(self, audited: AuditLog, checkpoint: Checkpoint) -> Problem | None:
+        if self._notary.trusts(self._statement(audited, checkpoint)):
+            return None
+        words = f"the checkpoint of record {checkpoint.sequence} is not signed by this daemon's key"
+        return Problem(kind=ProblemKind.FORGED, sequence=checkpoint.sequence, message=words)
 
 
 async def _chain(audited: AuditLog) -> Chain:
@@ -203,62 +227,40 @@ async def _chain(audited: AuditLog) -> Chain:
 
 
 async def _slice(
-    audited: AuditLog, after: int, through: int
+    audited: AuditLog, after: int, through: int, filed: Checkpoint | None
 ) -> tuple[list[AuditRecord], list[Checkpoint]]:
-    """Return the next records up to `through`, and the checkpoints among them."""
+    """Return the next records up to `through`, and the checkpoints among them, `filed` included."""
     async with audited.database.read() as tx:
         records = await audit.after(tx, after, min(_SLICE, through - after))
-        last = records[-1].sequence if records else after
-        return records, await attestations.checkpoints(tx, after, min(last, through))
+        last = min(records[-1].sequence, through) if records else after
+        found = await attestations.checkpoints(tx, after, last)
+    if filed is not None and after < filed.sequence <= last and filed not in found:
+        found = sorted([*found, filed], key=lambda each: each.sequence)
+    return records, found
 
 
-async def _refuse_overtaken(audited: AuditLog, sequence: int) -> None:
-    """Raise if a record is not there any more because it was pruned."""
-    if start_head((await _chain(audited)).anchor).sequence >= sequence:
-        raise _OvertakenError
-
-
-def _digest(record: AuditRecord) -> str:
-    try:
-        return digest_of(canonical(content_of(record)))
-    except ValueError:  # nothing that was ever appended
-        return ""
-
-
-def _known(start: Head, filed: Head) -> dict[int, str]:
-    """Return what the checkpoint file vouches for, if the log still reaches there."""
-    return {filed.sequence: filed.hash} if filed.sequence > start.sequence else {}
-
-
-def _cut(walk: Walk, head: Head) -> Problem:
+def _cut(walk: Walk, through: int) -> Problem:
     first = walk.at.sequence + 1
     return Problem(
         kind=ProblemKind.TRUNCATED,
         sequence=first,
-        message=f"record {first} is missing, and all up to {head.sequence}",
-    )
-
-
-def _end_problem(walk: Walk, head: Head, filed: Head) -> Problem | None:
-    """Return what is wrong where the log ends."""
-    if filed.sequence > walk.at.sequence:
-        return _cut(walk, filed)
-    if head == walk.at:
-        return None
-    return Problem(
-        kind=ProblemKind.TRUNCATED,
-        sequence=walk.at.sequence,
-        message=f"the log ends at {walk.at.sequence}, where its own note of the end differs",
+        message=f"record {first} is missing, and all up to {through}",
     )
 
 
 async def _beyond(audited: AuditLog) -> Problem | None:
-    """Return what is wrong beyond the log's end: nothing may stand there."""
+    """Return what is wrong beyond the log's end: neither record nor checkpoint may stand there."""
     async with audited.database.read() as tx:
         head = (await attestations.chain(tx)).head
         found = await audit.after(tx, head.sequence, 1)
-    if not found:
+        signed = await attestations.last_checkpoint(tx)
+    end = f"stands after the log's end at {head.sequence}"
+    if found:
+        sequence = found[0].sequence
+        words, kind = f"record {sequence} {end}", ProblemKind.ALTERED
+    elif signed is not None and signed.sequence > head.sequence:
+        sequence, kind = head.sequence + 1, ProblemKind.TRUNCATED
+        words = f"a checkpoint of record {signed.sequence} {end}"
+    else:
         return None
-    sequence = found[0].sequence
-    words = f"record {sequence} stands after the log's end at {head.sequence}"
-    return Problem(kind=ProblemKind.ALTERED, sequence=sequence, message=words)
+    return Problem(kind=kind, sequence=sequence, message=words)

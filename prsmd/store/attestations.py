@@ -14,6 +14,8 @@ from prsmd.core.chain import CHECKPOINT, Head
 from .connection import Tx
 from .rows import change, many, one
 
+_PLACE = (int, str, float, str, str)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
@@ -34,6 +36,17 @@ class Checkpoint:
     hash: str
     at: float
     signature: str
+
+    @classmethod
+    def of(cls, statement: Mapping[str, Any]) -> "Checkpoint":
+        """Return what a statement says. KeyError, TypeError or ValueError where it says it not."""
+        return cls(
+            sequence=int(statement["sequence"]),
+            key=str(statement["key"]),
+            hash=str(statement["hash"]),
+            at=float(statement["at"]),
+            signature=str(statement["signature"]),
+        )
 
     def statement(self, log: str, instance: str) -> dict[str, Any]:
         """Return what was signed, and the signature."""
@@ -57,8 +70,14 @@ async def chain(tx: Tx) -> Chain:
         log=row["log"],
         head=Head(row["sequence"], row["hash"]),
         size=row["size"],
-        anchor=None if row["anchor"] is None else json.loads(row["anchor"]),
+        anchor=None if row["anchor"] is None else _anchor(row["anchor"]),
     )
+
+
+async def hash_of(tx: Tx, sequence: int) -> str | None:
+    """Return the stored hash of a record; None: it is not there."""
+    row = await one(tx, "SELECT hash FROM audit WHERE sequence = ?", (sequence,))
+    return None if row is None else str(row["hash"])
 
 
 async def add_checkpoint(tx: Tx, checkpoint: Checkpoint) -> None:
@@ -127,6 +146,25 @@ async def prune(tx: Tx, anchor: Mapping[str, Any]) -> int:
         (size, json.dumps(dict(anchor), sort_keys=True)),
     )
     return gone
+
+
+def _anchor(text: str) -> Mapping[str, Any]:
+    """Return a stored anchor; of one that somebody damaged, what nobody can have signed."""
+    names = ("sequence", "hash", "at", "key", "signature")
+    try:
+        found = json.loads(text)
+        if tuple(type(found[name]) for name in names) == _PLACE:
+            return dict(found)
+    except (ValueError, RecursionError, KeyError, TypeError):
+        pass
+    nowhere = Head()
+    return {
+        "sequence": nowhere.sequence,
+        "hash": nowhere.hash,
+        "at": 0.0,
+        "key": "",
+        "signature": "",
+    }
 
 
 def _from_row(row: sqlite3.Row) -> Checkpoint:

@@ -128,17 +128,18 @@ def _from_row(row: sqlite3.Row) -> AuditRecord:
         details=_details(row["details"]),
         salt=row["salt"],
         hash=row["hash"],
+        size=row["size"],
     )
 
 
 def _details(text: str) -> dict[str, Any]:
-    """Return stored details; what somebody changed into something else is shown as it is."""
+    """Return stored details; what is not in the form that was written is shown as it is.
+
+    JSON has many texts for one value, and of a name that is there twice each reader takes another.
+    """
     try:
-        found = json.loads(text, parse_constant=_no_constant)
+        found = json.loads(text)
+        written = isinstance(found, dict) and canonical(found).decode() == text
     except (ValueError, RecursionError):
-        found = None
-    return found if isinstance(found, dict) else {"unreadable": text}
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(name)
+        written = False
+    return found if written else {"unreadable": text}

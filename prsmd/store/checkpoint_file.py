@@ -8,8 +8,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from prsmd.core.chain import Head
 from prsmd.core.signing import Signer, Trust
+
+from .attestations import Checkpoint
 
 _ROTATE_BYTES = 16 * 1024**2
 _TAIL_BYTES = 64 * 1024
@@ -33,20 +34,24 @@ class CheckpointFile:
             file.flush()
             os.fsync(file.fileno())
 
-    def last(self) -> dict[str, Head]:
-        """Return the last place of each log that the file's end has. Half a line counts not."""
+    def last(self, instance: str) -> dict[str, Checkpoint]:
+        """Return the last checkpoint of each log of an instance that the file's end has.
+
+        Half a line counts not. Signatures are not looked at.
+        """
         try:
             with self.path.open("rb") as file:
                 file.seek(max(0, self.path.stat().st_size - _TAIL_BYTES))
                 lines = file.read().split(b"\n")
         except FileNotFoundError:
             return {}
-        found: dict[str, Head] = {}
+        found: dict[str, Checkpoint] = {}
         for line in lines:
             try:
                 said = json.loads(line)
-                found[str(said["log"])] = Head(int(said["sequence"]), str(said["hash"]))
-            except (ValueError, KeyError, TypeError):
+                if said["instance"] == instance:
+                    found[str(said["log"])] = Checkpoint.of(said)
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         return found
 

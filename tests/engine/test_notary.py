@@ -53,6 +53,7 @@ class Office:
         self.notary = Notary(
             [self.log],
             signer,
+            Trust(SIGNER.public_pem + SUCCESSOR.public_pem),
             file or CheckpointFile(self.path),
             NotarySettings(instance="instance_1", every_records=10, every_seconds=300.0),
             self.clock,

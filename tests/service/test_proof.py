@@ -2,74 +2,14 @@
 
 import asyncio
 import random
-import sqlite3
 
 import pytest
 
 from prsmd.core.chain import ProblemKind
-from prsmd.core.signing import Signer, Trust
-from prsmd.core.transcript import Transcript
 from prsmd.domain.errors import ConflictError
-from prsmd.domain.events import AuditRecord
-from prsmd.engine.notary import AuditLog, Notary, NotarySettings
-from prsmd.service.proof import Prover
 from prsmd.store import audit
-from prsmd.store.checkpoint_file import CheckpointFile
 from prsmd.store.db import Database
-
-SIGNER, STRANGER = Signer(b"k" * 32), Signer(b"s" * 32)
-TRUST = Trust(SIGNER.public_pem)
-RECORDS = 450  # several slices
-
-
-def record(number):
-    return AuditRecord(
-        at=float(number), principal="key:a", organization="acme" if number % 3 else "rival",
-        action="models.deploy", subject=f"model-{number}", outcome="allowed", request_id="r",
-        details={"n": number, "text": "müller"},
-    )  # fmt: skip
-
-
-class Ledger:
-    """A log with its notary and prover; `tamper` changes its file behind the daemon's back."""
-
-    def __init__(self, database, folder, signer=SIGNER):
-        self.database = database
-        self.log = AuditLog(name="changes", database=database, keep_seconds=200.0, keep_bytes=10**9)
-        self.now = 0.0
-        settings = NotarySettings(instance="instance_1")
-        file = CheckpointFile(folder / "checkpoints.jsonl")
-        self.notary = Notary([self.log], signer, file, settings, lambda: self.now)
-        self.prover = Prover(self.notary, TRUST)
-
-    async def fill(self, first=1, last=RECORDS, every=100):
-        for start in range(first, last + 1, every):
-            numbers = range(start, min(start + every, last + 1))
-            await self.database.write(
-                lambda tx, n=numbers: audit.append_all(tx, [record(i) for i in n])
-            )
-            await self.notary.attest()
-
-    def tamper(self, *statements):
-        with sqlite3.connect(self.database.path) as connection:
-            for statement in statements:
-                sql, values = statement if isinstance(statement, tuple) else (statement, ())
-                connection.execute(sql, values)
-        connection.close()
-
-    def value(self, column, sequence):
-        connection = sqlite3.connect(self.database.path)
-        query = f"SELECT {column} FROM audit WHERE sequence = ?"
-        [[found]] = connection.execute(query, (sequence,)).fetchall()
-        connection.close()
-        return found
-
-    async def verdict(self):
-        return await self.prover.verify(self.log)
-
-    async def export(self, organization=None, since=None):
-        pieces = [piece async for piece in self.prover.export(self.log, organization, since)]
-        return b"".join(pieces).splitlines(keepends=True)
+from tests.service.proving import RECORDS, STRANGER, Ledger, read, record
 
 
 @pytest.fixture
@@ -77,13 +17,6 @@ async def ledger(tmp_path):
     database = await Database.open(tmp_path / "state")
     yield Ledger(database, tmp_path)
     await database.close()
-
-
-def read(lines, trust=TRUST):
-    transcript = Transcript(trust.check)
-    for line in lines:
-        transcript.feed(line)
-    return transcript.verdict()
 
 
 async def test_what_was_not_touched_is_whole(ledger):

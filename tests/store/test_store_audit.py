@@ -268,7 +268,7 @@ async def test_what_is_pruned_leaves_the_rest_provable_and_its_size_is_counted(d
             )
             await attestations.add_checkpoint(tx, place)
 
-    anchor = {"kind": "anchor", "sequence": 6, "hash": before[5].hash}
+    anchor = {"sequence": 6, "hash": before[5].hash, "at": 1.0, "key": "k", "signature": "s"}
     await database.write(mark)
     assert await database.write(lambda tx: attestations.prune(tx, anchor)) == 6
     await database.write(lambda tx: audit.append(tx, record(11)))
