@@ -82,6 +82,7 @@ def test_without_systemd_a_message_is_no_error(monkeypatch, address):
         ("soon", None, None),
         (None, None, None),
     ],
+    ids=["everyone's", "ours", "another's", "none", "empty", "no number", "not set"],
 )
 def test_the_watchdog_is_ours_only_if_it_names_us(monkeypatch, microseconds, pid, seconds):
     for name, value in (("WATCHDOG_USEC", microseconds), ("WATCHDOG_PID", pid)):

@@ -120,7 +120,7 @@ NOW = time.time()
         {"head": {"kid": "RS256"}},
         {"head": {"kid": None}},
     ],
-    ids=str,
+    ids=lambda wrong: " ".join(f"{name} {type(value).__name__}" for name, value in wrong.items()),
 )
 async def test_a_token_that_is_wrong_in_any_way_is_refused_in_the_same_words(tokens, wrong):
     await tokens.identify(token())
