@@ -307,7 +307,7 @@ def _services(
         logs=Logs(database, runtime, parts.archive),
         inferences=Inferences(parts.gateway, database, locks.sharing.lendings),
         nodes=Nodes(database, parts.observer, runtime),
-        **_who_may(database, locks.entrance),
+        **_who_may(database, locks, recorder),
         images=Images(database, stock, recorder),
         registries=Registries(database, locks.vault.sealer),
         secrets=Secrets(database, locks.vault.sealer, locks.vault.envelope),
@@ -326,12 +326,12 @@ def _services(
     )
 
 
-def _who_may(database: Database, entrance: Entrance) -> dict[str, Any]:
+def _who_may(database: Database, locks: _Locks, recorder: Recorder) -> dict[str, Any]:
     """Return the use cases on who may do what."""
-    registrar = Registrar(database, entrance.directory)
+    registrar = Registrar(database, locks.entrance.directory)
     return {
-        "keys": Keys(registrar, entrance.ring),
-        "organizations": Organizations(registrar),
+        "keys": Keys(registrar, locks.entrance.ring),
+        "organizations": Organizations(registrar, locks.sharing.lendings, recorder),
         "roles": Roles(registrar),
         "members": Members(registrar),
     }

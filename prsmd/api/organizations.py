@@ -14,6 +14,11 @@ from prsmd.service.caller import Caller
 from prsmd.service.idempotency import Answer
 from prsmd.service.organizations import OrganizationChange
 
+_DISABLED = (
+    "Its callers are refused. Its models run on, and those they are lent to use them: scale, delete"
+    " or unshare them to stop that."
+)
+
 
 async def create(services: Services, request: web.Request, caller: Caller) -> Organization:
     """Make an organization. A name is never given twice."""
@@ -44,7 +49,10 @@ async def get(services: Services, request: web.Request, caller: Caller) -> web.R
 
 
 async def change(services: Services, request: web.Request, caller: Caller) -> Organization:
-    """Change what people call it, or disable it: its callers are refused until it is enabled."""
+    """Change what people call it, or disable it: its callers are refused until it is enabled.
+
+    Nothing is stopped: its models run on, and those they are lent to use them.
+    """
     refuse_unknown(request)
     body = await body_as(request, OrganizationChangeBody)
     wanted = OrganizationChange(display_name=body.display_name, disabled=body.disabled)
@@ -54,14 +62,17 @@ async def change(services: Services, request: web.Request, caller: Caller) -> Or
 
 
 async def remove(services: Services, request: web.Request, caller: Caller) -> Organization:
-    """Remove an organization without models: its keys are revoked, members and roles forgotten."""
+    """Remove an organization without models, and with it all that it has and that is lent to it."""
     refuse_unknown(request)
     return await services.organizations.remove(caller, request.match_info["organization_id"])
 
 
 def changed(_services: Services, organization: Organization) -> Answer:
     """Return the answer to changing or removing one."""
-    return Answer(body=_body(organization))
+    body = _body(organization)
+    if organization.disabled_at is not None and organization.removed_at is None:
+        body["message"] = _DISABLED
+    return Answer(body=body)
 
 
 def _body(organization: Organization) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for verb, does in (
         ("show", "show an organization"),
         ("rename", "change what people call it"),
-        ("disable", "refuse its callers; it must have no models"),
+        ("disable", "refuse its callers; its models run on"),
         ("enable", "let its callers in again"),
         ("remove", "remove it, with its keys, members and roles; it must have no models"),
     ):

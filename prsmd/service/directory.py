@@ -6,7 +6,7 @@ committed, so that it counts for the next request. Requests only look up.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from prsmd.core.principals import OwnRoles, principal_of
 from prsmd.domain.access import (
@@ -20,9 +20,16 @@ from prsmd.domain.access import (
 )
 from prsmd.domain.errors import InvalidApiKeyError
 from prsmd.store import keys, members, organizations, roles
-from prsmd.store.db import Database, Tx
+from prsmd.store.db import Tx
 
 T = TypeVar("T")
+
+
+class Writer(Protocol):
+    """What carries out a transaction: the database, or what does more with it."""
+
+    async def write(self, transaction: Callable[[Tx], Awaitable[T]]) -> T:
+        """Return the transaction's result once it is on the disk."""
 
 
 class Directory:
@@ -52,7 +59,7 @@ class Directory:
 
     async def commit(
         self,
-        database: Database,
+        writer: Writer,
         transaction: Callable[[Tx], Awaitable[T]],
         take_over: Callable[[T], None],
     ) -> T:
@@ -62,7 +69,7 @@ class Directory:
         never more than a moment ahead of what counts.
         """
         work = asyncio.create_task(
-            self._commit(database, transaction, take_over), name="directory:commit"
+            self._commit(writer, transaction, take_over), name="directory:commit"
         )
         self._under_way.add(work)
         work.add_done_callback(self._under_way.discard)
@@ -156,12 +163,12 @@ class Directory:
 
     async def _commit(
         self,
-        database: Database,
+        writer: Writer,
         transaction: Callable[[Tx], Awaitable[T]],
         take_over: Callable[[T], None],
     ) -> T:
         async with self._order:
-            result = await database.write(transaction)
+            result = await writer.write(transaction)
             take_over(result)
         return result
 

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 from prsmd.domain.access import Organization, Permission
 from prsmd.domain.errors import ConflictError, NotFoundError
+from prsmd.engine.recorder import Recorder
 from prsmd.service.caller import Caller, require_recorded
+from prsmd.service.leaving import Returned, Settling, give_back
+from prsmd.service.lending import Lendings
 from prsmd.service.registrar import Ask, Done, Registrar
 from prsmd.store import organizations
 from prsmd.store.db import Database, Tx
@@ -25,8 +28,10 @@ class OrganizationChange:
 class Organizations:
     """Use cases on organizations."""
 
-    def __init__(self, registrar: Registrar) -> None:
+    def __init__(self, registrar: Registrar, lendings: Lendings, recorder: Recorder) -> None:
         self._registrar = registrar
+        self._lendings = lendings
+        self._recorder = recorder
 
     async def create(self, caller: Caller, name: str, display_name: str) -> Organization:
         """Make an organization. ConflictError when its name is, or ever was, another's."""
@@ -63,7 +68,11 @@ class Organizations:
             return await _known(tx, caller, name)
 
     async def change(self, caller: Caller, name: str, wanted: OrganizationChange) -> Organization:
-        """Rename for people, disable or enable. ConflictError while there are models to disable."""
+        """Rename for people, disable or enable.
+
+        Disabling refuses its callers and leaves the rest as it is: its models run on, and those to
+        whom they are lent use them. ConflictError for the caller's own.
+        """
 
         async def write(tx: Tx) -> Done[Organization]:
             known = await _known(tx, caller, name)
@@ -73,7 +82,7 @@ class Organizations:
                 disabled_at=_disabled_at(known, wanted),
             )
             if changed.disabled_at is not None and known.disabled_at is None:
-                await _refuse_models(tx, caller, known, "disabled")
+                _refuse_own(caller, known, "disabled")
             await organizations.put(tx, changed)
             disabled = changed.disabled_at is not None
             details = {"display_name": changed.display_name, "disabled": disabled}
@@ -90,23 +99,32 @@ class Organizations:
         )
 
     async def remove(self, caller: Caller, name: str) -> Organization:
-        """Remove an organization: its keys are revoked, its members and roles forgotten.
+        """Remove an organization with all it has: keys, members, roles, logins, secrets, shares.
 
         ConflictError while it has models. Its name is never given again.
         """
+        returned: list[Returned] = []
 
         async def write(tx: Tx) -> Done[Organization]:
             known = await _known(tx, caller, name)
-            await _refuse_models(tx, caller, known, "removed")
+            _refuse_own(caller, known, "removed")
+            await _refuse_models(tx, known)
             removed = dataclasses.replace(known, removed_at=time.time())
             await organizations.put(tx, removed)
-            await organizations.forget_belongings(tx, name, time.time())
-            return Done(result=removed, organization=known.id)
+            returned[:] = await give_back(tx, caller, name)
+            details: dict[str, list[str]] = {"shares": [one.share.id for one in returned]}
+            details |= await organizations.forget_belongings(tx, name, time.time())
+            return Done(result=removed, organization=known.id, details=details)
 
-        ask = _ask("remove", name)
-        return await self._registrar.carry_out(
-            caller, ask, write, self._registrar.directory.put_organization
+        removed = await self._registrar.carry_out(
+            caller,
+            _ask("remove", name),
+            write,
+            self._registrar.directory.put_organization,
+            Settling(self._registrar.database, self._lendings, returned),
         )
+        self._recorder.announce(*(one.event for one in returned))
+        return removed
 
     async def _require_reading(self, caller: Caller, subject: str) -> None:
         database = self._registrar.database
@@ -150,14 +168,17 @@ def _disabled_at(known: Organization, wanted: OrganizationChange) -> float | Non
     return time.time() if wanted.disabled else None
 
 
-async def _refuse_models(tx: Tx, caller: Caller, known: Organization, verb: str) -> None:
+def _refuse_own(caller: Caller, known: Organization, verb: str) -> None:
     if known.id == caller.principal.organization:
         raise ConflictError(f"You act for organization {known.id} yourself; it cannot be {verb}.")
+
+
+async def _refuse_models(tx: Tx, known: Organization) -> None:
     names, total = await organizations.models_of(tx, known.id, _NAMED)
     if total:
         more = f" and {total - len(names)} more" if total > len(names) else ""
         raise ConflictError(
-            f"Organization {known.id} cannot be {verb} while it has models: {', '.join(names)}"
+            f"Organization {known.id} cannot be removed while it has models: {', '.join(names)}"
             f"{more}. Delete them first.",
             models=names,
             total=total,

@@ -13,7 +13,7 @@ from prsmd.core.permit import covers
 from prsmd.domain.access import Permission, Principal
 from prsmd.domain.errors import InvalidInputError, PermissionDeniedError
 from prsmd.service.caller import Caller, denials_recorded, require_recorded
-from prsmd.service.directory import Directory
+from prsmd.service.directory import Directory, Writer
 from prsmd.store import audit
 from prsmd.store.db import Database, Tx
 
@@ -59,8 +59,12 @@ class Registrar:
         ask: Ask,
         write: Callable[[Tx], Awaitable[Done[T]]],
         take_over: Callable[[T], None],
+        writer: Writer | None = None,
     ) -> T:
-        """Do what is asked if the caller may; a denial is recorded as well as what was done."""
+        """Do what is asked if the caller may; a denial is recorded as well as what was done.
+
+        `writer` carries out the transaction where more than the directory has to follow it.
+        """
         await require_recorded(self.database, caller, ask.permission, ask.subject)
 
         async def transaction(tx: Tx) -> Done[T]:
@@ -76,7 +80,7 @@ class Registrar:
 
         async with denials_recorded(self.database, caller, ask.action, ask.subject):
             done = await self.directory.commit(
-                self.database, transaction, lambda done: take_over(done.result)
+                writer or self.database, transaction, lambda done: take_over(done.result)
             )
         log.info(
             "%s %s by %s",

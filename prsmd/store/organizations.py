@@ -8,6 +8,7 @@ from .connection import Tx
 from .rows import change, many, one
 
 _INSERT = "INSERT INTO organizations (id, display_name, created_at, created_by) VALUES (?, ?, ?, ?)"
+_BELONGINGS = {"members": "id", "roles": "name", "registries": "server", "secrets": "name"}
 
 
 async def add(tx: Tx, organization: Organization) -> None:
@@ -64,15 +65,26 @@ async def models_of(tx: Tx, name: str, limit: int) -> tuple[list[str], int]:
     return [row["model_id"] for row in rows], rows[0]["total"] if rows else 0
 
 
-async def forget_belongings(tx: Tx, name: str, now: float) -> None:
-    """Take away what only an organization that is there can have: keys, members, roles, logins."""
-    await change(
+async def forget_belongings(tx: Tx, name: str, now: float) -> dict[str, list[str]]:
+    """Take away what only an organization that is there can have; return the names of all of it.
+
+    Its keys are revoked; members, roles, logins and secrets are forgotten.
+    """
+    revoked = await many(
         tx,
-        "UPDATE api_keys SET revoked_at = ? WHERE organization = ? AND revoked_at IS NULL",
+        "UPDATE api_keys SET revoked_at = ? WHERE organization = ? AND revoked_at IS NULL "
+        "RETURNING id",
         (now, name),
     )
-    for table in ("members", "roles", "registries"):
-        await change(tx, f"DELETE FROM {table} WHERE organization = ?", (name,))  # noqa: S608 - listed above
+    gone = {"api_keys": sorted(row["id"] for row in revoked)}
+    for table, column in _BELONGINGS.items():
+        rows = await many(
+            tx,
+            f"DELETE FROM {table} WHERE organization = ? RETURNING {column} AS name",  # noqa: S608 - listed above
+            (name,),
+        )
+        gone[table] = sorted(row["name"] for row in rows)
+    return gone
 
 
 def _to_row(organization: Organization) -> tuple[object, ...]:

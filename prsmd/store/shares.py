@@ -97,6 +97,21 @@ async def reaching(tx: Tx, principal: Principal, now: float) -> list[Share]:
     return [_from_row(row) for row in rows]
 
 
+async def lent_to(tx: Tx, organization: str) -> list[tuple[Share, frozenset[str]]]:
+    """Return all shares that an organization or its keys have, with which keys of it those are."""
+    rows = await many(
+        tx,
+        f"{_SELECT} WHERE EXISTS (SELECT 1 FROM borrowers b WHERE b.share_id = s.id AND "  # noqa: S608 - a constant
+        "((b.kind = 'organization' AND b.name = :organization) OR (b.kind = 'key' AND b.name IN "
+        "(SELECT id FROM api_keys WHERE organization = :organization)))) "
+        "ORDER BY s.created_at, s.id",
+        {"organization": organization},
+    )
+    held = await many(tx, "SELECT id FROM api_keys WHERE organization = ?", (organization,))
+    keys = frozenset(row["id"] for row in held)
+    return [(share, keys & share.keys) for share in map(_from_row, rows)]
+
+
 async def _set_borrowers(tx: Tx, share: Share) -> None:
     names = [("organization", name) for name in share.organizations]
     names += [("key", name) for name in share.keys]

@@ -4,10 +4,13 @@ import dataclasses
 
 from prsmd.core.principals import principal_of
 from prsmd.domain.access import Binding, Principal
+from prsmd.engine.recorder import Recorder
+from prsmd.gateway.meters import Meters
 from prsmd.service.access import KeyRing
 from prsmd.service.caller import Caller
 from prsmd.service.directory import Directory
 from prsmd.service.keys import Keys
+from prsmd.service.lending import Lendings
 from prsmd.service.members import Members
 from prsmd.service.organizations import Organizations, ensure
 from prsmd.service.registrar import Registrar
@@ -24,6 +27,7 @@ class Office:
     directory: Directory
     ring: KeyRing
     organizations: Organizations
+    lendings: Lendings
     roles: Roles
     members: Members
     keys: Keys
@@ -36,11 +40,13 @@ class Office:
             directory = await Directory.load(tx)
         registrar = Registrar(database, directory)
         ring = KeyRing(b"p" * 32, directory)
+        lendings = Lendings(Meters())
         return cls(
             database=database,
             directory=directory,
             ring=ring,
-            organizations=Organizations(registrar),
+            organizations=Organizations(registrar, lendings, Recorder(database)),
+            lendings=lendings,
             roles=Roles(registrar),
             members=Members(registrar),
             keys=Keys(registrar, ring),

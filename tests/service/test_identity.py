@@ -93,25 +93,26 @@ async def test_a_key_of_an_organization_that_is_not_there_is_refused(office):
     ).message  # fmt: skip
 
 
-async def test_an_organization_with_models_is_neither_disabled_nor_removed(office):
+async def test_an_organization_with_models_is_not_removed(office):
     await model(office, "rival")
 
-    for work in (
-        office.organizations.change(caller(), "rival", OrganizationChange(disabled=True)),
-        office.organizations.remove(caller(), "rival"),
-    ):
-        refusal = await refused(work, ConflictError)
-        assert "while it has models: custom_plans" in refusal.message
-        assert refusal.details["total"] == 1
-    assert office.directory.organization("rival").disabled_at is None
+    refusal = await refused(office.organizations.remove(caller(), "rival"), ConflictError)
+    assert "while it has models: custom_plans" in refusal.message
+    assert refusal.details["total"] == 1
+    assert office.directory.organization("rival") is not None
 
 
 async def test_nobody_disables_or_removes_the_organization_that_they_act_for(office):
-    await refused(office.organizations.remove(caller(), "company"), ConflictError)
-    assert office.directory.organization("company") is not None
+    for work in (
+        office.organizations.remove(caller(), "company"),
+        office.organizations.change(caller(), "company", OrganizationChange(disabled=True)),
+    ):
+        await refused(work, ConflictError)
+    assert office.directory.organization("company").disabled_at is None
 
 
 async def test_who_acts_for_a_disabled_organization_is_refused_until_it_is_enabled(office):
+    await model(office, "rival")
     wish = KeyRequest(name="k", role="owner", organization="rival")
     _, text = await office.keys.create(caller(), wish)
 
