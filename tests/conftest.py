@@ -3,9 +3,13 @@
 Says too which tests are slow, and which stay together when several processes share the work.
 """
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# In the background of a shell this process ignores SIGINT, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = [
     "tests.support.engine_fixtures",

@@ -125,8 +125,7 @@ def test_a_model_that_exits_at_start_fails_with_its_code_and_last_lines(
     ended = last_exit(status)
     assert ended["exit_code"] == 3
     assert list(ended["log_tail"])[:2] == ["line 0", "line 1"]  # type: ignore[call-overload]
-    pauses = daemon.events(deployment, "BackOff")
-    assert len(pauses) >= 3
+    daemon.until("three pauses", lambda: len(daemon.events(deployment, "BackOff")) >= 3)
     assert len(containers.everything(engine)) <= 1
 
 
