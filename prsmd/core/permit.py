@@ -79,8 +79,10 @@ def covers(holder: Principal, other: Principal) -> bool:
     """Tell whether `holder` may do everything that `other` may.
 
     Nobody gives what they do not hold themselves, and what has begun may go on under less no more.
+    Who sees every organization may more than who does not, whatever else they are held to.
     """
-    if holder.organization != other.organization and not holder.appliance_wide:
+    at_home = holder.organization == other.organization
+    if not holder.appliance_wide and (other.appliance_wide or not at_home):
         return False
     if holder.only_models is not None and (
         other.only_models is None or not other.only_models <= holder.only_models
@@ -88,8 +90,9 @@ def covers(holder: Principal, other: Principal) -> bool:
         return False
     if not other.permissions <= holder.permissions:
         return False
+    bound = holder.on_models if at_home else {}
     return all(
-        granted <= holder.permissions | holder.on_models.get(deployment_id, frozenset())
+        granted <= holder.permissions | bound.get(deployment_id, frozenset())
         for deployment_id, granted in other.on_models.items()
     )
 

@@ -1,5 +1,7 @@
 """What each role may do at home, and that of others only what is shared exists."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -218,6 +220,7 @@ def principals(draw: st.DrawFn) -> Principal:
     granted = st.frozensets(st.sampled_from([P.MODELS_READ, P.MODELS_SCALE, P.KEYS_MANAGE]))
     return member(
         *draw(granted),
+        role=draw(st.sampled_from(["viewer", "admin"])),
         organization=draw(st.sampled_from(["acme", "rival"])),
         on_models=draw(st.dictionaries(st.sampled_from(["deploy_1", "deploy_2"]), granted)),
         only_models=draw(
@@ -233,9 +236,9 @@ def test_whoever_covers_another_is_allowed_whatever_the_other_is(
     if not covers(holder, other):
         return
     for permission in Permission:
-        for model in (MODEL, OTHER):
-            if isinstance(permit(other, permission, "acme", model), Allow):
-                assert isinstance(permit(holder, permission, "acme", model), Allow)
+        for model, owner in itertools.product((MODEL, OTHER), ("acme", "rival", "third")):
+            if isinstance(permit(other, permission, owner, model), Allow):
+                assert isinstance(permit(holder, permission, owner, model), Allow)
 
 
 @given(principals())

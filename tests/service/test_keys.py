@@ -78,11 +78,12 @@ async def test_two_keys_have_nothing_in_common(service):
     ("role", "wish"),
     [
         ("owner", KeyRequest(name="up", role="admin")),
+        ("owner", KeyRequest(name="up", role="admin", models=("custom_plans",))),
         ("owner", KeyRequest(name="out", role="viewer", organization="rival")),
         ("viewer", KeyRequest(name="any", role="viewer")),
         ("auditor", KeyRequest(name="any", role="auditor")),
     ],
-    ids=["above itself", "elsewhere", "without permission", "an auditor"],
+    ids=["above itself", "on models of all", "elsewhere", "without permission", "an auditor"],
 )
 async def test_a_denied_key_is_not_made_and_the_try_is_recorded(service, database, role, wish):
     with pytest.raises(PermissionDeniedError) as refusal:
