@@ -39,7 +39,7 @@ _SEMANTIC_VERSION = re.compile(
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _REFUSED_VARIABLES = re.compile(
     r"NVIDIA_.*|CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|DOCKER_RESOURCE_.*|LD_PRELOAD"
-    r"|LD_LIBRARY_PATH|PORT|PRSMD_.*"
+    r"|LD_AUDIT|LD_LIBRARY_PATH|PORT|PRSMD_.*"
 )
 _PATH = re.compile(r"/[A-Za-z0-9._~/:@!$&'()*+,;=-]{0,255}")
 RUNTIME_CLASS = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"

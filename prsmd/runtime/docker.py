@@ -1,15 +1,15 @@
 """The Docker driver: prsmd's verbs on one Docker Engine, or on Podman's compatible API.
 
 The only file that knows the Docker SDK. Decides nothing: how a container looks is decided in
-`docker_config.py`, what the engine answers is read in `docker_reading.py`, images are
-`docker_images.py`'s, and threads, time limits and translated errors `docker_connection.py`'s.
+`docker_config.py`, what the engine answers is read in `docker_reading.py`, images and networks are
+`docker_images.py`'s and `docker_networks.py`'s, and threads, time limits and translated errors
+`docker_connection.py`'s.
 """
 
 import contextlib
 import functools
 import json
 import re
-import threading
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from pathlib import Path
@@ -30,11 +30,11 @@ from .docker_config import (
     Surroundings,
     container_config,
     container_name,
-    network_config,
     runtime_class,
 )
 from .docker_connection import Client, Connections, refusal_status, refusal_words, unless_gone
 from .docker_images import DockerImages
+from .docker_networks import Networks
 from .secret_files import SecretFiles
 
 _FRESH_SECONDS = 60.0  # how long a running container's pid and address are believed
@@ -52,7 +52,7 @@ class DockerRuntime:
         self._settings = settings
         self._engine = Connections(settings, functools.partial(_connect, settings.base_url))
         self._seen: dict[str, tuple[object, float, Container]] = {}
-        self._making_network = threading.Lock()
+        self._networks = Networks(settings)
         self._secrets = SecretFiles(settings.secrets_dir, settings.instance)
         self.images = DockerImages(self._engine, settings.base_url, _credentials)
 
@@ -73,6 +73,7 @@ class DockerRuntime:
             client.stop(container_id, timeout=max(0, round(grace_seconds)))
             client.remove_container(container_id, force=True, v=True)
             self._secrets.forget(container.labels.replica)
+            self._networks.leave(client, container.labels.organization)
 
         await self._engine.changing.call(
             f"stop {container_id[:12]}",
@@ -148,8 +149,7 @@ class DockerRuntime:
     def _launch(self, client: Client, launch: Launch) -> Container:
         name = container_name(launch.labels.replica)
         self._refuse_unknown_class(client, launch)
-        self._ensure_network(client, launch)
-        with self._secrets_of(launch) as secrets:
+        with self._networks.for_launch(client, launch), self._secrets_of(launch) as secrets:
             if not self._create(client, launch, name, secrets) and secrets is not None:
                 self._secrets.take_back(secrets)  # the one that exists has its own
             return self._started(client, launch, name)
@@ -170,8 +170,12 @@ class DockerRuntime:
         """Create the container; False where one of that name exists."""
         try:
             raw = client.inspect_image(launch.image_digest)
-            volumes = (*((raw.get("Config") or {}).get("Volumes") or {}),)
-            around = Surroundings(secrets=secrets, volumes=volumes)
+            image = raw.get("Config") or {}
+            around = Surroundings(
+                secrets=secrets,
+                volumes=(*(image.get("Volumes") or {}),),
+                variables=tuple(text.partition("=")[0] for text in image.get("Env") or ()),
+            )
             client.create_container_from_config(
                 container_config(launch, self._settings, around), name
             )
@@ -207,17 +211,6 @@ class DockerRuntime:
         if container is None:
             raise EngineError(f"container {container_id[:12]} is not of this instance: left alone")
         return container
-
-    def _ensure_network(self, client: Client, launch: Launch) -> None:
-        config = network_config(launch, self._settings)
-        name, internal = config["name"], config["internal"]
-        with self._making_network:  # looked for each time: someone may have pruned it
-            known = client.networks(names=[name])
-            if not any(network["Name"] == name for network in known):
-                client.create_network(**config)
-            if client.inspect_network(name)["Internal"] != internal:
-                kind = "not internal" if internal else "internal"
-                raise EngineError(f"network {name} exists but is {kind}: remove it")
 
     def _refuse_unknown_class(self, client: Client, launch: Launch) -> None:
         wanted = runtime_class(launch, self._settings)

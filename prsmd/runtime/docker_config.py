@@ -6,6 +6,7 @@ same). Does not talk to an engine.
 
 import dataclasses
 import hashlib
+import posixpath
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,11 +86,13 @@ class Surroundings:
     """What a container finds beside its image.
 
     `secrets` is the folder on the host that holds its secrets. `volumes` are the places that its
-    image would have the engine keep on the host's disk, writable and without a bound.
+    image would have the engine keep on the host's disk, writable and without a bound. `variables`
+    are those that its image sets.
     """
 
     secrets: Path | None = None
     volumes: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
 
 
 _NOTHING = Surroundings()
@@ -122,7 +125,12 @@ def container_config(
     launch: Launch, settings: DockerSettings, around: Surroundings = _NOTHING
 ) -> dict[str, Any]:
     """Return the body of `POST /containers/create` for this launch."""
-    environment = container_environment(launch, host="0.0.0.0", port=launch.port)  # noqa: S104 - inside the container's own network namespace
+    environment = container_environment(
+        launch,
+        host="0.0.0.0",  # noqa: S104 - inside the container's own network namespace
+        port=launch.port,
+        image=around.variables,
+    )
     network = network_config(launch, settings)["name"]
     host = _host_config(launch, settings, around)
     config: dict[str, Any] = {
@@ -156,6 +164,7 @@ def _host_config(launch: Launch, settings: DockerSettings, around: Surroundings)
         "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={tmp_bytes}"},  # noqa: S108 - in the container
         "Mounts": _mounts(around, tmp_bytes),
         "IpcMode": "private",
+        "CgroupnsMode": "private",  # the engine's default is the host's where there is cgroup v1
         "ShmSize": min(_SHARED_BYTES, placement.memory_bytes),
         # A core would be a copy of a model's memory, written by the host wherever that says.
         "Ulimits": [{"Name": n, "Soft": most, "Hard": most} for n, most in settings.ulimits],
@@ -188,10 +197,10 @@ def _network(name: str, *, egress: bool) -> dict[str, Any]:
 
 def _mounts(around: Surroundings, tmp_bytes: int) -> list[dict[str, Any]]:
     """Return the secrets, and memory in place of what would be a volume on the host's disk."""
+    taken = {"/tmp"} if around.secrets is None else {"/tmp", SECRETS_FOLDER}  # noqa: S108 - in the container
     mounts: list[dict[str, Any]] = [
         {"Type": "tmpfs", "Target": path, "TmpfsOptions": {"SizeBytes": tmp_bytes}}
-        for path in around.volumes
-        if path not in {"/tmp", SECRETS_FOLDER}  # noqa: S108 - in the container
+        for path in sorted({posixpath.normpath(path) for path in around.volumes} - taken)
     ]
     if around.secrets is not None:
         mounts.append(

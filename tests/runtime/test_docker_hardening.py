@@ -1,9 +1,11 @@
 """What a container can and cannot do, seen from inside a real one and from the engine."""
 
 import asyncio
+import contextlib
 import dataclasses
 import io
 
+import docker
 import pytest
 
 from prsmd.domain.errors import EngineError, EngineUnreachableError
@@ -12,7 +14,7 @@ from prsmd.domain.replica import Endpoint
 from prsmd.domain.spec import Security
 from prsmd.runtime.base import ContainerState, LogQuery
 from prsmd.runtime.docker import DockerRuntime, DockerSettings
-from prsmd.runtime.docker_config import container_name, network_name, written
+from prsmd.runtime.docker_config import container_name, network_config, network_name, written
 from tests.runtime.harness import GPUS, ask, launch_of, until_exited, until_line
 from tests.support.engine import MODEL_IMAGE
 
@@ -232,6 +234,77 @@ async def test_a_network_removed_behind_our_back_is_made_again(runtime, engine, 
     assert container.state is ContainerState.RUNNING
 
 
+def networks(engine):
+    """Return the names of prsmd's networks on the engine."""
+    with engine.client() as client:
+        return sorted(n.name for n in client.networks.list() if n.name.startswith("prsmd-"))
+
+
+async def test_a_network_goes_with_the_last_of_its_containers(runtime, engine, model):
+    way_out = Security(egress=True)
+    launches = [
+        launch_of(model),
+        launch_of(model, "replica-2"),
+        launch_of(model, "replica-3", security=way_out),
+    ]
+    first, second, third = [await runtime.launch(launch) for launch in launches]
+    assert len(networks(engine)) == 2
+    await runtime.stop(first.id, 0)
+    assert len(networks(engine)) == 2
+    await runtime.stop(third.id, 0)
+    assert networks(engine) == [network_name("prsmd", "company")]
+    await runtime.stop(second.id, 0)
+    assert networks(engine) == []
+
+
+async def test_a_network_of_somebody_else_stays(runtime, engine, model):
+    launch = launch_of(model)
+    config = network_config(launch, DockerSettings(instance="theirs"))
+    with engine.client() as client:
+        client.networks.create(**config)
+    await runtime.stop((await runtime.launch(launch)).id, 0)
+    assert networks(engine) == [config["name"]]
+
+
+async def test_a_container_outlives_the_network_that_it_was_created_for(runtime, engine, model):
+    """What a crash left between creating and starting, while the others of it were stopped."""
+    launch = launch_of(model)
+    config = network_config(launch, DockerSettings(instance="ours"))
+    with engine.client() as client:
+        made = client.networks.create(**config)
+        client.containers.create(
+            MODEL_IMAGE, name=container_name("replica-1"), labels=written(launch.labels, 8080),
+            network=config["name"], environment={"PORT": "8080"},
+        )  # fmt: skip
+        made.remove()
+    container = await listening(runtime, launch)
+    assert (await ask(container, "/health"))["status"] == "ok"
+
+
+async def test_an_engine_without_addresses_is_told_apart_and_room_is_made(runtime, engine, model):
+    def fill(label):
+        with engine.client() as client, contextlib.suppress(docker.errors.APIError):
+            for number in range(300):
+                name, labels = f"prsmd-full-{label}-{number}", {"prsmd.instance": label}
+                client.networks.create(name, driver="bridge", internal=True, labels=labels)
+
+    with engine.client() as client:
+        client.networks.create("prsmd-left", labels={"prsmd.instance": "ours"})
+    fill("theirs")
+    container = await runtime.launch(launch_of(model))  # in place of the one that was left
+    assert "prsmd-left" not in networks(engine)
+    other = launch_of(model, "replica-2")
+    other = dataclasses.replace(
+        other, labels=dataclasses.replace(other.labels, organization="other")
+    )
+    with pytest.raises(
+        EngineError, match=r"no addresses left for the network of other: it has \d+"
+    ):
+        await runtime.launch(other)
+    await runtime.stop(container.id, 0)
+    assert (await runtime.launch(other)).state is ContainerState.RUNNING
+
+
 async def test_eating_too_much_memory_is_told_apart_from_a_crash(runtime, model):
     launch = launch_of(model, memory_bytes=32 * MIB, EAT_MEMORY=str(256 * MIB))
     await runtime.launch(launch)
@@ -270,8 +343,8 @@ async def test_a_container_of_that_name_without_our_labels_is_not_taken_over(
 
 async def test_a_container_that_was_created_and_not_started_is_started(runtime, engine, model):
     launch = launch_of(model)
-    await runtime.stop((await runtime.launch(launch)).id, 0)  # makes the network
     with engine.client() as client:
+        client.networks.create(**network_config(launch, DockerSettings(instance="ours")))
         client.containers.create(
             MODEL_IMAGE, name=container_name("replica-1"), labels=written(launch.labels, 8080),
             network=network_name("prsmd", "company"), environment={"PORT": "8080"},

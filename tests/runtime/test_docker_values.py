@@ -89,10 +89,41 @@ def test_secrets_are_bound_read_only_and_no_value_is_told_to_the_engine():
 
 
 def test_what_an_image_would_keep_on_disk_is_kept_in_bounded_memory():
-    around = Surroundings(volumes=("/data", "/tmp", "/run/secrets"))
+    around = Surroundings(volumes=("/data", "/data/", "/tmp/", "/run/secrets"))
     mounts = container_config(launch_of(ID), SETTINGS, around)["HostConfig"]["Mounts"]
-    assert [(m["Type"], m["Target"]) for m in mounts] == [("tmpfs", "/data")]
+    targets = [(m["Type"], m["Target"]) for m in mounts]
+    assert targets == [("tmpfs", "/data"), ("tmpfs", "/run/secrets")]
     assert mounts[0]["TmpfsOptions"]["SizeBytes"] == 128 * MIB
+
+
+def test_an_image_does_not_keep_the_place_of_secrets_for_itself():
+    around = Surroundings(secrets=Path("/run/x/y"), volumes=("/run/secrets/",))
+    mounts = container_config(launch_of(ID), SETTINGS, around)["HostConfig"]["Mounts"]
+    assert [(m["Type"], m["Target"]) for m in mounts] == [("bind", "/run/secrets")]
+
+
+def test_what_an_image_sets_for_the_nvidia_toolkit_is_set_anew():
+    variables = (
+        *("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "PATH", "NVIDIA_DRIVER_CAPABILITIES"),
+        *("NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_IMEX_CHANNELS", "NVIDIA_VISIBLE_DEVICES"),
+        *("CUDA_VISIBLE_DEVICES", "DOCKER_RESOURCE_GPU"),
+    )
+    around = Surroundings(variables=variables)
+    for gpus, listed in ((), "void"), (("GPU-1", "GPU-2"), "GPU-1,GPU-2"):
+        config = container_config(launch_of(ID, gpus=gpus), SETTINGS, around)
+        found = dict(text.split("=", 1) for text in config["Env"])
+        assert {name: found.get(name) for name in variables} == {
+            "LD_PRELOAD": "",
+            "LD_AUDIT": "",
+            "LD_LIBRARY_PATH": None,
+            "PATH": None,
+            "NVIDIA_DRIVER_CAPABILITIES": None,
+            "NVIDIA_MIG_CONFIG_DEVICES": "",
+            "NVIDIA_IMEX_CHANNELS": "",
+            "NVIDIA_VISIBLE_DEVICES": listed,
+            "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+            "DOCKER_RESOURCE_GPU": listed,
+        }
 
 
 def test_a_way_out_is_a_network_of_its_own_with_name_service():

@@ -21,6 +21,7 @@ import docker
 ROOT = Path(__file__).parents[2]
 BASE_IMAGE = "prsmd/base:bookworm"
 MODEL_IMAGE = "prsmd-test/model:1"
+CLASS = "runsc-like"  # a runtime of the engine besides its own: runc, under a script that notes it
 _PROGRAMS = ("dockerd", "docker", "debootstrap", "setpriv", "umount")
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 _REMOVAL_SECONDS = 20
@@ -54,6 +55,10 @@ class PrivateEngine:
         hook.parent.mkdir()
         hook.write_text("#!/bin/sh\nexit 0\n")
         hook.chmod(0o755)
+        other = self.folder / "bin" / CLASS
+        calls = self.folder / "class.calls"
+        other.write_text(f'#!/bin/sh\necho "$@" >> {calls}\nexec runc "$@"\n')
+        other.chmod(0o755)
 
     @property
     def log(self) -> str:
@@ -71,6 +76,11 @@ class PrivateEngine:
             log.seek(self._noted)
             lines = log.read().decode(errors="replace").splitlines()
         return [line for line in lines if "Calling " in line]
+
+    def calls_of_class(self) -> str:
+        """Return what the engine had the runtime `CLASS` do, one call a line."""
+        path = self.folder / "class.calls"
+        return path.read_text() if path.exists() else ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -181,6 +191,7 @@ class PrivateEngine:
             *(f"--iptables={str(self.has_firewall).lower()}", "--shutdown-timeout=1"),
             f"--default-address-pool=base={self._pool},size=24",
             f"--live-restore={str(self._live_restore).lower()}",
+            f"--add-runtime={CLASS}={self.folder}/bin/{CLASS}",
             f"--max-download-attempts={self._download_attempts}",
         ]
 
