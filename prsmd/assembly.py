@@ -30,12 +30,12 @@ from prsmd.engines import choose_runtime
 from prsmd.entrance import Entrance, door_of, ensure_organizations, entrance_of
 from prsmd.gateway.infer import Gateway, GatewaySettings
 from prsmd.runtime.base import Runtime
+from prsmd.service.answers import Answers
 from prsmd.service.audit import Audit
 from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
 from prsmd.service.forecast import Forecaster
 from prsmd.service.health import Health
-from prsmd.service.idempotency import Answers
 from prsmd.service.images import Images
 from prsmd.service.inference import Inferences
 from prsmd.service.keys import Keys

@@ -29,14 +29,15 @@ async def carry_out(
         told: web.StreamResponse = await operation.rehearsal(services, request, caller)
         return told
     once = await _once(operation, services, request)
-    stored = await services.answers.first(caller.principal.id, once)
+    subject = f"{request.method} {request.path}"[:200]
+    stored = await services.answers.first(caller, once, subject)
     if stored is not None:
         return _replay(stored)
     try:
         await operation.handler(services, request, dataclasses.replace(caller, once=once))
     except PrsmdError:
         # A twin of this request may have been done meanwhile, and be why this one was refused.
-        stored = await services.answers.first(caller.principal.id, once)
+        stored = await services.answers.first(caller, once, subject)
         if stored is None:
             raise
         return _replay(stored)

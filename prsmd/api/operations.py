@@ -9,12 +9,13 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from prsmd.domain.access import Permission
+from prsmd.service.answers import Answers
 from prsmd.service.audit import Audit
 from prsmd.service.caller import Caller
 from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
 from prsmd.service.health import Health
-from prsmd.service.idempotency import Answer, Answers
+from prsmd.service.idempotency import Answer
 from prsmd.service.images import Images
 from prsmd.service.inference import Inferences
 from prsmd.service.keys import Keys

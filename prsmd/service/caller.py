@@ -63,7 +63,7 @@ class Caller:
             AlreadyRememberedError: a request with the same idempotency key came first.
         """
         if self.once is not None:
-            await self.once.remember(tx, self.principal.id, result)
+            await self.once.remember(tx, self.principal, result)
 
 
 def require(

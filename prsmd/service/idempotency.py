@@ -4,20 +4,20 @@ To use it, a use case ends its write transaction with `await caller.remember(tx,
 operation's row in the route table says `answer=` which `Answer` a result is. Dry runs do neither.
 
 The answer is stored with what it answers or not at all: a duplicate that comes at the same time is
-rolled back as a whole. Refusals are not stored, for they changed nothing.
+rolled back as a whole. Refusals are not stored, for they changed nothing. Beside it is kept what
+the caller might do then; to whom it is given again is decided by that (service/answers.py).
 """
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prsmd.domain.errors import ConflictError
+from prsmd.domain.access import Permission, Principal
 from prsmd.store import idempotency
-from prsmd.store.db import Database, Tx
-from prsmd.store.idempotency import KEPT_SECONDS, Remembered
+from prsmd.store.db import Tx
+from prsmd.store.idempotency import Remembered
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class Once:
         self.answer: Answer | None = None
         self._render = render
 
-    async def remember(self, tx: Tx, principal: str, result: object) -> None:
+    async def remember(self, tx: Tx, principal: Principal, result: object) -> None:
         """Make the answer of the result, and store it under the principal's key if there is one.
 
         Raises:
@@ -59,48 +59,41 @@ class Once:
         if self.key is not None:
             body = json.dumps({**answer.body, **answer.repeated}, ensure_ascii=False)
             remembered = Remembered(
-                principal=principal,
+                principal=principal.id,
                 key=self.key,
                 fingerprint=self.fingerprint,
                 status=answer.status,
                 headers=answer.headers,
                 body=body,
                 created_at=time.time(),
+                grounds=grounds_of(principal),
             )
             await idempotency.add(tx, remembered)
         self.answer = answer
 
 
-class Answers:
-    """Looks up what was answered before. `digest` is made with the appliance's own secret."""
+def grounds_of(principal: Principal) -> str:
+    """Return what a principal may do, as it is stored with an answer."""
+    held = principal.only_models
+    told = {
+        "organization": principal.organization,
+        "role": principal.role,
+        "permissions": sorted(principal.permissions),
+        "on_models": {name: sorted(granted) for name, granted in principal.on_models.items()},
+        "only_models": None if held is None else sorted(held),
+    }
+    return json.dumps(told)
 
-    def __init__(self, database: Database, digest: Callable[[str], bytes]) -> None:
-        self._database = database
-        self._digest = digest
 
-    def fingerprint(self, request: bytes) -> str:
-        """Return a name of this request's content from which nobody can guess the content.
-
-        A body may hold a password, and the name is stored.
-        """
-        return self._digest(hashlib.sha256(request).hexdigest()).hex()
-
-    async def first(self, principal: str, once: Once) -> Answer | None:
-        """Return what the first request with this key was answered within the last day, or None.
-
-        Raises:
-            ConflictError: it was another request.
-        """
-        if once.key is None:
-            return None
-        async with self._database.read() as tx:
-            since = time.time() - KEPT_SECONDS
-            found = await idempotency.find(tx, principal, once.key, since)
-        if found is None:
-            return None
-        if found.fingerprint != once.fingerprint:
-            raise ConflictError(
-                "This Idempotency-Key came with another request in the last 24 hours: its method,"
-                " path, query or body differs. Send that request, or use a new key."
-            )
-        return Answer(body=json.loads(found.body), status=found.status, headers=found.headers)
+def asker_of(remembered: Remembered) -> Principal:
+    """Return who was told a stored answer, with what they might do then."""
+    told = json.loads(remembered.grounds)
+    held, on_models = told["only_models"], told["on_models"]
+    return Principal(
+        id=remembered.principal,
+        organization=told["organization"],
+        role=told["role"],
+        permissions=frozenset(map(Permission, told["permissions"])),
+        on_models={n: frozenset(map(Permission, granted)) for n, granted in on_models.items()},
+        only_models=None if held is None else frozenset(held),
+    )

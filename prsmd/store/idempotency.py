@@ -18,7 +18,10 @@ KEPT_SECONDS = 24 * 3600.0
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """One answer. `fingerprint` names the request that it was given to; `body` is its text."""
+    """One answer. `fingerprint` names the request that it was given to; `body` is its text.
+
+    `grounds` is what the principal might do then, in the words of who stores it.
+    """
 
     principal: str
     key: str
@@ -27,6 +30,7 @@ class Remembered:
     body: str
     created_at: float
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    grounds: str = ""
 
 
 class AlreadyRememberedError(ConflictError):
@@ -54,8 +58,8 @@ async def add(tx: Tx, remembered: Remembered) -> None:
     await change(
         tx,
         "INSERT INTO remembered_answers "
-        "(principal, key, fingerprint, status, headers, body, created_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "(principal, key, fingerprint, status, headers, body, created_at, grounds) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             remembered.principal,
             remembered.key,
@@ -64,6 +68,7 @@ async def add(tx: Tx, remembered: Remembered) -> None:
             json.dumps(dict(remembered.headers)),
             remembered.body,
             remembered.created_at,
+            remembered.grounds,
         ),
     )
 
@@ -92,4 +97,5 @@ def _from_row(row: sqlite3.Row) -> Remembered:
         body=row["body"],
         created_at=row["created_at"],
         headers=json.loads(row["headers"]),
+        grounds=row["grounds"],
     )

@@ -20,9 +20,10 @@ from prsmd.api.openapi import describe
 from prsmd.api.operations import Operation
 from prsmd.api.requests import refuse_unknown
 from prsmd.domain.access import Permission
-from prsmd.domain.errors import ConflictError, InvalidInputError
+from prsmd.domain.errors import ConflictError, InvalidInputError, PermissionDeniedError
+from prsmd.service.answers import Answers
 from prsmd.service.caller import Caller
-from prsmd.service.idempotency import Answer, Answers
+from prsmd.service.idempotency import Answer, Once
 from prsmd.store.idempotency import KEPT_SECONDS
 from tests.api.served import DEPLOY, LEGAL, SCALE, Door, Told, served
 from tests.engine.conftest import life, world
@@ -163,6 +164,48 @@ async def test_every_principal_has_keys_of_its_own(life: Life, door: Door):
     assert [answer.status for answer in answers] == [202, 202]
     assert not any(answer.replayed for answer in answers)
     assert len(await remembered(life)) == 2
+
+
+async def test_who_may_less_by_now_is_not_given_the_stored_answer(life: Life, door: Door):
+    key, scale = await door.api_key("owner"), {"target_replicas": 2}
+    path = f"{KEYS}/{key.split('_')[1]}"
+    await door.ask("POST", DEPLOY, LEGAL)
+    first = await door.ask("POST", SCALE, scale, once="k", key=key)
+    assert (await door.ask("PATCH", path, {"role": "viewer"})).status == 200
+    told = await door.ask("POST", SCALE, scale, once="k", key=key)
+
+    assert (told.status, told.body["error"]["code"]) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert not told.replayed
+    assert first.body["deployment_id"] not in json.dumps(told.body)
+    assert ("answers.repeat", "denied") in await life.audit()
+
+    assert (await door.ask("PATCH", path, {"role": "owner"})).status == 200
+    assert same(first, await door.ask("POST", SCALE, scale, once="k", key=key))
+
+
+async def test_who_acts_for_another_organization_by_now_is_not_given_the_stored_answer(
+    life: Life, door: Door
+):
+    wish = {"name": "ci", "role": "viewer"}
+    here = await asked_as(life, "default", wish)
+    assert here is not None
+    assert await asked_as(life, "default", wish) == here
+    with pytest.raises(PermissionDeniedError, match="may do less now"):
+        await asked_as(life, "rival", wish)
+    with pytest.raises(PermissionDeniedError, match="may do less now"):
+        await asked_as(life, "default", wish, role="deployer")
+    assert await asked_as(life, "default", wish, role="admin") == here
+
+
+async def asked_as(life: Life, organization: str, wish: Any, role: str = "owner") -> Answer | None:
+    """Ask as one and the same local user; return what is told, from the store if it is there."""
+    by = caller(role, organization)
+    by = dataclasses.replace(by, principal=dataclasses.replace(by.principal, id="uid:4242"))
+    once = Once(lambda done: Answer(body=done), "k", "fingerprint")
+    stored = await life.services.answers.first(by, once, "POST /v1/api-keys")
+    if stored is None:
+        await life.database.write(lambda tx: once.remember(tx, by.principal, wish))
+    return stored or once.answer
 
 
 async def test_a_refusal_is_not_kept_and_its_key_can_be_used_again(life: Life, door: Door):

@@ -87,6 +87,7 @@ REMEMBERED = Remembered(
     status=202,
     body="{}",
     created_at=100.0,
+    grounds="{}",
 )
 EVENT = Event(
     deployment_id="deploy_1", organization="acme", reason="Started", message="it runs", at=1.0
