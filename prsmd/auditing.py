@@ -1,6 +1,7 @@
 """Makes the parts of the audit from its settings and connects them. Starts nothing."""
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from prsmd.settings import AuditSection, Settings
 from prsmd.store.checkpoint_file import CheckpointFile, keep_public_key
 from prsmd.store.db import Database
 
+log = logging.getLogger(__name__)
 _DAY_SECONDS = 86400.0
 
 
@@ -26,12 +28,10 @@ _DAY_SECONDS = 86400.0
 class Auditing:
     """The audit's parts, and the flusher of all that the data path keeps in memory.
 
-    `notes` is where the gateway tells of inferences (None: nobody asks); `databases` are those
-    whose failure is the daemon's.
+    `notes` is where the gateway tells of inferences (None: nobody asks).
     """
 
     notes: Notes | None
-    databases: tuple[Database, ...]
     flusher: Flusher
     notary: Notary
     retention: Retention
@@ -40,6 +40,8 @@ class Auditing:
     async def settle(self) -> None:
         """Write what is only in memory yet, and sign where the audit ends."""
         await self.flusher.flush()
+        if self.notes:
+            log.error("%d inferences are not on record: the daemon ends", len(self.notes))
         await self.notary.attest()
 
 
@@ -75,11 +77,10 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
     notes = _notes(section) if books.usage is not None else None
     return Auditing(
         notes=notes,
-        databases=(books.changes,) if books.usage is None else (books.changes, books.usage),
         flusher=Flusher(_flushables(section, books, notes), section.flush_seconds),
         notary=notary,
         retention=Retention(logs, notary, books.changes, organization, books.clock),
-        service=Audit(logs, Prover(notary), public_keys),
+        service=Audit(logs, Prover(notary), public_keys, notes),
     )
 
 

@@ -29,6 +29,7 @@ from prsmd.domain.quantity import parse_memory
 from prsmd.engine import janitor
 from prsmd.settings import Settings
 from prsmd.store.db import USAGE, Database
+from prsmd.store.recovering import RecoveringDatabase
 
 log = logging.getLogger("prsmd")
 EXIT_FAILURE = 1
@@ -65,7 +66,7 @@ async def run(settings: Settings) -> None:
             stack.callback(listener.close)
         database = await Database.open(settings.daemon.state_dir)
         stack.push_async_callback(database.close)
-        usage = await Database.open(settings.daemon.state_dir, file=USAGE)
+        usage = await RecoveringDatabase.open(settings.daemon.state_dir, file=USAGE)
         stack.push_async_callback(usage.close)
         appliance = await assemble(settings, database, _public_url(settings, sockets), usage)
         stack.push_async_callback(appliance.auditing.settle)
@@ -124,8 +125,7 @@ async def _until_stopped(appliance: Appliance, settings: Settings, runner: web.A
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    for database in appliance.auditing.databases:
-        database.fatal.add_done_callback(lambda _: stop.set())
+    appliance.database.fatal.add_done_callback(lambda _: stop.set())
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work, name=name) for name, work in _loops(appliance, settings)]
         systemd.notify("READY=1")
@@ -135,7 +135,7 @@ async def _until_stopped(appliance: Appliance, settings: Settings, runner: web.A
         await _finish_requests(appliance, settings, runner)
         for task in tasks:
             task.cancel()
-    if any(database.fatal.done() for database in appliance.auditing.databases):
+    if appliance.database.fatal.done():
         raise PrsmdError("the store failed; the daemon must not go on without it")
 
 

@@ -62,6 +62,15 @@ class _Scrape:
         yield _gauge(
             "prsmd_store_writable", "1 while the store takes writes", measured.store_writable
         )
+        yield _gauge(
+            "prsmd_audit_writable", "1 while the audit logs take records", measured.audit.writable
+        )
+        yield _gauge("prsmd_audit_waiting", "Inferences not on record yet", measured.audit.waiting)
+        yield CounterMetricFamily(
+            "prsmd_audit_lost",
+            "Inferences that had no room to wait for the record",
+            value=measured.audit.lost,
+        )
         yield _gauge("prsmd_tick_age_seconds", "Since the last tick", measured.tick_age_seconds)
         yield _gauge("prsmd_host_cpu_percent", "Of the whole machine", measured.host.cpu_percent)
         yield _gauge(

@@ -15,8 +15,8 @@ from .output import for_output, printable, show_json, show_table
 from .session import Session, UsageError, note
 
 if TYPE_CHECKING:
-    from prsmd.core.chain import Verdict
     from prsmd.core.signing import Trust
+    from prsmd.core.transcript import Kept, Transcript
 
 _NOT_WHOLE = 1
 _LONGEST_LINE = 1 << 20
@@ -136,22 +136,27 @@ def _verify_file(args: argparse.Namespace) -> dict[str, Any]:
     from prsmd.core.transcript import Transcript
 
     trust = _trust(args.public_key)
-    kept = _checkpoints(args.checkpoints, trust) if args.checkpoints else {}
+    kept = _checkpoints(args.checkpoints, trust) if args.checkpoints else []
     transcript = Transcript(trust.check, kept)
     for line in _lines(args.file):
         transcript.feed(line)
     verdict = transcript.verdict()
-    beyond = max(kept.get(verdict.log, {}), default=0)
-    if beyond > verdict.last:
-        note(f"the checkpoints know of records up to {beyond}; this export ends at {verdict.last}")
-    return _body(verdict)
+    told = [k.sequence for k in kept if (k.log, k.instance) == (verdict.log, transcript.instance)]
+    if args.checkpoints and not told:
+        note(f"{args.checkpoints} has no checkpoint of this log of {transcript.instance}")
+    if max(told, default=0) > verdict.last and verdict.problem is None:
+        note(f"checkpoints of after this export know of records up to {max(told)}")
+    return _body(transcript)
 
 
-def _body(verdict: "Verdict") -> dict[str, Any]:
+def _body(transcript: "Transcript") -> dict[str, Any]:
+    verdict = transcript.verdict()
     problem = verdict.problem
     return {
         "whole": problem is None,
         "log": verdict.log,
+        "instance": transcript.instance,
+        "organization": transcript.organization,
         "records": verdict.records,
         "foreign": verdict.foreign,
         "first": verdict.first,
@@ -186,9 +191,18 @@ def _tell(session: Session, verdict: Any) -> int:
         others = f", {foreign} of other organizations by their digest" if foreign else ""
         print(
             f"whole: {verdict['records']} records{others}, {verdict['first']} to"
-            f" {verdict['last']}, signed through {verdict['signed_through']}"
+            f" {verdict['last']}, signed through {verdict['signed_through']}{_whose(verdict)}"
         )
     return _NOT_WHOLE if problem else 0
+
+
+def _whose(verdict: Any) -> str:
+    """Say which log was proven: that it is the one that was asked for, no signature can know."""
+    if "instance" not in verdict:
+        return ""
+    organization = verdict["organization"]
+    seen = "everything" if organization is None else f"what {organization} may see"
+    return for_output(f"\n{seen} of the {verdict['log']} of {verdict['instance']}")
 
 
 def _trust(path: str) -> "Trust":
@@ -202,24 +216,31 @@ def _trust(path: str) -> "Trust":
         raise ConfigurationError(f"{path}: {error}") from error
 
 
-def _checkpoints(path: str, trust: "Trust") -> dict[str, dict[int, str]]:
-    """Return the hashes that a copy of checkpoints vouches for, by log and sequence."""
+def _checkpoints(path: str, trust: "Trust") -> "list[Kept]":
+    """Return what a copy of checkpoints vouches for, in its order."""
     import json
 
     from prsmd.core.chain import signed_text
+    from prsmd.core.transcript import Kept
 
-    found: dict[str, dict[int, str]] = {}
+    found = []
     for number, line in enumerate(_lines(path), 1):
         try:
             said = json.loads(line)
             signed = trust.check(said["key"], signed_text(said), said["signature"])
-            place = (str(said["log"]), int(said["sequence"]), str(said["hash"]))
-        except (ValueError, KeyError, TypeError):
+            kept = Kept(
+                log=str(said["log"]),
+                instance=str(said["instance"]),
+                sequence=int(said["sequence"]),
+                hash=str(said["hash"]),
+                at=float(said["at"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             signed = False
         if not signed:
             note(f"{path}:{number} is no checkpoint that a trusted key signed; it is left out")
             continue
-        found.setdefault(place[0], {})[place[1]] = place[2]
+        found.append(kept)
     return found
 
 

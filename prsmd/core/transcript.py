@@ -7,7 +7,7 @@ come `record`, `foreign` (another organization's record as its digest) and `chec
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prsmd.core.chain import (
@@ -30,6 +30,17 @@ SignatureCheck = Callable[[str, bytes, str], bool]
 """Tells whether the key of this fingerprint signed the text so: (fingerprint, text, signature)."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A checkpoint of which a copy was kept elsewhere, and whose signature was checked."""
+
+    log: str
+    instance: str
+    sequence: int
+    hash: str
+    at: float
+
+
 class _BadError(Exception):
     """This line is not what it should be."""
 
@@ -42,16 +53,16 @@ class _BadError(Exception):
 class Transcript:
     """Reads an export. `verdict` is final once all lines were fed.
 
-    `kept` are hashes by log and sequence from checkpoints that were kept elsewhere.
+    `kept` are checkpoints of which copies were kept elsewhere. What they vouch for must be in the
+    export; what was signed after it was made need not.
     """
 
-    def __init__(
-        self, check: SignatureCheck, kept: Mapping[str, Mapping[int, str]] | None = None
-    ) -> None:
+    def __init__(self, check: SignatureCheck, kept: Sequence[Kept] = ()) -> None:
         self.instance = ""
         self.organization: str | None = None
         self._check = check
-        self._kept = kept or {}
+        self._kept = kept
+        self._made_at = 0.0
         self._walk: Walk | None = None
         self._counts = dict.fromkeys((RECORD, FOREIGN, CHECKPOINT), 0)
         self._line = 0
@@ -126,7 +137,9 @@ class Transcript:
         if start is not None:
             head = self._start(start, value)
         self.instance, self.organization = _text(value, "instance"), value.get("organization")
-        self._walk = Walk(log, head, self._kept.get(log))
+        self._made_at = _time(value, "at")
+        self._kept = [k for k in self._kept if (k.log, k.instance) == (log, self.instance)]
+        self._walk = Walk(log, head, {each.sequence: each.hash for each in reversed(self._kept)})
 
     def _start(self, start: Any, export: dict[str, Any]) -> Head:
         if not isinstance(start, dict) or start.get("kind") not in {ANCHOR, CHECKPOINT}:
@@ -163,9 +176,19 @@ class Transcript:
             return problem
         if kind == CHECKPOINT:
             self._counts[CHECKPOINT] += 1
-        else:
-            self._end(value)
-        return None
+            return None
+        self._end(value)
+        return self._rolled_back(walk)
+
+    def _rolled_back(self, walk: Walk) -> Problem | None:
+        """Return what is wrong with a log that ends before what was signed before its export."""
+        beyond = [k for k in self._kept if k.sequence > walk.at.sequence]
+        known = max((k.sequence for k in beyond if k.at < self._made_at), default=None)
+        if known is None:
+            return None
+        first = walk.at.sequence + 1
+        words = f"record {first} is missing, and all up to {known}, signed before this export"
+        return Problem(kind=ProblemKind.TRUNCATED, sequence=first, message=words)
 
     def _end(self, value: dict[str, Any]) -> None:
         for name, count in self._counts.items():
@@ -222,6 +245,13 @@ def _number(value: Mapping[str, Any], name: str) -> int:
     if type(found) is not int:
         raise _BadError(ProblemKind.ALTERED, f"{name} is no number")
     return found
+
+
+def _time(value: Mapping[str, Any], name: str) -> float:
+    found = value.get(name)
+    if type(found) not in {int, float}:
+        raise _BadError(ProblemKind.ALTERED, f"{name} is no time")
+    return float(found or 0)
 
 
 def _text(value: Mapping[str, Any], name: str) -> str:

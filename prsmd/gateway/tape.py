@@ -4,6 +4,7 @@ Nothing here waits or writes. What does not fit is counted, so that a loss never
 """
 
 import collections
+import itertools
 from typing import NamedTuple, Protocol
 
 _CAPACITY = 50_000
@@ -104,5 +105,5 @@ class Tally:
 
     def take(self, limit: int) -> list[InferenceNote]:
         """Return the oldest sums, at most so many, and begin them anew."""
-        keys = list(self._sums)[:limit]
+        keys = list(itertools.islice(self._sums, limit))
         return [self._sums.pop(key) for key in keys]

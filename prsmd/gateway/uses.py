@@ -3,6 +3,7 @@
 Hears of every inference that ended, and lets the audit's notes hear of it too.
 """
 
+import itertools
 from collections.abc import Iterable
 
 from prsmd.core.meter import DAY_SECONDS
@@ -52,10 +53,14 @@ class Uses:
         if note.deployment_id:
             self._add(note)
 
-    def take(self) -> list[Use]:
-        """Return the sums and begin them anew."""
-        sums, self._sums = self._sums, {}
-        return [_use(key, found) for key, found in sums.items()]
+    def take(self, limit: int) -> list[Use]:
+        """Return the oldest sums, at most so many, and begin them anew."""
+        keys = list(itertools.islice(self._sums, limit))
+        return [_use(key, self._sums.pop(key)) for key in keys]
+
+    def __len__(self) -> int:
+        """Return how many sums there are."""
+        return len(self._sums)
 
     def put_back(self, uses: Iterable[Use]) -> None:
         """Add what could not be stored to what was noted since."""

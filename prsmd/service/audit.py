@@ -13,6 +13,7 @@ from prsmd.domain.access import Permission
 from prsmd.domain.errors import InvalidInputError, PermissionDeniedError
 from prsmd.domain.events import AuditFilter, AuditRecord
 from prsmd.engine.notary import AuditLog
+from prsmd.gateway.tape import Notes
 from prsmd.service.caller import Caller, require_own
 from prsmd.service.proof import Prover
 from prsmd.store import attestations, audit
@@ -21,13 +22,39 @@ _FOLLOW_SECONDS = 1.0
 _AT_ONCE = 200
 
 
-class Audit:
-    """Use cases on the audit logs. `public_keys` are those that signed, as PEM, newest first."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """How the recording of inferences does: how many records wait, and how many had no room."""
 
-    def __init__(self, logs: Sequence[AuditLog], prover: Prover, public_keys: bytes) -> None:
+    writable: bool
+    waiting: int
+    lost: int
+
+
+class Audit:
+    """Use cases on the audit logs. `public_keys` are those that signed, as PEM, newest first.
+
+    `notes` are the inferences that are not on record yet (None: they are not recorded).
+    """
+
+    def __init__(
+        self,
+        logs: Sequence[AuditLog],
+        prover: Prover,
+        public_keys: bytes,
+        notes: Notes | None = None,
+    ) -> None:
         self._logs = {audited.name: audited for audited in logs}
         self._prover = prover
         self._public_keys = public_keys
+        self._notes = notes
+
+    def backlog(self) -> Backlog:
+        """Return how the recording of inferences does."""
+        writable = all(audited.database.writable for audited in self._logs.values())
+        if self._notes is None:
+            return Backlog(writable=writable, waiting=0, lost=0)
+        return Backlog(writable=writable, waiting=len(self._notes), lost=self._notes.lost)
 
     async def page(
         self, caller: Caller, log: str, wanted: AuditFilter, limit: int, offset: int

@@ -2,13 +2,14 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from prsmd.domain.access import Permission
 from prsmd.domain.node import GpuSample, HostSample
 from prsmd.engine.observer import Observer
 from prsmd.engine.reconciler import Reconciler
 from prsmd.gateway.infer import Gateway, Load, Totals
+from prsmd.service.audit import Audit, Backlog
 from prsmd.service.caller import Caller, require_own
 from prsmd.service.status import Report, Status
 from prsmd.store.db import Database
@@ -31,11 +32,12 @@ class Measurements:
     host: HostSample
     engine_reachable: bool
     store_writable: bool
+    audit: Backlog
     tick_age_seconds: float
 
 
 class Health:
-    """Use cases of monitoring. `clock` gives monotonic seconds."""
+    """Use cases of monitoring."""
 
     def __init__(
         self,
@@ -45,17 +47,20 @@ class Health:
         reconciler: Reconciler,
         gateway: Gateway,
         status: Status,
-        clock: Callable[[], float] = time.monotonic,
+        audit: Audit,
     ) -> None:
         self._database = database
         self._observer = observer
         self._reconciler = reconciler
         self._gateway = gateway
         self._status = status
-        self._clock = clock
+        self._audit = audit
 
     def ready(self) -> bool:
-        """Return whether the loop runs, the engine answers and the store can be written."""
+        """Return whether the loop runs, the engine answers and the store can be written.
+
+        Inference goes on without its audit: what cannot be recorded makes nothing unready.
+        """
         return (
             self._observer.latest().containers is not None
             and self._database.writable
@@ -78,8 +83,9 @@ class Health:
             host=observed.node.host,
             engine_reachable=observed.containers is not None,
             store_writable=self._database.writable,
+            audit=self._audit.backlog(),
             tick_age_seconds=self._tick_age(),
         )
 
     def _tick_age(self) -> float:
-        return self._clock() - self._reconciler.last_tick
+        return time.monotonic() - self._reconciler.last_tick

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import aiosqlite
 
+from prsmd.domain.errors import StorageFullError
+
 from .errors import StoreDamagedError, StoreFailedError
 
 Tx = aiosqlite.Connection
@@ -41,7 +43,10 @@ class Durability(enum.StrEnum):
 
 async def open_writer(path: Path, durability: Durability = Durability.FULL) -> Tx:
     """Open the one connection that writes, creating the file (0600), and prove it is intact."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StorageFullError(f"{path} cannot be opened: {error.strerror}.") from error
     tx = await _unjoined(aiosqlite.connect(path, isolation_level=None, cached_statements=256))
     try:
         await _configure(tx, _EVERY_CONNECTION)

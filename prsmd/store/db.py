@@ -62,6 +62,7 @@ class Database:
         self._writer = writer
         self._readers = readers
         self._stack = stack
+        self._identity = _identity(path)
 
     @classmethod
     async def open(
@@ -101,8 +102,15 @@ class Database:
 
     @property
     def writable(self) -> bool:
-        """False after a write failed for lack of space or a failing disk, until one succeeds."""
-        return self._writer.writable
+        """False after a write failed for lack of space or a failing disk, until one succeeds.
+
+        False too while the file is not where it was opened.
+        """
+        return self._writer.writable and self.in_place()
+
+    def in_place(self) -> bool:
+        """Tell whether the file that is open is the one that a next start would find."""
+        return _identity(self.path) == self._identity
 
     async def write(self, transaction: Callable[[Tx], Awaitable[T]]) -> T:
         """Run `transaction` on the writer; its result is returned when it is on the disk.
@@ -115,6 +123,9 @@ class Database:
             StorageFullError: nothing was changed; trying again later can help.
             StoreFailedError: the outcome is unknown and `fatal` is done.
         """
+        if not self.in_place():
+            words = "was removed or replaced while prsmd has it open. Nothing was changed."
+            raise StorageFullError(f"{self.path} {words}")
         return await self._writer.submit(transaction)
 
     def read(self) -> AbstractAsyncContextManager[Tx]:
@@ -164,6 +175,14 @@ def _take(folder: Path) -> FolderLock:
         return FolderLock(folder)
     except OSError as error:
         raise StorageFullError(f"{folder} cannot be used for the state: {error}.") from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 async def _touch(tx: Tx) -> None:

@@ -13,7 +13,6 @@ class Readers:
     """Lends reading connections; more readers than connections wait for one."""
 
     def __init__(self, connections: list[Tx]) -> None:
-        self._connections = connections
         self._idle: asyncio.LifoQueue[Tx] = asyncio.LifoQueue()
         self._closed = False
         for connection in connections:
@@ -39,6 +38,8 @@ class Readers:
             raise StoreClosedError("The state is closed.")
         tx = await self._idle.get()
         try:
+            if self._closed:
+                raise StoreClosedError("The state is closed.")
             with translated():
                 await tx.execute_fetchall("BEGIN")
                 yield tx
@@ -46,12 +47,12 @@ class Readers:
             # The rollback is queued before anything can suspend, so a cancelled reader cannot
             # leave its snapshot to the next one.
             try:
-                await tx.rollback()
+                await (tx.close() if self._closed else tx.rollback())
             finally:
                 self._idle.put_nowait(tx)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close the connections, those that are lent when they come back."""
         self._closed = True
-        for connection in self._connections:
-            await connection.close()
+        while not self._idle.empty():
+            await self._idle.get_nowait().close()

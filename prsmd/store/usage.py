@@ -24,8 +24,8 @@ _WHERE = (
 
 async def add(tx: Tx, uses: Iterable[Use]) -> None:
     """Add to what is there."""
-    for use in uses:
-        await change(tx, _ADD, dataclasses.asdict(use))
+    rows = [{name: getattr(use, name) for name in _COLUMNS} for use in uses]
+    await tx.executemany(_ADD, rows)
 
 
 async def page(

@@ -84,7 +84,7 @@ def export(records, *, every=7, organization=None, start=None, log="changes", si
     return [canonical(line) + b"\n" for line in lines]
 
 
-def verified(lines, check, kept=None):
+def verified(lines, check, kept=()):
     """The verdict on lines."""
     transcript = Transcript(check, kept)
     for line in lines:

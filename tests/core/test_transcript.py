@@ -1,5 +1,6 @@
 """An exported audit log proves itself: whatever is done to a copy, the first bad line is named."""
 
+import dataclasses
 import json
 import random
 
@@ -9,7 +10,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from prsmd.core.chain import Head, ProblemKind, canonical, link, signed_text
 from prsmd.core.signing import Signer, Trust
+from prsmd.core.transcript import Kept
 from tests.core.exports import (
+    INSTANCE,
     SIGNER,
     STRANGER,
     Checked,
@@ -193,8 +196,34 @@ def test_the_end_of_another_export_does_not_serve():
 def test_a_copy_of_checkpoints_kept_elsewhere_finds_what_the_owner_of_the_key_rewrote():
     rewritten = export(chained(40, organizations="xy"))
     assert verified(rewritten, TRUST).problem is None
-    problem = verified(rewritten, TRUST, {"changes": {20: RECORDS[19][2]}}).problem
+    problem = verified(rewritten, TRUST, [kept(20)]).problem
     assert (problem.kind, problem.sequence) == (ProblemKind.ALTERED, 8 + 7)
+
+
+def kept(sequence, at=1.0, log="changes", instance=INSTANCE):
+    hashed = RECORDS[sequence - 1][2]
+    return Kept(log=log, instance=instance, sequence=sequence, hash=hashed, at=at)
+
+
+def test_an_export_that_ends_before_what_was_signed_before_it_was_made_is_truncated():
+    older = export(RECORDS[:30])
+    assert verified(older, TRUST).problem is None
+    problem = verified(older, TRUST, [kept(20), kept(38, at=8.9)]).problem
+    assert (problem.kind, problem.sequence) == (ProblemKind.TRUNCATED, 31)
+    assert verified(older, TRUST, [kept(20), kept(38, at=9.1)]).problem is None
+
+
+def test_checkpoints_of_another_log_or_instance_are_nothing_to_this_one():
+    rewritten = export(chained(40, organizations="xy"))
+    others = [kept(20, log="inferences"), kept(20, instance="instance_2")]
+    assert verified(rewritten, TRUST, others).problem is None
+
+
+def test_of_two_checkpoints_that_contradict_each_other_the_one_signed_first_counts():
+    other = chained(40, organizations="xy")
+    later = dataclasses.replace(kept(20, at=2.0), hash=other[19][2])
+    assert verified(WHOLE, TRUST, [kept(20), later]).problem is None
+    assert verified(export(other), TRUST, [kept(20), later]).problem is not None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,180 @@
+"""A usage file that fails ends nothing and comes back; a control file that is gone is not used."""
+
+import asyncio
+import shutil
+import subprocess
+
+import pytest
+
+from prsmd.domain.errors import PrsmdError, StorageFullError
+from prsmd.store import meta
+from prsmd.store.db import CONTROL, USAGE, Database, WriterLimits
+from prsmd.store.errors import StoreClosedError, StoreDamagedError, StoreFailedError
+from prsmd.store.recovering import RecoveringDatabase
+from tests.store.test_store_faults import no_file_larger_than, small_disk
+
+__all__ = ["small_disk"]
+LIMITS = WriterLimits(retry_seconds=0)
+
+
+async def add(tx):
+    await tx.execute_fetchall("INSERT INTO t VALUES (zeroblob(3000))")
+
+
+async def make(tx):
+    await tx.execute_fetchall("CREATE TABLE IF NOT EXISTS t (value BLOB)")
+
+
+async def count(database):
+    async with database.read() as tx:
+        [[found]] = await tx.execute_fetchall("SELECT count(*) FROM t")
+    return found
+
+
+async def until_refused(database):
+    kept = 0
+    while True:
+        try:
+            await database.write(add)
+        except PrsmdError as error:
+            return kept, error
+        kept += 1
+
+
+def enlarge(folder):
+    subprocess.run(["mount", "-o", "remount,size=8m", str(folder)], check=True)
+
+
+async def opened(folder, limits=LIMITS):
+    database = await RecoveringDatabase.open(folder, limits, USAGE)
+    await database.write(make)
+    return database
+
+
+async def test_an_io_error_at_commit_ends_nothing_and_what_was_acknowledged_is_there(tmp_path):
+    database = await opened(tmp_path, WriterLimits(retry_seconds=0, checkpoint_every=10**6))
+    with no_file_larger_than(200 * 1024):
+        kept, error = await until_refused(database)
+    assert isinstance(error, StoreFailedError)
+    assert not database.fatal.done()
+    await database.write(add)
+    assert database.writable
+    assert await count(database) == kept + 1
+    await database.close()
+
+
+async def test_a_really_full_disk_is_waited_out(small_disk):
+    database = await opened(small_disk)
+    kept, error = await until_refused(database)
+    assert isinstance(error, StorageFullError)
+    assert not database.writable
+    assert await count(database) == kept
+    enlarge(small_disk)
+    await database.write(add)
+    assert database.writable
+    assert await count(database) == kept + 1
+    await database.close()
+
+
+async def test_a_file_that_is_removed_is_made_anew_and_one_put_in_its_place_is_used(
+    tmp_path, caplog
+):
+    (tmp_path / "state").mkdir()
+    database = await opened(tmp_path / "state")
+    await database.write(add)
+    before = tmp_path / "before.db"
+    await database.backup(before)
+    (tmp_path / "state" / "usage.db").unlink()
+    assert not database.writable
+    await database.write(make)
+    assert await count(database) == 0
+    assert "was removed or replaced" in caplog.text
+    assert "can be written again" in caplog.text
+    shutil.move(before, tmp_path / "state" / "usage.db")
+    await database.write(add)
+    assert await count(database) == 2
+    await database.close()
+
+
+async def test_a_reader_that_is_at_work_when_the_file_goes_finishes_and_the_next_see_the_new_one(
+    tmp_path,
+):
+    database = await opened(tmp_path)
+    await database.write(add)
+    async with database.read() as tx:
+        await tx.execute_fetchall("SELECT count(*) FROM t")
+        (tmp_path / "usage.db").unlink()
+        await database.write(make)
+        [[still]] = await tx.execute_fetchall("SELECT count(*) FROM t")
+    assert (still, await count(database)) == (1, 0)
+    await database.close()
+
+
+async def test_readers_that_wait_when_the_file_goes_are_refused_not_forgotten(tmp_path):
+    database = await opened(tmp_path)
+    async with database.read(), database.read():
+        waiting = [asyncio.create_task(count(database), name=f"count-{n}") for n in range(3)]
+        await asyncio.sleep(0)
+        (tmp_path / "usage.db").unlink()
+        await database.write(make)
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(each) for each in found} == {StoreClosedError}
+    await database.close()
+
+
+async def test_while_it_is_away_it_is_refused_in_words_and_not_tried_all_the_time(tmp_path, caplog):
+    database = await opened(tmp_path, WriterLimits(retry_seconds=3600))
+    (tmp_path / "usage.db").unlink()
+    (tmp_path / "usage.db").mkdir()
+    for _ in range(3):
+        with pytest.raises(StorageFullError, match=r"usage\.db cannot be used"):
+            await database.write(make)
+        with pytest.raises(StorageFullError, match="cannot be used"):
+            database.read()
+    assert caplog.text.count("is away") == 1
+    await database.close()
+
+
+async def test_a_start_finds_it_failing_and_goes_on_without_it(tmp_path):
+    (tmp_path / "usage.db").mkdir()
+    database = await RecoveringDatabase.open(tmp_path, LIMITS, USAGE)
+    assert not database.writable
+    with pytest.raises(StorageFullError, match="cannot be used"):
+        await database.write(make)
+    (tmp_path / "usage.db").rmdir()
+    await database.write(make)
+    assert database.writable
+    await database.close()
+
+
+async def test_a_start_with_a_damaged_one_is_refused_for_somebody_has_to_look_at_it(tmp_path):
+    (tmp_path / "usage.db").write_bytes(b"not a database" * 1000)
+    with pytest.raises(StoreDamagedError):
+        await RecoveringDatabase.open(tmp_path, LIMITS, USAGE)
+
+
+async def test_what_is_desired_is_never_away(tmp_path):
+    with pytest.raises(ValueError, match="must not be away"):
+        await RecoveringDatabase.open(tmp_path, LIMITS, CONTROL)
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+async def test_a_control_file_that_is_gone_refuses_what_the_next_start_would_not_find(
+    tmp_path, how
+):
+    database = await Database.open(tmp_path / "state")
+    await database.write(lambda tx: meta.set(tx, "k", "kept"))
+    path, aside = tmp_path / "state" / "control.db", tmp_path / "aside.db"
+    path.rename(aside)
+    if how == "replaced":
+        path.write_bytes(b"")
+    with pytest.raises(StorageFullError, match=r"removed or replaced.*Nothing was changed"):
+        await database.write(lambda tx: meta.set(tx, "k", "lost"))
+    assert not database.writable
+    assert not database.fatal.done()
+    aside.replace(path)
+    assert database.writable
+    async with database.read() as tx:
+        assert await meta.get(tx, "k") == "kept"
+    await database.write(lambda tx: meta.set(tx, "k", "changed"))
+    await database.close()
