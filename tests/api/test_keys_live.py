@@ -4,7 +4,6 @@ import concurrent.futures
 import http.client
 import json
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,8 +13,6 @@ from tests.api.conftest import Site, small
 from tests.api.document import INFER
 from tests.api.envelope import refused
 from tests.support.daemon import Answer
-
-SOON = 3.0  # seconds: a revocation ends a stream within one, on a machine that is not busy
 
 
 @pytest.fixture
@@ -38,7 +35,7 @@ class Following:
         self._answer = self._connection.getresponse()
         assert self._answer.status == 200
         self.text = b""
-        self.ended_at: float | None = None
+        self.ended = False
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
@@ -48,14 +45,13 @@ class Following:
                 self.text += chunk
         except (OSError, http.client.HTTPException):
             pass
-        self.ended_at = time.monotonic()
+        self.ended = True
 
-    def end(self) -> float:
-        """Return when it ended."""
+    def end(self) -> None:
+        """Return when it has ended."""
         self._thread.join(20)
         self._connection.close()
-        assert self.ended_at is not None, "it goes on"
-        return self.ended_at
+        assert self.ended, "it goes on"
 
 
 @pytest.fixture
@@ -84,11 +80,10 @@ def test_a_stream_ends_with_what_it_was_opened_with(site: Site, made, following,
         "expired": ("PATCH", "", {"expires_in_seconds": 0.3}),
     }[how]
 
-    began = time.monotonic()
     answer = site.daemon.call(body[0], f"/v1/api-keys/{key_id}{body[1]}", body[2])
 
     assert answer.status == 200, answer
-    assert stream.end() - began < SOON
+    stream.end()
     assert b"event: error" in stream.text
     assert b"INVALID_API_KEY" in stream.text
 
@@ -98,7 +93,7 @@ def test_a_stream_of_a_key_that_was_rotated_goes_on_for_the_overlap(site: Site, 
     stream = following(key)
 
     site.daemon.call("POST", f"/v1/api-keys/{key_id}/rotate", {"overlap_seconds": 60})
-    assert stream.ended_at is None
+    assert not stream.ended
     site.daemon.call("DELETE", f"/v1/api-keys/{key_id}")
 
     stream.end()
@@ -109,7 +104,7 @@ def test_another_keys_stream_goes_on(site: Site, made, following):
     stream = following(key)
 
     site.daemon.call("DELETE", f"/v1/api-keys/{one}")
-    assert stream.ended_at is None
+    assert not stream.ended
 
     site.daemon.call("DELETE", f"/v1/api-keys/{two}")
     stream.end()
@@ -132,15 +127,13 @@ def test_a_long_poll_of_a_revoked_key_is_refused_at_once(site: Site, made, unset
     path = f"/v1/custom-models/deployments/{unsettled}"
     assert site.daemon.call("GET", path, key=key).json["status"] == "deploying"
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        began = time.monotonic()
-        asking = pool.submit(site.daemon.call, "GET", f"{path}?wait=30", key=key)
+        asking = pool.submit(site.daemon.call, "GET", f"{path}?wait=300", key=key)
         with pytest.raises(TimeoutError):
             asking.result(0.5)
         site.daemon.call("DELETE", f"/v1/api-keys/{key_id}")
         answer = asking.result(20)
     refused(answer, 401, "INVALID_API_KEY")
     assert "revoked" in answer.json["message"]
-    assert time.monotonic() - began < SOON
 
 
 def test_a_key_finds_only_the_models_that_it_is_held_to(site: Site, made):

@@ -1,11 +1,13 @@
 """A small real analyzer of legal texts: finds parties and says what kind of text it is."""
 
+import contextlib
 import http.server
 import json
 import os
 import re
 import socket
 import sys
+import time
 
 PARTY = re.compile(r"(?:[A-Z]\w+ )+(?:Corp|Inc|Ltd|GmbH)\b")
 WORDS = re.compile(r"agreement|contract|shall|party|parties|hereby", re.IGNORECASE)
@@ -54,7 +56,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer({"outputs": analyze(body["inputs"], body["parameters"])})
 
     def stream(self, text):
-        """Send an event for each word; at `break-off` fail, at `half` in the middle of an event."""
+        """Send an event for each word; at `break-off` fail, at `half` in the middle of an event.
+
+        At `endless` go on for as long as somebody listens.
+        """
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
@@ -64,8 +69,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
+            if word == "endless":
+                self.go_on()
+                return
             self.chunk("data: ha" if word == "half" else f"data: {word}\n\n")
         self.chunk("")
+
+    def go_on(self):
+        """Send more and more until nobody listens."""
+        with contextlib.suppress(ConnectionError):
+            while True:
+                self.chunk("data: more\n\n")
+                time.sleep(0.02)
+        self.close_connection = True
 
     def chunk(self, text):
         """Send a part of a chunked body."""
