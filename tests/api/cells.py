@@ -111,15 +111,19 @@ def things_of(site: Site, organization: str, model: tuple[str, str]) -> Things:
         ("secret", "secrets", {"name": f"s-{number}", "value": "v"}, "name"),
     ):
         told = site.daemon.call("POST", f"/v1/{path}", {**body, "organization": organization})
-        if told.status in {200, 201}:
-            made[kind] = told.json[answer]
-        else:
-            made[kind] = NEVER["name"]
-    return Things(made)
+        assert told.status in {200, 201}, told
+        made[kind] = told.json[answer]
+    told = site.daemon.call("POST", f"/v1/custom-models/{model[0]}/share", _share(number))
+    assert told.status == 201, told
+    return Things({**made, "share_id": told.json["share_id"]})
 
 
 def _member(number: int) -> dict[str, Any]:
     return {"kind": "uid", "subject": str(number), "bindings": [{"role": "viewer"}]}
+
+
+def _share(number: int) -> dict[str, Any]:
+    return {"allowed_organizations": [f"borrower-{number}"], "permissions": ["read"]}
 
 
 def _login(number: int) -> dict[str, Any]:
