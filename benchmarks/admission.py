@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from prsmd.core.apikey import ID_LENGTH, SECRET_LENGTH, format_key, key_digest
@@ -36,6 +37,7 @@ from prsmd.service.caller import Caller
 from prsmd.service.directory import Directory
 from prsmd.service.inference import Inferences
 from prsmd.service.lending import Lendings
+from prsmd.service.throttle import Throttle
 from prsmd.store.db import Database
 
 _BATCH = 200  # inferences between two looks at what is to be leased or flushed
@@ -136,10 +138,10 @@ class _NoExchange(Gateway):
     """The gateway without pools and containers: what was admitted has been answered."""
 
     async def infer(
-        self, route: Route, inference: Inference, held: Held | None = None
+        self, route: Route, inference: Inference, held: Sequence[Held] = ()
     ) -> InferenceResult:
-        if held is not None:
-            held.end(counts=True)
+        for each in held:
+            each.end(counts=True)
         self._note(route, inference, Outcome.OK, _Answered(), 0.01)
         return _RESULT
 
@@ -172,9 +174,11 @@ async def _site(size: int, folder: Path) -> Site:
     gateway.publish(RoutingTable({model.deployment_id: _route(model) for model in models}))
     shares = [_share(number, model) for number, model in enumerate(models)]
     lendings = Lendings(lessor.meters, zip(shares, models, strict=True))
+    directory = Directory(keys)
+    throttle = Throttle(directory, lessor.meters)
     return Site(
-        ring=KeyRing(pepper, Directory(keys)),
-        inferences=Inferences(gateway, database, lendings),
+        ring=KeyRing(pepper, directory),
+        inferences=Inferences(gateway, database, lendings, throttle),
         lessor=lessor,
         uses=uses,
         tape=tape,
@@ -222,7 +226,7 @@ async def _first_blocks(site: Site) -> None:
     """Have every meter hold a block, as in a day that has begun."""
     for share in site.shares:
         meter = site.lessor.meters.meter(
-            f"{share.id}/{next(iter(share.organizations))}", share.limits, share.created_at
+            f"{share.id}/{next(iter(share.organizations))}", share.limits
         )
         meter.take(time.time())
         site.lessor.meters.lease(meter)

@@ -160,7 +160,7 @@ async def connect(
     vault = await vault_of(settings, database)
     stock = _stock(settings, drivers, vault.sealer, retry_seconds)
     launcher = Launcher(drivers.runtime, stock, vault.provisions, database, drivers.instance)
-    parts = _parts(settings, drivers, gateway, reconciler, launcher, retry_seconds)
+    parts = _parts(settings, drivers, gateway, reconciler, launcher, sharing)
     autoscaler = _autoscaler(settings, parts, reconciler)
     locks = _Locks(entrance=entrance, vault=vault, audit=auditing.service, sharing=sharing)
     services = _services(parts, reconciler, autoscaler, drivers.runtime, locks, public_url)
@@ -191,7 +191,7 @@ def _parts(
     gateway: Gateway,
     reconciler: Reconciler,
     launcher: Launcher,
-    retry_seconds: float,
+    sharing: Sharing,
 ) -> Parts:
     database = drivers.database
     recorder = Recorder(database)
@@ -205,8 +205,9 @@ def _parts(
             launcher=launcher,
             capture=LogCapture(drivers.runtime, archive),
             stop_grace_seconds=settings.runtime.stop_grace_seconds,
-            retry_seconds=retry_seconds,
+            retry_seconds=launcher.stock.settings.retry_seconds,
             clock=drivers.clock,
+            on_removed=sharing.lendings.drop_model,
         ),
         reconciler.wake,
     )
@@ -305,7 +306,9 @@ def _services(
         status=status,
         events=Events(database, recorder),
         logs=Logs(database, runtime, parts.archive),
-        inferences=Inferences(parts.gateway, database, locks.sharing.lendings),
+        inferences=Inferences(
+            parts.gateway, database, locks.sharing.lendings, locks.entrance.throttle
+        ),
         nodes=Nodes(database, parts.observer, runtime),
         **_who_may(database, locks, recorder),
         images=Images(database, stock, recorder),

@@ -11,7 +11,7 @@ from prsmd.gateway.meters import Meters
 from prsmd.service import organizations
 from prsmd.service.access import Access, KeyRing, PeerRule, Peers, Tokens, gid_of, uid_of
 from prsmd.service.directory import Directory
-from prsmd.service.throttle import LeasedCount, Throttle
+from prsmd.service.throttle import Throttle
 from prsmd.service.underway import Underway
 from prsmd.settings import OidcSection, Settings, UnixRole
 from prsmd.store.db import Database
@@ -54,7 +54,7 @@ async def entrance_of(settings: Settings, database: Database, meters: Meters) ->
             _tokens(settings.oidc, directory),
         ),
         underway=underway,
-        throttle=Throttle(LeasedCount(meters)),
+        throttle=Throttle(directory, meters),
     )
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,7 +31,7 @@ from prsmd.api import (
     versions,
 )
 from prsmd.api.idempotency import carry_out
-from prsmd.api.identity import ALLOWANCE, Door, identify, unix_socket
+from prsmd.api.identity import LEFT, Door, count, identify, unix_socket
 from prsmd.api.operations import (
     OPEN_TABLE,
     REQUEST_ID,
@@ -50,11 +49,14 @@ from prsmd.api.respond import (
     mark,
     new_request_id,
 )
+from prsmd.core.meter import Standing
 from prsmd.domain.errors import (
     InvalidInputError,
     NotFoundError,
     PermissionDeniedError,
     PrsmdError,
+    QuotaExceededError,
+    RateLimitedError,
     RequestTooLargeError,
 )
 from prsmd.service.caller import Caller
@@ -114,6 +116,8 @@ def _guarded(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         identified = await identify(request, door)
+        if not operation.counts_itself:
+            await count(request, door, identified.principal)
         caller = Caller(identified.principal, request[REQUEST_ID])
         if operation.answer is not None and not operation.uploads:
             return await carry_out(operation, services, request, caller)
@@ -166,6 +170,9 @@ def _envelope(door: Door) -> Callable[..., Awaitable[web.StreamResponse]]:
 async def _refused(request: web.Request, error: PrsmdError) -> web.StreamResponse:
     """Answer an error; a stream has its head sent already and can only be broken off."""
     begun: EventStream | None = request.get(STREAM)
+    if isinstance(error, QuotaExceededError | RateLimitedError):
+        of = error.details
+        request[LEFT] = Standing(of["limit_type"], of["limit"], 0, of["reset_time"])
     if begun is None:
         return error_response(request, error)
     access_log.warning(
@@ -241,12 +248,12 @@ def _request_id(request: web.Request) -> str:
 
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
     mark(response, request.get(REQUEST_ID, ""))
-    allowance = request.get(ALLOWANCE)
-    if allowance is not None:
-        response.headers["X-RateLimit-Limit"] = str(allowance.limit)
-        response.headers["X-RateLimit-Remaining"] = str(allowance.remaining)
-        if allowance.reset_at is not None:
-            response.headers["X-RateLimit-Reset"] = str(math.ceil(allowance.reset_at))
+    left = request.get(LEFT)
+    if left is not None:
+        response.headers["X-RateLimit-Limit"] = str(left.limit)
+        response.headers["X-RateLimit-Remaining"] = str(left.remaining)
+        if left.reset_time is not None:
+            response.headers["X-RateLimit-Reset"] = str(left.reset_time)
 
 
 def _note(request: web.Request, response: web.StreamResponse, seconds: float) -> None:

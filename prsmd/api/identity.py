@@ -3,16 +3,20 @@
 import dataclasses
 import socket
 import struct
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
-from prsmd.domain.errors import InvalidApiKeyError, RateLimitedError
+from prsmd.core.meter import Standing
+from prsmd.domain.access import Principal
+from prsmd.domain.errors import InvalidApiKeyError
+from prsmd.gateway.meters import Held, tightest
 from prsmd.service.access import Access, Identified
-from prsmd.service.throttle import Allowance, Throttle
+from prsmd.service.throttle import Throttle
 from prsmd.service.underway import Underway
 
-ALLOWANCE = web.RequestKey("allowance", Allowance)
+LEFT = web.RequestKey("left", Standing)
 _PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred
 
 
@@ -39,23 +43,28 @@ async def identify(request: web.Request, door: Door) -> Identified:
 
     Raises:
         InvalidApiKeyError: nobody that is known here.
-        RateLimitedError: a key that has made all the requests that it may make for now.
     """
     text = _credential(request)
     if text is None:
         return door.access.by_peer(*_peer(request))
     address = None if unix_socket(request) is not None else request.remote or ""
-    found = await door.access.by_credential(text, address)
-    if found.key is not None:
-        try:
-            allowance = await door.throttle.admit(found.key)
-        except RateLimitedError as error:
-            details = error.details
-            request[ALLOWANCE] = Allowance(details["limit"], 0, details["reset_time"])
-            raise
-        if allowance is not None:
-            request[ALLOWANCE] = allowance
-    return found
+    return await door.access.by_credential(text, address)
+
+
+async def count(request: web.Request, door: Door, principal: Principal) -> None:
+    """Count a request in the limits of its key. RateLimitedError where one is reached."""
+    limits = door.throttle.limits(principal)
+    if limits is not None:
+        held = await door.throttle.admit(principal, limits)
+        held.end(counts=True)
+        note_left(request, (held,))
+
+
+def note_left(request: web.Request, held: Sequence[Held]) -> None:
+    """Have the answer say what is left of the limits that the request is counted in."""
+    left = tightest(held, time.time())
+    if left is not None:
+        request[LEFT] = left
 
 
 def unix_socket(request: web.Request) -> socket.socket | None:

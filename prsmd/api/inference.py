@@ -1,24 +1,21 @@
 """Inference: the same admission, pools and protocols as any other door to the data path."""
 
-import time
 from typing import Any
 
 from aiohttp import web
 
-from prsmd.api.identity import ALLOWANCE
+from prsmd.api.identity import note_left
 from prsmd.api.operations import REQUEST_ID, Operation, Services
 from prsmd.api.requests import PAGE_QUERY, body_as, page_body, page_of, refuse_unknown
 from prsmd.api.respond import event_stream, json_response, rounded, wants_stream
 from prsmd.api.schemas import InferBody
 from prsmd.api.shares import borrowed_body
 from prsmd.domain.access import Permission
-from prsmd.domain.errors import QuotaExceededError, RateLimitedError
 from prsmd.gateway.infer import Inference, InferenceStream
 from prsmd.gateway.meters import Held
 from prsmd.service.caller import Caller
 from prsmd.service.shares import Lent
 from prsmd.service.status import Report
-from prsmd.service.throttle import Allowance
 
 
 async def infer(services: Services, request: web.Request, caller: Caller) -> web.StreamResponse:
@@ -33,15 +30,13 @@ async def infer(services: Services, request: web.Request, caller: Caller) -> web
         client=caller.principal.id,
         organization=caller.principal.organization,
     )
+    held: list[Held] = []
     try:
         route, result = await services.inferences.infer(
-            caller, request.match_info["model_id"], inference, request.headers
+            caller, request.match_info["model_id"], inference, request.headers, held.extend
         )
-    except (QuotaExceededError, RateLimitedError) as error:
-        details = error.details
-        request[ALLOWANCE] = Allowance(details["limit"], 0, details["reset_time"])
-        raise
-    _note_left(request, result.held)
+    finally:
+        note_left(request, held)
     if result.stream is not None:
         return await _relay(request, result.stream)
     metadata = {
@@ -77,14 +72,6 @@ def _model(report: Report, lent: Lent | None) -> dict[str, Any]:
     return body if lent is None else {**body, "share": borrowed_body(lent)}
 
 
-def _note_left(request: web.Request, held: Held | None) -> None:
-    """Have the answer say what is left: of the share or of the key, whichever has less."""
-    left = None if held is None else held.meter.tightest(time.time())
-    known = request.get(ALLOWANCE)
-    if left is not None and (known is None or left.remaining < known.remaining):
-        request[ALLOWANCE] = Allowance(left.limit, left.remaining, left.reset_time)
-
-
 async def _relay(request: web.Request, stream: InferenceStream) -> web.StreamResponse:
     async with stream:
         response = await event_stream(request)
@@ -103,6 +90,7 @@ OPERATIONS = (
         permission=Permission.MODELS_INFER,
         body=InferBody,
         streams=True,
+        counts_itself=True,
     ),
     Operation(
         method="GET",

@@ -81,6 +81,7 @@ class Operation:
     response; so does `rehearsal`, which is asked in its place for a dry run. `uploads`: the body is
     a stream that is not kept in memory. `conditional`: `If-Match` says which revision the caller
     has seen. `body_optional`: none means an empty one. `lent` False: no share gives it.
+    `counts_itself`: whether it counts in the limits of the caller's key turns out later.
     """
 
     method: str
@@ -97,6 +98,7 @@ class Operation:
     body_optional: bool = False
     lent: bool = True
     streams: bool = False
+    counts_itself: bool = False
     answers: str = "application/json"
 
 

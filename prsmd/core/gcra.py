@@ -34,12 +34,14 @@ class Limited:
 def spend(kept: int, per_minute: int, now: float) -> Passed | Limited:
     """Decide about one request at `now`, in epoch seconds.
 
-    `kept` is what came of the last one that passed under the same limit; 0: there was none.
+    `kept` is what came of the last one that passed under the same limit; 0: there was none. After a
+    clock was set back the bucket is empty at worst: nobody waits until the old time comes again.
     """
     unit = _MICROSECONDS * per_minute  # in a second
     arrival = int(now * _MICROSECONDS) * per_minute
-    after = max(kept, arrival) + _MINUTE
-    free = arrival + _MINUTE * per_minute - after
+    empty = arrival + _MINUTE * per_minute
+    after = min(max(kept, arrival), empty) + _MINUTE
+    free = empty - after
     if free < 0:
         return Limited(retry_at=(arrival - free) / unit)
     return Passed(kept=after, remaining=free // _MINUTE, full_at=after / unit)

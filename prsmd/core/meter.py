@@ -1,9 +1,8 @@
 """How much of a limit is left: counts by day and in all, a pace by the minute, some at once.
 
-Counts are spent from blocks that the store has set aside before: what is set aside counts as spent
-for whoever reads the store after a crash, so that a limit is never exceeded and a crash costs at
-most the one block. A meter decides in memory; it neither leases nor waits. `now` is in seconds
-since the epoch, days are UTC.
+Counts are spent from blocks (blocks.py). Who waits for a replica keeps a place and spends nothing
+meanwhile: a crash would make it forfeit. A meter decides in memory; it neither leases nor waits.
+`now` is in seconds since the epoch, days are UTC.
 """
 
 import dataclasses
@@ -11,12 +10,10 @@ import math
 
 from prsmd.domain.quota import UsageLimits
 
+from .blocks import NEVER, TOTAL, Window
 from .gcra import Limited, full_at, give_back, kept_until, spend
 
-TOTAL = -1  # the "day" of what is counted for good
-LARGEST_BLOCK = 64
 DAY_SECONDS = 86_400
-_PARTS = 16  # a block is this part of what is left
 _FOREVER_SECONDS = 86_400  # what never comes back may still be raised by its owner: ask tomorrow
 
 
@@ -48,103 +45,42 @@ class Standing:
     reset_time: int | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ask:
-    """What a window wants of the store: `spare` are given back, and a block is to be set aside.
-
-    `ahead` are set aside already and not spent.
-    """
-
-    account: str
-    day: int
-    limit: int
-    ahead: int
-    spare: int
-
-
 SHORT = Short()
-_NEVER = 1 << 62
-
-
-class Window:
-    """What is counted of one limit in one day, or in all.
-
-    `reserved` is what the store has set aside in all, `used` how much of that is spent. `used` may
-    go up to `open`; when it comes to `mark`, the next block is due. What is `known` was read from
-    the store.
-    """
-
-    __slots__ = ("day", "known", "limit", "mark", "open", "reserved", "used")
-
-    def __init__(self, day: int, limit: int) -> None:
-        self.day = day
-        self.limit = limit
-        self.reserved = self.used = self.open = 0
-        self.mark = _NEVER
-        self.known = False
-
-    def __repr__(self) -> str:
-        name = "total" if self.day == TOTAL else f"day {self.day}"
-        return f"<Window {name}: {self.used} of {self.reserved} reserved, {self.limit} allowed>"
-
-    @property
-    def ahead(self) -> int:
-        """How many are set aside and not spent."""
-        return self.reserved - self.used
-
-    @property
-    def spare(self) -> int:
-        """How many more than a block are set aside."""
-        return max(0, self.ahead - block(self.limit - self.used))
-
-    @property
-    def exhausted(self) -> bool:
-        """True when the limit itself is reached, not only the block."""
-        return self.known and self.used >= self.limit
-
-    def allow(self, limit: int) -> None:
-        """Count against this limit from now on."""
-        self.limit = limit
-        self._open_up()
-
-    def ask(self, account: str) -> Ask:
-        """Return what to ask the store for. What it may have back is not spent from now on."""
-        spare = self.spare if self.known else 0
-        self.reserved -= spare
-        self._open_up()
-        return Ask(account, self.day, self.limit, self.ahead, spare)
-
-    def learn(self, before: int, after: int) -> None:
-        """Take over what the store has set aside: `before` a block was added, and `after` it.
-
-        What it had set aside and nobody here remembers was lost to a crash, and counts as spent.
-        """
-        self.used += max(0, before - self.reserved)
-        self.reserved = after
-        self.known = True
-        self._open_up()
-
-    def _open_up(self) -> None:
-        self.open = min(self.reserved, self.limit)
-        size = block(self.limit - self.used)
-        ends = self.reserved >= self.limit or size == 1  # near the limit nothing is leased ahead
-        self.mark = _NEVER if ends else self.open - size // 2
 
 
 class Hold:
-    """One request that was admitted, and what it was counted in. Ends once."""
+    """One request that was admitted, and what it was counted in. Ends once.
 
-    __slots__ = ("_meter", "_pace", "windows")
+    While it waits for a replica it has places, and has spent nothing.
+    """
+
+    __slots__ = ("_meter", "_pace", "_waits", "windows")
 
     def __init__(self, meter: "Meter", windows: tuple[Window, ...], pace: int | None) -> None:
         self._meter: Meter | None = meter
         self.windows = windows
         self._pace = pace
+        self._waits = False
 
-    @property
-    def meter(self) -> "Meter | None":
-        """The meter, until the request ended."""
-        return self._meter
+    def wait(self) -> None:
+        """It goes to wait: give back what it has spent, and keep its places."""
+        if self._meter is None or self._waits:
+            return
+        self._waits = True
+        self._meter.give_back(self.windows, None)
+        for window in self.windows:
+            window.keep_places(1)
+
+    def go_on(self, now: float) -> "Refuse | Short | None":
+        """It waits no more: spend, in what counts by now. Else say why not; it still waits then."""
+        if self._meter is None or not self._waits:
+            return None
+        windows = self._meter.spend_place(now)
+        if isinstance(windows, tuple):
+            self._leave()
+            self.windows = windows
+            return None
+        return windows
 
     def end(self, *, counts: bool) -> None:
         """The request ended. Where it does not count, what it took is given back."""
@@ -152,15 +88,24 @@ class Hold:
         if meter is None:
             return
         meter.under_way -= 1
+        if self._waits:
+            self._leave()
+            self.windows = ()
         if not counts:
             meter.give_back(self.windows, self._pace)
+
+    def _leave(self) -> None:
+        self._waits = False
+        for window in self.windows:
+            window.keep_places(-1)
 
 
 class Meter:
     """The counts of one borrower of a share, or of one key.
 
     `full_at` is when the pace is at its best again: what a crash forgot counts as spent. `due` says
-    that there is something to be leased, or to be given back to the store.
+    that there is something to be leased, or to be given back to the store. `stirred` is set by
+    every request: whoever looks for meters that nobody uses clears it.
     """
 
     __slots__ = (
@@ -171,6 +116,7 @@ class Meter:
         "account",
         "due",
         "limits",
+        "stirred",
         "under_way",
         "windows",
     )
@@ -179,6 +125,7 @@ class Meter:
         self.account = account
         self.limits = limits
         self.due = False
+        self.stirred = True
         self.under_way = 0
         self.windows: tuple[Window, ...] = ()
         self._kept = kept_until(full_at, limits.requests_per_minute or 1)
@@ -204,6 +151,7 @@ class Meter:
 
     def take(self, now: float) -> Hold | Refuse | Short:
         """Count one request in everything at once, or in nothing."""
+        self.stirred = True
         if now >= self._day_ends:
             self._arrange(now)
         limits = self.limits
@@ -220,13 +168,22 @@ class Meter:
                 retry = max(1, math.ceil(verdict.retry_at - now))
                 return Refuse("requests_per_minute", pace, math.ceil(verdict.retry_at), retry)
             self._kept = verdict.kept
-        for window in self.windows:
-            window.used += 1
-            if window.used >= window.mark:
-                window.mark = _NEVER
-                self.due = True
+        self._spend()
         self.under_way += 1
         return Hold(self, self.windows, pace)
+
+    def spend_place(self, now: float) -> tuple[Window, ...] | Refuse | Short:
+        """Spend for a request that has places already, in what counts by now; return where."""
+        if now >= self._day_ends:
+            self._arrange(now)
+        for window in self.windows:
+            if window.known and window.used >= window.limit:
+                return _refusal(window, now)
+        if any(window.used >= window.reserved for window in self.windows):
+            self.due = True
+            return SHORT
+        self._spend()
+        return self.windows
 
     def give_back(self, windows: tuple[Window, ...], pace: int | None) -> None:
         """Let a request that was counted in these windows, at this pace, not have been."""
@@ -235,6 +192,10 @@ class Meter:
             self.due = self.due or window.spare > 0
         if pace is not None and pace == self.limits.requests_per_minute:
             self._kept = give_back(self._kept)
+
+    def idle(self, now: float) -> bool:
+        """Tell whether nothing is under way, due, or to be remembered but by the store."""
+        return not (self.under_way or self.due or self.stirred or self.full_at > now)
 
     def kept(self) -> list[Window]:
         """Return all that was read from the store, also of limits that are no more."""
@@ -278,27 +239,19 @@ class Meter:
             if window is not None and limit is not None
         )
 
+    def _spend(self) -> None:
+        for window in self.windows:
+            window.used += 1
+            if window.used >= window.mark:
+                window.mark = NEVER
+                self.due = True
+
     def _closed(self, now: float) -> Refuse | Short:
         for window in self.windows:
             if window.exhausted:
                 return _refusal(window, now)
         self.due = True
         return SHORT
-
-
-def block(left: int) -> int:
-    """Return how many of `left` are set aside at once: a part of them, and near the end one."""
-    return min(LARGEST_BLOCK, max(1, left // _PARTS)) if left > 0 else 0
-
-
-def lease(ask: Ask, stored: int) -> tuple[int, int]:
-    """Decide what the store, which has `stored` set aside, sets aside from now on.
-
-    Return it without and with the new block.
-    """
-    before = max(0, stored - ask.spare)
-    left = ask.limit - before
-    return before, before + max(0, min(block(left + ask.ahead) - ask.ahead, left))
 
 
 def reset_of(day: int) -> int | None:
@@ -325,5 +278,4 @@ def _refusal(window: Window, now: float) -> Refuse:
 
 
 def _standing(window: Window) -> Standing:
-    left = max(0, window.limit - window.used)
-    return Standing(_type(window.day), window.limit, left, reset_of(window.day))
+    return Standing(_type(window.day), window.limit, window.left, reset_of(window.day))

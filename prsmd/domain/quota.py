@@ -14,6 +14,16 @@ class UsageLimits:
     requests_per_minute: int | None = None
     concurrent_requests: int | None = None
 
+    @property
+    def bounded(self) -> bool:
+        """Tell whether there is any bound."""
+        return not (
+            self.requests_per_day is None
+            and self.total_requests is None
+            and self.requests_per_minute is None
+            and self.concurrent_requests is None
+        )
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
@@ -40,9 +50,9 @@ class Share:
 
     def account(self, principal: Principal) -> str:
         """Return what is counted together: the key's own use, or all of its organization's."""
-        key = principal.key_id
-        by_key = key is not None and key in self.keys
-        return f"{self.id}/{f'key:{key}' if by_key else principal.organization}"
+        if self.keys and (key := principal.key_id) in self.keys:
+            return f"{self.id}/key:{key}"
+        return f"{self.id}/{principal.organization}"
 
     def in_force(self, now: float) -> bool:
         """Tell whether it has not expired."""

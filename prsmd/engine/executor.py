@@ -51,7 +51,7 @@ class Workshop:
     """What the executor works with.
 
     `retry_seconds` is the first pause after a slow step's failure; `clock` gives seconds since the
-    epoch.
+    epoch; `on_removed` is told the id of each deployment that was removed from the store.
     """
 
     runtime: Runtime
@@ -63,6 +63,7 @@ class Workshop:
     stop_grace_seconds: float = 10.0
     retry_seconds: float = 1.0
     clock: Callable[[], float] = time.time
+    on_removed: Callable[[str], Awaitable[None]] | None = None
 
 
 class Executor:
@@ -178,6 +179,8 @@ class Executor:
 
     async def _finish_delete(self, action: plans.FinishDelete) -> None:
         await self._tools.database.write(lambda tx: deployments.remove(tx, action.deployment_id))
+        if self._tools.on_removed is not None:
+            await self._tools.on_removed(action.deployment_id)
         log.info("deployment removed", extra={"deployment": action.deployment_id})
         self._tools.recorder.announce()
 

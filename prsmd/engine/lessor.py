@@ -1,21 +1,27 @@
 """Leases blocks of limits from the store, before they are spent, and gives back what is left.
 
 The only writer of leases. What it has set aside durably may be spent in memory; how much that is,
-core/meter.py decides.
+core/blocks.py decides. What is left to those who use nothing any more is given back too, so that
+memory holds only the meters in use, and a crash costs the others nothing.
 """
 
+import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from prsmd.core.meter import DAY_SECONDS, Ask, Meter, Window
+from prsmd.core.blocks import Ask, Window
+from prsmd.core.meter import DAY_SECONDS
 from prsmd.domain.errors import PrsmdError
 from prsmd.gateway.meters import Meters
 from prsmd.store import leases
 from prsmd.store.db import Database, Tx
 
 log = logging.getLogger(__name__)
+_TIDY_SECONDS = 120.0
+_DAYS_KEPT = 7  # for a clock that is set back
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,20 +43,29 @@ class Lessor:
     async def begin(cls, database: Database, clock: Callable[[], float] = time.time) -> "Lessor":
         """Begin to count where the store says. Only `close` makes the next stop a clean one."""
         today = int(clock() // DAY_SECONDS)
-        paces = await database.write(lambda tx: leases.begin(tx, today))
+        paces = await database.write(lambda tx: leases.begin(tx, today - _DAYS_KEPT))
         return cls(database, Meters(paces, clock), clock)
 
     async def run(self) -> None:
         """Lease whatever is due, all of it in one transaction, again and again."""
+        loop = asyncio.get_running_loop()
         while True:
-            await self.meters.wanted.wait()
-            await self.serve()
+            tidy_at = loop.time() + _TIDY_SECONDS
+            with contextlib.suppress(TimeoutError):
+                while loop.time() < tidy_at:
+                    async with asyncio.timeout_at(tidy_at):
+                        await self.meters.wanted.wait()
+                    await self.serve()
+            await self.tidy()
 
     async def serve(self) -> None:
         """Lease what is due now."""
         due = self.meters.collect()
+        wishes = [
+            _Wish(window, window.ask(meter.account)) for meter in due for window in meter.windows
+        ]
         try:
-            await self._lease(due)
+            await self._carry_out(wishes)
         except PrsmdError as error:
             log.warning("limits could not be leased: %s", error.message)
             self.meters.answered(due, error)
@@ -60,6 +75,22 @@ class Lessor:
         else:
             self.meters.answered(due)
 
+    async def tidy(self) -> None:
+        """Put away the meters that nobody has used since this was last done."""
+        idle = self.meters.idle()
+        wishes = [
+            _Wish(window, window.ask(meter.account, closing=True))
+            for meter in idle
+            for window in meter.kept()
+            if window.ahead
+        ]
+        try:
+            if wishes:
+                await self._carry_out(wishes)
+        except PrsmdError as error:
+            log.warning("limits could not be given back: %s", error.message)
+        self.meters.put_away(idle)
+
     async def close(self) -> None:
         """Give back what was set aside and not spent. Nothing may be spent from here on."""
         used, paces = self.meters.used(), self.meters.paces()
@@ -68,18 +99,20 @@ class Lessor:
         except PrsmdError as error:
             log.warning("what is left of limits is forfeited, as in a crash: %s", error.message)
 
-    async def _lease(self, due: list[Meter]) -> None:
-        wishes = [
-            _Wish(window, window.ask(meter.account)) for meter in due for window in meter.windows
-        ]
+    async def _carry_out(self, wishes: Sequence[_Wish]) -> None:
         today = int(self._clock() // DAY_SECONDS)
 
         async def write(tx: Tx) -> list[tuple[int, int]]:
             if today > self._today:
-                await leases.forget_before(tx, today)
+                await leases.forget(tx, today - _DAYS_KEPT)
             return [await leases.grant(tx, wish.ask) for wish in wishes]
 
-        granted = await self._database.write(write)
+        try:
+            granted = await self._database.write(write)
+        except PrsmdError:
+            for wish in wishes:
+                wish.window.keep(wish.ask)
+            raise
         self._today = max(today, self._today)
         for wish, (before, after) in zip(wishes, granted, strict=True):
             wish.window.learn(before, after)

@@ -9,6 +9,8 @@ from prsmd.domain.errors import (
     ProviderError,
     PrsmdError,
     QueueFullError,
+    QuotaExceededError,
+    RateLimitedError,
     ResourceUnavailableError,
 )
 
@@ -19,6 +21,8 @@ _OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (
     (ProviderError, Outcome.PROVIDER_ERROR),
     (InferenceTimeoutError, Outcome.TIMEOUT),
     (QueueFullError, Outcome.QUEUE_FULL),
+    (QuotaExceededError, Outcome.LIMITED),
+    (RateLimitedError, Outcome.LIMITED),
     (InvalidInputError, Outcome.INVALID),
     (asyncio.CancelledError, Outcome.CANCELLED),
 )

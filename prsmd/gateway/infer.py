@@ -7,7 +7,7 @@ the control loop, which only publishes whole tables.
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prsmd.core.routes import Route, RoutingTable
 from prsmd.core.trial import TrialReading
@@ -135,19 +135,19 @@ class Gateway:
         return None if pool is None else pool.route
 
     async def infer(
-        self, route: Route, inference: Inference, held: Held | None = None
+        self, route: Route, inference: Inference, held: Sequence[Held] = ()
     ) -> InferenceResult:
         """Infer, waiting in the queue if need be, at most for the route's request timeout.
 
-        What is `held` of a limit ends with it, and is given back where no container was reached.
+        What is `held` of limits ends with it, and is given back where no container was reached.
         Raises InvalidInputError, QueueFullError, ResourceUnavailableError (no replica, and none to
         wait for), InferenceTimeoutError and ProviderError. How it ended is recorded in every case,
         cancellation included.
         """
         pool = self._pools.get(route.deployment_id)
         if pool is None or self._stopping:
-            if held is not None:
-                held.end(counts=False)
+            for each in held:
+                each.end(counts=False)
             self._turn_away(route, inference, Outcome.UNAVAILABLE, known=pool is not None)
             why = GONE if pool is None else STOPPING
             raise unavailable(why, why)

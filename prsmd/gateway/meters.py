@@ -1,36 +1,65 @@
 """The meters of all borrowers and keys that are under a limit, and who waits for a block.
 
 Taking one is decided at once while a block has units; only at a block's end does a request wait.
-Leasing itself is another's: it collects what is due and says when the store has answered.
+Leasing itself is another's: it collects what is due and says when the store has answered. A meter
+that nobody uses is put away: then the store alone knows what was used.
 """
 
 import asyncio
-import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TypeVar
 
-from prsmd.core.meter import Hold, Meter, Refuse, Short
+from prsmd.core.meter import Hold, Meter, Refuse, Short, Standing
 from prsmd.domain.errors import PrsmdError, ResourceUnavailableError
 from prsmd.domain.quota import UsageLimits
 
+T = TypeVar("T")
 _MINUTE_SECONDS = 60.0
+
+
+Words = Callable[[Refuse], PrsmdError]
+"""How who asks is told that a limit is reached."""
 
 
 class Held:
     """A request that was admitted under a limit. `end` it once; further calls do nothing."""
 
-    __slots__ = ("_hold", "_meters", "meter")
+    __slots__ = ("_hold", "_meters", "_words", "meter")
 
-    def __init__(self, meters: "Meters", meter: Meter, hold: Hold) -> None:
+    def __init__(self, meters: "Meters", meter: Meter, hold: Hold, words: Words) -> None:
         self.meter = meter
         self._meters = meters
         self._hold = hold
+        self._words = words
+
+    def wait(self) -> None:
+        """The request waits for a replica, and spends nothing meanwhile."""
+        self._hold.wait()
+        self._tell()
+
+    async def go_on(self) -> None:
+        """A replica is there for it: spend, as `Meters.admit` does.
+
+        Nothing is refused here but what a limit that was changed meanwhile, or a new day, does not
+        allow.
+        """
+        await self._meters.go_on(self.meter, self._hold, self._words)
 
     def end(self, *, counts: bool) -> None:
         """The request ended. Where it does not count, what it took is given back."""
         self._hold.end(counts=counts)
+        self._tell()
+
+    def _tell(self) -> None:
         if self.meter.due:
             self._meters.lease(self.meter)
+
+
+def tightest(held: Iterable[Held], now: float) -> Standing | None:
+    """Return what is left of whichever limit has least left; None: none counts requests."""
+    left = [one for each in held if (one := each.meter.tightest(now)) is not None]
+    return min(left, key=lambda one: one.remaining, default=None)
 
 
 class _Arrival:
@@ -47,8 +76,8 @@ class Meters:
     """All meters by account. `clock` gives seconds since the epoch.
 
     `paces` are when limits per minute are full again, as a clean stop left them; None: after a
-    crash nobody knows, and all of those that were there counts as spent. A request waits for a
-    block no longer than `patience_seconds`.
+    crash nobody knows, and all of every minute counts as spent. A request waits for a block no
+    longer than `patience_seconds`.
     """
 
     def __init__(
@@ -60,8 +89,8 @@ class Meters:
         self.wanted = asyncio.Event()
         self._clock = clock
         self._patience = patience_seconds
-        self._paces = paces or {}
-        self._crashed_before = clock() if paces is None else -math.inf
+        self._paces = dict(paces or {})
+        self._spent_until = clock() + _MINUTE_SECONDS if paces is None else 0.0
         self._meters: dict[str, Meter] = {}
         self._due: dict[str, Meter] = {}
         self._arrivals: dict[str, _Arrival] = {}
@@ -69,47 +98,46 @@ class Meters:
     def __len__(self) -> int:
         return len(self._meters)
 
-    def meter(self, account: str, limits: UsageLimits, since: float) -> Meter:
-        """Return the meter of an account, counting against these limits from now on.
-
-        `since` is when there was first something to count.
-        """
+    def meter(self, account: str, limits: UsageLimits) -> Meter:
+        """Return the meter of an account, counting against these limits from now on."""
         meter = self._meters.get(account)
         if meter is None:
-            spent_by = self._crashed_before if since < self._crashed_before else -math.inf
-            full_at = self._paces.get(account, max(0.0, spent_by + _MINUTE_SECONDS))
+            full_at = self._paces.pop(account, self._spent_until)
             meter = self._meters[account] = Meter(account, limits, full_at)
-        elif meter.limits is not limits:
+        elif meter.limits is not limits and meter.limits != limits:
             meter.adopt(limits)
         return meter
 
     def known(self, account: str) -> Meter | None:
-        """Return the meter of an account that was used since the start, or None."""
+        """Return the meter of an account that was used lately, or None."""
         return self._meters.get(account)
 
-    def take(self, meter: Meter, now: float) -> Held | Refuse | Short:
-        """Count a request, or say why not. What is `Short` can be waited for."""
-        verdict = meter.take(now)
-        if meter.due:
-            self.lease(meter)
-        return Held(self, meter, verdict) if isinstance(verdict, Hold) else verdict
-
-    async def wait(self, meter: Meter) -> Held | Refuse:
-        """Count a request as soon as a block was leased, or say why not.
+    async def admit(self, account: str, limits: UsageLimits, words: Words) -> Held:
+        """Count a request in these limits of an account, after a block was leased if need be.
 
         Raises:
+            PrsmdError: a limit is reached, in these words; nothing was counted.
             ResourceUnavailableError: the store did not set a block aside, or not in time.
         """
-        try:
-            async with asyncio.timeout(self._patience):
-                while isinstance(verdict := self.take(meter, self._clock()), Short):
-                    arrival = self._arrivals.setdefault(meter.account, _Arrival())
-                    await arrival.event.wait()
-                    if arrival.error is not None:
-                        raise _unavailable(arrival.error.message)
-        except TimeoutError:
-            raise _unavailable(f"the store did not answer within {self._patience:g} s") from None
-        return verdict
+        meter = self.meter(account, limits)
+        verdict = meter.take(self._clock())
+        if meter.due:
+            self.lease(meter)
+        if isinstance(verdict, Short):
+            verdict = await self._wait(meter, meter.take)
+        if isinstance(verdict, Refuse):
+            raise words(verdict)
+        return Held(self, meter, verdict, words)
+
+    async def go_on(self, meter: Meter, hold: Hold, words: Words) -> None:
+        """Count a request that waited for a replica, and has its place. Raises as `admit` does."""
+        verdict = hold.go_on(self._clock())
+        if meter.due:
+            self.lease(meter)
+        if isinstance(verdict, Short):
+            verdict = await self._wait(meter, hold.go_on)
+        if isinstance(verdict, Refuse):
+            raise words(verdict)
 
     def lease(self, meter: Meter) -> None:
         """Have the store asked for what a meter wants."""
@@ -132,10 +160,21 @@ class Meters:
                 arrival.error = error
                 arrival.event.set()
 
-    def forget(self, share_id: str) -> None:
-        """Drop the meters of a share that is no more."""
-        for account in [each for each in self._meters if each.startswith(f"{share_id}/")]:
-            del self._meters[account]
+    def idle(self) -> list[Meter]:
+        """Return the meters that nobody has used since this was last asked."""
+        now = self._clock()
+        self._paces = {account: at for account, at in self._paces.items() if at > now}
+        found = [meter for meter in self._meters.values() if meter.idle(now)]
+        for meter in self._meters.values():
+            meter.stirred = False
+        return found
+
+    def put_away(self, meters: Iterable[Meter]) -> None:
+        """Forget these meters, as the store has them; not those that were used meanwhile."""
+        now = self._clock()
+        for meter in meters:
+            if meter.idle(now) and not any(window.ahead for window in meter.kept()):
+                self._meters.pop(meter.account, None)
 
     def used(self) -> list[tuple[str, int, int]]:
         """Return what was used: account, day and how many, of all that is known."""
@@ -154,6 +193,24 @@ class Meters:
             if meter.limits.requests_per_minute is not None and meter.full_at > now:
                 left[account] = meter.full_at
         return left
+
+    async def _wait(
+        self, meter: Meter, attempt: Callable[[float], T | Refuse | Short]
+    ) -> T | Refuse:
+        try:
+            async with asyncio.timeout(self._patience):
+                while True:
+                    arrival = self._arrivals.setdefault(meter.account, _Arrival())
+                    await arrival.event.wait()
+                    if arrival.error is not None:
+                        raise _unavailable(arrival.error.message)
+                    verdict = attempt(self._clock())
+                    if meter.due:
+                        self.lease(meter)
+                    if not isinstance(verdict, Short):
+                        return verdict
+        except TimeoutError:
+            raise _unavailable(f"the store did not answer within {self._patience:g} s") from None
 
 
 def _unavailable(why: str) -> ResourceUnavailableError:

@@ -8,7 +8,7 @@ import asyncio
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from prsmd.core.admission import Admit, Refuse, Wait
@@ -33,7 +33,6 @@ class InferenceResult:
 
     `inference_time_ms` is the exchange with the container, without the time in the queue; of a
     stream, it is the time until its head. A stream must be closed (`async with`, or `aclose`).
-    `held` is what it was counted in, if it was under a limit.
     """
 
     outputs: Any
@@ -41,7 +40,6 @@ class InferenceResult:
     replica_id: str
     model_version: str
     stream: "InferenceStream | None" = None
-    held: Held | None = None
 
 
 class Passage:
@@ -51,7 +49,8 @@ class Passage:
     since the epoch; durations are measured by the performance counter, as uvloop's own clock only
     counts milliseconds. `revision` is the one that answers, or should have; `meter` what its trial
     is measured with (None: there is none); `answer` tells how much was sent and read.
-    What is `held` of a limit is given back when nothing `reached` a container.
+    What is `held` of limits is given back when nothing `reached` a container, and not spent while
+    it waits for a replica.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class Passage:
         upstream: Upstream,
         clock: Callable[[], float],
         on_end: "Callable[[Passage, Outcome, float], None]",
-        held: Held | None = None,
+        held: Sequence[Held] = (),
     ) -> None:
         self.pool = pool
         self.inference = inference
@@ -118,8 +117,8 @@ class Passage:
             self.pool.release(target, now, seconds if outcome is Outcome.OK else None)
         if self.meter is not None and self._began is not None:
             self._measure(self.meter, outcome, self._began)
-        if self.held is not None:
-            self.held.end(counts=self.reached)
+        for held in self.held:
+            held.end(counts=self.reached)
         self._on_end(self, outcome, seconds)
 
     async def _run(self, deadline: asyncio.Timeout) -> InferenceResult:
@@ -154,7 +153,6 @@ class Passage:
             replica_id=target.replica_id,
             model_version=version,
             stream=stream,
-            held=self.held,
         )
 
     async def _finish(self, reply: Reply, began: float) -> Any:
@@ -196,9 +194,13 @@ class Passage:
             self._refusal = verdict
         elif self._target is None and self._refusal is None:
             self._waiting = asyncio.get_running_loop().create_future()
+            for held in self.held:
+                held.wait()
             await self._waiting
         if self._refusal is not None:
             raise refused(self._refusal, self._clock())
+        for held in self.held:
+            await held.go_on()
         assert self._target is not None  # noqa: S101 - the pool counted one, or refused
         return self._target
 

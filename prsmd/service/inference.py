@@ -1,7 +1,7 @@
 """Inference: find the route, check the permission, hand over to the gateway. No database on it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NoReturn
 
@@ -21,6 +21,7 @@ from prsmd.service.borrowing import refuse_ambiguous
 from prsmd.service.caller import Caller, require
 from prsmd.service.deployments import find_model
 from prsmd.service.lending import Lendings
+from prsmd.service.throttle import Throttle
 from prsmd.store.db import Database
 
 DENIED, UNAVAILABLE = "denied", Outcome.UNAVAILABLE.value
@@ -30,10 +31,13 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 class Inferences:
     """Use cases on inference."""
 
-    def __init__(self, gateway: Gateway, database: Database, lendings: Lendings) -> None:
+    def __init__(
+        self, gateway: Gateway, database: Database, lendings: Lendings, throttle: Throttle
+    ) -> None:
         self._gateway = gateway
         self._database = database
         self._lendings = lendings
+        self._throttle = throttle
 
     async def infer(
         self,
@@ -41,11 +45,13 @@ class Inferences:
         model: str,
         inference: Inference,
         headers: Mapping[str, str] = _NO_HEADERS,
+        on_admitted: Callable[[Sequence[Held]], None] | None = None,
     ) -> tuple[Route, InferenceResult]:
         """Return the model's answer and the route it took. See `Gateway.infer` for the errors.
 
         Of the request's `headers` (names in any case) only the one that a trial asks about goes on
-        to the gateway. Who is refused before a route is found is noted too.
+        to the gateway. Who is refused before a route is found is noted too. `on_admitted` hears
+        what the inference is counted in.
         """
         try:
             route, share = self._route(caller, model) or await self._missing(caller, model)
@@ -54,7 +60,13 @@ class Inferences:
             self._gateway.note_refused(inference, model[:100], outcome)
             raise
         inference = _with_trial_header(route, inference, headers)
-        held = None if share is None else await self._admit(caller, route, inference, share)
+        try:
+            held = await self._count(caller, route, share)
+        except PrsmdError:
+            self._gateway.note_limited(route, inference)
+            raise
+        if on_admitted is not None:
+            on_admitted(held)
         try:
             return route, await self._gateway.infer(route, inference, held)
         except (QueueFullError, ResourceUnavailableError) as error:
@@ -62,20 +74,29 @@ class Inferences:
                 raise _to_borrowers(error) from None
             raise
 
-    async def _admit(
-        self, caller: Caller, route: Route, inference: Inference, share: Share
-    ) -> Held | None:
-        """Count an inference in the limits of its share. See `Lendings.admit` for the errors."""
-        principal = caller.principal
+    async def _count(self, caller: Caller, route: Route, share: Share | None) -> Sequence[Held]:
+        """Count an inference in the limits of its key and of its share: in both, or in none."""
+        limits = self._throttle.limits(caller.principal)
+        if limits is None:
+            return () if share is None else await self._count_lent(caller, route, share)
+        by_key = await self._throttle.admit(caller.principal, limits)
+        if share is None:
+            return (by_key,)
         try:
-            held = await self._lendings.admit(share, principal)
-        except PrsmdError:
-            self._gateway.note_limited(route, inference)
+            if not self._lendings.holds(share):
+                share = self._again(caller, route)
+            return (by_key, *await self._count_lent(caller, route, share))
+        except BaseException:
+            by_key.end(counts=False)
             raise
-        if held is not None and not self._lendings.holds(share):
+
+    async def _count_lent(self, caller: Caller, route: Route, share: Share) -> Sequence[Held]:
+        held = await self._lendings.admit(share, caller.principal)
+        if self._lendings.holds(share):
+            return () if held is None else (held,)
+        if held is not None:
             held.end(counts=False)  # revoked, changed or expired while a block was waited for
-            return await self._admit(caller, route, inference, self._again(caller, route))
-        return held
+        return await self._count_lent(caller, route, self._again(caller, route))
 
     def _again(self, caller: Caller, route: Route) -> Share:
         """Return the share by which the caller may infer by now."""

@@ -9,15 +9,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from prsmd.core.lending import Lending
-from prsmd.core.meter import Meter, Refuse, Short, Standing
+from prsmd.core.meter import Meter, Refuse, Standing
 from prsmd.domain.access import ModelRef, Principal
 from prsmd.domain.errors import PrsmdError, QuotaExceededError, RateLimitedError
-from prsmd.domain.quota import Share, UsageLimits
+from prsmd.domain.quota import Share
 from prsmd.gateway.meters import Held, Meters
 from prsmd.store.db import Database, Tx
 
 T = TypeVar("T")
-_UNLIMITED = UsageLimits()
 _QUOTAS = frozenset({"requests_per_day", "total_requests"})
 _WORDS = {
     "requests_per_day": "requests per day",
@@ -63,16 +62,9 @@ class Lendings:
             QuotaExceededError, RateLimitedError: a limit is reached; nothing was counted.
             ResourceUnavailableError: the store could not be asked in time.
         """
-        if share.limits == _UNLIMITED:
+        if not share.limits.bounded:
             return None
-        meters = self._meters
-        meter = meters.meter(share.account(principal), share.limits, share.created_at)
-        verdict = meters.take(meter, self._clock())
-        if isinstance(verdict, Short):
-            verdict = await meters.wait(meter)
-        if isinstance(verdict, Refuse):
-            raise _limited(verdict)
-        return verdict
+        return await self._meters.admit(share.account(principal), share.limits, _limited)
 
     def standings(
         self, share: Share, principal: Principal, reserved: Mapping[int, int]
@@ -109,7 +101,12 @@ class Lendings:
     def drop(self, share_id: str) -> None:
         """Publish that a share is no more."""
         self._publish({key: value for key, value in self._shares.items() if key != share_id})
-        self._meters.forget(share_id)
+
+    async def drop_model(self, deployment_id: str) -> None:
+        """Publish that the shares of a model are no more: the model was removed from the store."""
+        async with self._order:
+            known = self._shares.items()
+            self._publish({k: v for k, v in known if v[0].deployment_id != deployment_id})
 
     async def _commit(
         self,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prsmd.core.apikey import is_key_id
-from prsmd.core.meter import DAY_SECONDS, TOTAL, Standing
+from prsmd.core.blocks import TOTAL
+from prsmd.core.meter import DAY_SECONDS, Standing
 from prsmd.domain.access import Permission, Principal, is_organization_name
 from prsmd.domain.deployment import Deployment
 from prsmd.domain.errors import ConflictError, InvalidInputError, NotFoundError

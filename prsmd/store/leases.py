@@ -1,8 +1,8 @@
-"""What of the limits was set aside, by account and day. core/meter.py decides how much."""
+"""What of the limits was set aside, by account and day. core/blocks.py decides how much."""
 
 from collections.abc import Iterable, Mapping
 
-from prsmd.core.meter import TOTAL, Ask, lease
+from prsmd.core.blocks import TOTAL, Ask, lease
 
 from . import meta
 from .connection import Tx
@@ -33,27 +33,27 @@ async def settle(tx: Tx, used: Iterable[tuple[str, int, int]], paces: Mapping[st
     await meta.set(tx, _STOPPED, "cleanly")
 
 
-async def begin(tx: Tx, today: int) -> dict[str, float] | None:
+async def begin(tx: Tx, first_day: int) -> dict[str, float] | None:
     """Begin to count; return when paces are full again, None after anything but a clean stop.
 
-    What can count no more is forgotten.
+    What can count no more is forgotten, and with it the days before the first.
     """
-    clean = await meta.get(tx, _STOPPED) == "cleanly"
+    clean = await meta.get(tx, _STOPPED) in {None, "cleanly"}  # None: nothing was counted ever
     rows = await many(tx, "SELECT account, full_at FROM paces")
     await change(tx, "DELETE FROM paces")
     await meta.set(tx, _STOPPED, "")
-    await forget_before(tx, today)
+    await forget(tx, first_day)
+    return {row["account"]: row["full_at"] for row in rows} if clean else None
+
+
+async def forget(tx: Tx, first_day: int) -> None:
+    """Forget what can count no more: the days before the first, and shares that are gone."""
+    await change(tx, "DELETE FROM leases WHERE day > ? AND day < ?", (TOTAL, first_day))
     await change(
         tx,
         "DELETE FROM leases WHERE instr(account, '/') > 0 "
         "AND substr(account, 1, instr(account, '/') - 1) NOT IN (SELECT id FROM shares)",
     )
-    return {row["account"]: row["full_at"] for row in rows} if clean else None
-
-
-async def forget_before(tx: Tx, day: int) -> None:
-    """Forget the days before this one."""
-    await change(tx, "DELETE FROM leases WHERE day > ? AND day < ?", (TOTAL, day))
 
 
 async def _put(tx: Tx, account: str, day: int, count: int) -> None:

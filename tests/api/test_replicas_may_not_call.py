@@ -7,6 +7,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from prsmd.api.app import build
 from prsmd.api.identity import Door
+from prsmd.gateway.meters import Meters
 from prsmd.service.access import Access, KeyRing, Peers
 from prsmd.service.directory import Directory
 from prsmd.service.throttle import Throttle
@@ -17,7 +18,7 @@ def door(*replica_hosts: str) -> Door:
     return Door(
         access=Access(KeyRing(b"p" * 32, Directory()), Peers("company", [])),
         underway=Underway(),
-        throttle=Throttle(),
+        throttle=Throttle(Directory(), Meters()),
         hosts=frozenset({"127.0.0.1"}),
         replica_hosts=lambda: frozenset(replica_hosts),
         body_bytes=1024,

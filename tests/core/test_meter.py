@@ -4,18 +4,8 @@ import dataclasses
 
 import pytest
 
-from prsmd.core.meter import (
-    DAY_SECONDS,
-    LARGEST_BLOCK,
-    TOTAL,
-    Ask,
-    Hold,
-    Meter,
-    Refuse,
-    Short,
-    block,
-    lease,
-)
+from prsmd.core.blocks import LARGEST_BLOCK, TOTAL, Ask, block, lease
+from prsmd.core.meter import DAY_SECONDS, Hold, Meter, Refuse, Short
 from prsmd.domain.quota import UsageLimits
 
 NOON = 20_000 * DAY_SECONDS + DAY_SECONDS / 2

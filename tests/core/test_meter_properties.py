@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from prsmd.core.meter import DAY_SECONDS, TOTAL, Ask, Hold, Meter, Window, block, lease
+from prsmd.core.blocks import TOTAL, Ask, Window, block, lease
+from prsmd.core.meter import DAY_SECONDS, Hold, Meter
 from prsmd.domain.quota import UsageLimits
 
 START = 20_000 * DAY_SECONDS + DAY_SECONDS // 2

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from prsmd.core.meter import DAY_SECONDS, LARGEST_BLOCK, TOTAL, Meter, Refuse, Short
-from prsmd.domain.errors import ResourceUnavailableError, StorageFullError
+from prsmd.core.blocks import LARGEST_BLOCK, TOTAL
+from prsmd.core.meter import DAY_SECONDS, Meter, Refuse, Short
+from prsmd.domain.errors import PrsmdError, ResourceUnavailableError, StorageFullError
 from prsmd.domain.quota import UsageLimits
 from prsmd.engine.lessor import Lessor
 from prsmd.gateway.meters import Held
@@ -50,9 +51,19 @@ async def lessor(folder: Path, clock: Clock, *, clean: bool = True) -> AsyncIter
         await database.close()
 
 
-async def take(lessor: Lessor, meter: Meter, now: float = NOON) -> Held | Refuse:
-    verdict = lessor.meters.take(meter, now)
-    return await lessor.meters.wait(meter) if isinstance(verdict, Short) else verdict
+class LimitedError(PrsmdError):
+    """A limit is reached."""
+
+    def __init__(self, refusal: Refuse) -> None:
+        super().__init__("limited")
+        self.refusal = refusal
+
+
+async def take(lessor: Lessor, meter: Meter) -> Held | Refuse:
+    try:
+        return await lessor.meters.admit(meter.account, meter.limits, LimitedError)
+    except LimitedError as limited:
+        return limited.refusal
 
 
 async def passed(lessor: Lessor, meter: Meter, wanted: int) -> int:
@@ -68,7 +79,7 @@ def clock() -> Clock:
 async def test_a_hundred_race_for_the_last_one_and_one_gets_it(tmp_path, clock):
     limits = UsageLimits(total_requests=30)
     async with lessor(tmp_path, clock) as bank:
-        meter = bank.meters.meter("s/o", limits, NOON)
+        meter = bank.meters.meter(ACCOUNT, limits)
         assert await passed(bank, meter, 29) == 29
         verdicts = await asyncio.gather(*(take(bank, meter) for _ in range(100)))
     assert sum(isinstance(verdict, Held) for verdict in verdicts) == 1
@@ -77,7 +88,7 @@ async def test_a_hundred_race_for_the_last_one_and_one_gets_it(tmp_path, clock):
 
 async def test_a_hundred_at_once_share_what_there_is_and_no_more(tmp_path, clock):
     async with lessor(tmp_path, clock) as bank:
-        meter = bank.meters.meter("s/o", UsageLimits(requests_per_day=73), NOON)
+        meter = bank.meters.meter("s/o", UsageLimits(requests_per_day=73))
         verdicts = await asyncio.gather(*(take(bank, meter) for _ in range(100)))
     assert sum(isinstance(verdict, Held) for verdict in verdicts) == 73
 
@@ -86,18 +97,18 @@ async def test_a_clean_stop_gives_back_what_was_not_spent(tmp_path, clock):
     limits = UsageLimits(total_requests=1000)
     for _ in range(3):
         async with lessor(tmp_path, clock) as bank:
-            assert await passed(bank, bank.meters.meter(ACCOUNT, limits, 0.0), 10) == 10
+            assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 10) == 10
     async with lessor(tmp_path, clock) as bank:
-        assert await passed(bank, bank.meters.meter(ACCOUNT, limits, 0.0), 2000) == 970
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 2000) == 970
 
 
 async def test_a_crash_forfeits_at_most_a_block(tmp_path, clock):
     limits, done = UsageLimits(total_requests=1000), 0
     for _ in range(3):
         async with lessor(tmp_path, clock, clean=False) as bank:
-            done += await passed(bank, bank.meters.meter(ACCOUNT, limits, 0.0), 10)
+            done += await passed(bank, bank.meters.meter(ACCOUNT, limits), 10)
     async with lessor(tmp_path, clock) as bank:
-        done += await passed(bank, bank.meters.meter(ACCOUNT, limits, 0.0), 2000)
+        done += await passed(bank, bank.meters.meter(ACCOUNT, limits), 2000)
     assert 1000 - 3 * LARGEST_BLOCK <= done < 1000
 
 
@@ -106,23 +117,25 @@ async def test_after_a_crash_a_pace_begins_at_nothing_and_after_a_clean_stop_whe
 ):
     limits = UsageLimits(requests_per_minute=10)
     async with lessor(tmp_path, clock) as bank:
-        assert await passed(bank, bank.meters.meter(ACCOUNT, limits, NOON), 4) == 4
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 4) == 4
     async with lessor(tmp_path, clock, clean=False) as bank:
-        assert await passed(bank, bank.meters.meter(ACCOUNT, limits, 0.0), 10) == 6
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 10) == 6
     async with lessor(tmp_path, clock) as bank:
-        assert await passed(bank, bank.meters.meter(ACCOUNT, limits, 0.0), 10) == 0
-        assert await passed(bank, bank.meters.meter("s/new", limits, NOON), 10) == 10
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 10) == 0
+        clock.now += 30
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 10) == 5
 
 
 async def test_the_next_block_is_leased_before_anybody_has_to_wait(tmp_path, clock):
     database = await Database.open(tmp_path)
     bank = await Lessor.begin(database, clock)
-    meter = bank.meters.meter(ACCOUNT, UsageLimits(total_requests=100_000), 0.0)
-    assert isinstance(bank.meters.take(meter, NOON), Short)
+    meter = bank.meters.meter(ACCOUNT, UsageLimits(total_requests=100_000))
+    assert isinstance(meter.take(NOON), Short)
+    bank.meters.lease(meter)
     await bank.serve()
     leases_made = 0
     for _ in range(500):
-        assert isinstance(bank.meters.take(meter, NOON), Held)
+        assert isinstance(await take(bank, meter), Held)
         if bank.meters.wanted.is_set():
             leases_made += 1
             await bank.serve()
@@ -133,10 +146,14 @@ async def test_the_next_block_is_leased_before_anybody_has_to_wait(tmp_path, clo
 async def test_past_days_are_forgotten_by_the_next_lease(tmp_path, clock):
     limits = UsageLimits(requests_per_day=5)
     async with lessor(tmp_path, clock) as bank:
-        meter = bank.meters.meter(ACCOUNT, limits, 0.0)
+        meter = bank.meters.meter(ACCOUNT, limits)
         await take(bank, meter)
         clock.now += DAY_SECONDS
-        await take(bank, meter, clock.now)
+        await take(bank, meter)
+        async with bank._database.read() as tx:
+            assert await leases.reserved(tx, ACCOUNT, 20_000) == 1, "the clock may be set back"
+        clock.now += 7 * DAY_SECONDS
+        await take(bank, meter)
         async with bank._database.read() as tx:
             assert await leases.reserved(tx, ACCOUNT, 20_000) == 0
             assert await leases.reserved(tx, ACCOUNT, 20_001) == 1
@@ -144,7 +161,7 @@ async def test_past_days_are_forgotten_by_the_next_lease(tmp_path, clock):
 
 async def test_a_store_that_cannot_be_written_lets_nothing_through_and_says_so(tmp_path, clock):
     async with lessor(tmp_path, clock, clean=False) as bank:
-        meter = bank.meters.meter(ACCOUNT, UsageLimits(total_requests=5), 0.0)
+        meter = bank.meters.meter(ACCOUNT, UsageLimits(total_requests=5))
         bank._database.__class__ = FullDatabase
         with pytest.raises(ResourceUnavailableError, match="the disk is full"):
             await take(bank, meter)
@@ -156,7 +173,7 @@ async def test_a_store_that_hangs_is_not_waited_for_without_end(tmp_path, clock)
     database = await Database.open(tmp_path)
     bank = await Lessor.begin(database, clock)
     bank.meters._patience = 0.01
-    meter = bank.meters.meter(ACCOUNT, UsageLimits(total_requests=5), 0.0)
+    meter = bank.meters.meter(ACCOUNT, UsageLimits(total_requests=5))
     with pytest.raises(ResourceUnavailableError, match="did not answer within"):
         await take(bank, meter)
     await bank.serve()
@@ -166,7 +183,7 @@ async def test_a_store_that_hangs_is_not_waited_for_without_end(tmp_path, clock)
 
 async def test_one_that_does_not_count_is_there_for_the_next(tmp_path, clock):
     async with lessor(tmp_path, clock) as bank:
-        meter = bank.meters.meter(ACCOUNT, UsageLimits(total_requests=1), 0.0)
+        meter = bank.meters.meter(ACCOUNT, UsageLimits(total_requests=1))
         for counts in (False, False, True):
             held = await take(bank, meter)
             assert isinstance(held, Held)
@@ -176,10 +193,74 @@ async def test_one_that_does_not_count_is_there_for_the_next(tmp_path, clock):
     assert meter.windows[0].day == TOTAL
 
 
-async def test_a_share_that_was_revoked_leaves_no_meter(tmp_path, clock):
+async def test_meters_that_nobody_uses_are_put_away_and_a_crash_costs_them_nothing(tmp_path, clock):
+    limits = UsageLimits(total_requests=2000, requests_per_day=1500)
+    async with lessor(tmp_path, clock, clean=False) as bank:
+        for number in range(50):
+            for _ in range(3):
+                (await take(bank, bank.meters.meter(f"key:{number}", limits))).end(counts=True)
+        held = await take(bank, bank.meters.meter("key:7", limits))
+        await bank.tidy()
+        await bank.tidy()
+        assert list(bank.meters._meters) == ["key:7"], "it has something under way"
+        held.end(counts=True)
+        await bank.tidy()
+        assert len(bank.meters) == 0
     async with lessor(tmp_path, clock) as bank:
-        for account in ("s1/a", "s1/b", "s11/a"):
-            bank.meters.meter(account, UsageLimits(), 0.0)
-        bank.meters.forget("s1")
-        assert bank.meters.known("s1/a") is None
-        assert len(bank.meters) == 1
+        assert await passed(bank, bank.meters.meter("key:7", limits), 5000) == 1500 - 4
+
+
+async def test_what_is_used_while_it_is_put_away_is_not_lost(tmp_path, clock):
+    limits = UsageLimits(total_requests=1000)
+    async with lessor(tmp_path, clock) as bank:
+        meter = bank.meters.meter(ACCOUNT, limits)
+        (await take(bank, meter)).end(counts=True)
+        await bank.tidy()
+        tidying = asyncio.create_task(bank.tidy(), name="tidy")
+        await asyncio.sleep(0)
+        assert await passed(bank, meter, 20) == 20
+        await tidying
+        assert bank.meters.known(ACCOUNT) is meter
+        assert await passed(bank, meter, 2000) == 979
+
+
+async def test_a_store_that_refuses_costs_nothing_of_what_was_set_aside(tmp_path, clock):
+    limits = UsageLimits(total_requests=1000)
+    async with lessor(tmp_path, clock) as bank:
+        meter = bank.meters.meter(ACCOUNT, limits)
+        (await take(bank, meter)).end(counts=True)
+        bank._database.__class__ = FullDatabase
+        await bank.tidy()
+        await bank.tidy()
+        bank._database.__class__ = Database
+        assert bank.meters.known(ACCOUNT) is meter
+        assert await passed(bank, meter, 2000) == 999
+
+
+async def test_who_waits_for_a_replica_keeps_its_place_and_forfeits_nothing_in_a_crash(
+    tmp_path, clock
+):
+    limits = UsageLimits(total_requests=1600)
+    async with lessor(tmp_path, clock, clean=False) as bank:
+        meter = bank.meters.meter(ACCOUNT, limits)
+        for _ in range(200):
+            held = await take(bank, meter)
+            assert isinstance(held, Held)
+            held.wait()
+        assert meter.windows[0].left == 1400
+    async with lessor(tmp_path, clock) as bank:
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 2000) >= 1600 - LARGEST_BLOCK
+
+
+async def test_who_waited_goes_on_when_a_block_was_leased(tmp_path, clock):
+    limits = UsageLimits(total_requests=40)
+    async with lessor(tmp_path, clock) as bank:
+        meter = bank.meters.meter(ACCOUNT, limits)
+        waiting = [await take(bank, meter) for _ in range(40)]
+        for held in waiting:
+            assert isinstance(held, Held)
+            held.wait()
+        assert isinstance(await take(bank, meter), Refuse), "all places are kept"
+        await asyncio.gather(*(held.go_on() for held in waiting if isinstance(held, Held)))
+        assert meter.windows[0].used == 40
+        assert isinstance(await take(bank, meter), Refuse)

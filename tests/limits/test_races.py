@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from prsmd.core.meter import LARGEST_BLOCK
+from prsmd.core.blocks import LARGEST_BLOCK
 from tests.support.daemon import Daemon, running_daemon
 
 CLIENTS = 64

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from prsmd.core.meter import TOTAL, Ask
+from prsmd.core.blocks import TOTAL, Ask
 from prsmd.domain.access import ROLES, ModelRef, Permission, Principal
 from prsmd.domain.quota import Share, UsageLimits, Use
 from prsmd.store import deployments, leases, shares, usage
@@ -117,6 +117,7 @@ async def test_what_is_set_aside_adds_up_to_the_limit_and_no_further():
 
 async def test_only_a_clean_stop_is_remembered_as_one_and_only_once():
     async with bare_schema() as tx:
+        assert await leases.begin(tx, 10) == {}, "nothing was ever counted"
         assert await leases.begin(tx, 10) is None
         await leases.settle(tx, [("key:a", 10, 7)], {"key:a": 99.5})
         assert await leases.begin(tx, 10) == {"key:a": 99.5}
