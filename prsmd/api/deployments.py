@@ -109,6 +109,7 @@ async def events(services: Services, request: web.Request, caller: Caller) -> we
     await services.events.latest(caller, reference, 1)  # errors come before the stream begins
     async with (
         followed_stream(request) as response,
+        services.shares.while_lent(caller, reference, Permission.MODELS_READ),
         contextlib.aclosing(services.events.follow(caller, reference, int(after))) as stream,
     ):
         async for event in stream:
@@ -134,6 +135,7 @@ async def logs(services: Services, request: web.Request, caller: Caller) -> web.
     await services.logs.read(caller, reference, LogRequest(replica_id=wanted.replica_id, tail=0))
     async with (
         followed_stream(request) as response,
+        services.shares.while_lent(caller, reference, Permission.LOGS_READ),
         contextlib.aclosing(services.logs.follow(caller, reference, wanted)) as stream,
     ):
         async for item in stream:

@@ -1,8 +1,9 @@
 """Sharing: lend a model to organizations or keys within limits, change that, take it back."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from prsmd.core.apikey import is_key_id
@@ -15,8 +16,15 @@ from prsmd.domain.events import Event
 from prsmd.domain.ids import random_id
 from prsmd.domain.quota import Share, UsageLimits
 from prsmd.engine.recorder import Recorder
+from prsmd.service.borrowing import while_lent
 from prsmd.service.caller import Caller
-from prsmd.service.deployments import event_of, find_changeable, find_model, ref_of
+from prsmd.service.deployments import (
+    event_of,
+    find_changeable,
+    find_deployment,
+    find_model,
+    ref_of,
+)
 from prsmd.service.lending import Lendings
 from prsmd.store import audit, deployments, events, leases, shares
 from prsmd.store.db import Database, Tx
@@ -145,6 +153,28 @@ class Shares:
                     lent = Lent(reaching[0], deployment.model_id, {principal.organization: left})
                     found[deployment.id] = lent
         return found
+
+    @contextlib.asynccontextmanager
+    async def while_lent(
+        self, caller: Caller, reference: str, permission: Permission
+    ) -> AsyncIterator[None]:
+        """Let what follows a deployment go on until it is taken back, where it is lent at all.
+
+        Raises:
+            DeploymentNotFoundError: it was taken back meanwhile.
+        """
+        async with self._database.read() as tx:
+            found = await find_deployment(tx, caller, reference, permission)
+        if not caller.borrows(found.organization):
+            yield
+            return
+
+        def still() -> bool:
+            reaching = self._lendings.of(caller.principal, found.id)
+            return any(permission in share.permissions for share in reaching)
+
+        async with while_lent(found, still):
+            yield
 
     async def _shared(self, caller: Caller, model: str) -> Deployment:
         return await find_changeable(self._database, caller, model, Permission.MODELS_SHARE)

@@ -1,9 +1,11 @@
 """What those see of a model who borrow it: how it does, and nothing of how it is made or runs."""
 
+import asyncio
 import collections
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,6 +13,7 @@ from prsm_sdk import models as sdk
 from prsmd.api.app import OPERATIONS
 from prsmd.domain.access import PERMISSIONS
 from prsmd.domain.events import Event
+from tests.api.test_organizations_close import until_broken_off
 from tests.api.test_shares import INFER, MODEL, QUESTION, Site, life, site, world
 from tests.engine.harness import IMAGE
 
@@ -149,3 +152,40 @@ async def test_why_nothing_answers_is_told_to_the_owner_only(site: Site):
     assert "GPU-0" in json.dumps(owner.body)
     assert "GPU-0" not in json.dumps(borrower.body)
     assert "retry_after_seconds" in borrower.body["error"]["details"]
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "less"])
+@pytest.mark.parametrize("what", ["events", "logs?follow=true"])
+async def test_what_a_borrower_follows_breaks_off_when_it_is_taken_back(
+    site: Site, what: str, how: str
+):
+    share = await site.share(permissions=["read", "infer", "logs"])
+    path = f"{MODEL}/shares/{share.body['share_id']}"
+    headers = {"X-API-Key": site.partner, "Accept": "text/event-stream"}
+    async with site.door.session.get(f"http://localhost{ONE}/{what}", headers=headers) as stream:
+        assert stream.status == 200
+        if how == "revoked":
+            told = await site.door.ask("DELETE", path, key=site.owner)
+        elif how == "less":
+            told = await site.door.ask("PATCH", path, {"permissions": ["infer"]}, key=site.owner)
+        else:
+            soon = datetime.now(UTC) + timedelta(seconds=1)
+            told = await site.door.ask(
+                "PATCH", path, {"expires_at": soon.isoformat()}, key=site.owner
+            )
+        assert told.status == 200, told
+        text = await until_broken_off(stream)
+    assert b"event: error" in text
+    assert b"DEPLOYMENT_NOT_FOUND" in text
+
+
+async def test_what_the_owner_follows_goes_on_when_a_share_ends(site: Site):
+    share = await site.share()
+    headers = {"X-API-Key": site.owner, "Accept": "text/event-stream"}
+    async with site.door.session.get(f"http://localhost{ONE}/events", headers=headers) as stream:
+        path = f"{MODEL}/shares/{share.body['share_id']}"
+        assert (await site.door.ask("DELETE", path, key=site.owner)).status == 200
+        text = b""
+        async with asyncio.timeout(30):
+            while b"ShareRevoked" not in text:
+                text += await stream.content.readany()
