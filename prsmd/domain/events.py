@@ -5,6 +5,8 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
+OWN_PRINCIPAL = "prsmd"
+
 
 class Severity(enum.StrEnum):
     """How much an event should worry an operator."""
@@ -50,6 +52,27 @@ class AuditRecord:
     salt: str = ""
     hash: str = ""
     size: int = 0
+
+
+def own_record(
+    at: float,
+    organization: str,
+    action: str,
+    subject: str,
+    details: Mapping[str, Any],
+    outcome: str = "allowed",
+) -> AuditRecord:
+    """Return the record of what prsmd did by itself, with nobody asking just then."""
+    return AuditRecord(
+        at=at,
+        principal=OWN_PRINCIPAL,
+        organization=organization,
+        action=action,
+        subject=subject,
+        outcome=outcome,
+        request_id="",
+        details=details,
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

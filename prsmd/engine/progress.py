@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from prsmd.core import plan as plans
 from prsmd.domain.errors import ImageUnavailableError, NotFoundError, StorageFullError
-from prsmd.domain.events import AuditRecord, Event, Severity
+from prsmd.domain.events import AuditRecord, Event, Severity, own_record
 from prsmd.domain.rollout import Rollout, RolloutPhase
 from prsmd.engine.launcher import Launcher
 from prsmd.engine.recorder import Recorder
@@ -19,7 +19,6 @@ from prsmd.store import audit, deployments, events, revisions, rollouts
 from prsmd.store.db import Database, Tx
 
 log = logging.getLogger(__name__)
-_OWN_PRINCIPAL = "prsmd"  # who changes what nobody asked for
 
 
 class Progress:
@@ -131,19 +130,13 @@ class Progress:
         await self._database.write(write)
 
     def _rolled_back(self, rollout: Rollout, organization: str) -> AuditRecord:
-        return AuditRecord(
-            at=self._now(),
-            principal=_OWN_PRINCIPAL,
-            organization=organization,
-            action="models.rollback",
-            subject=rollout.deployment_id,
-            outcome="allowed",
-            request_id="",
-            details={
-                "from_revision": rollout.to_revision,
-                "to_revision": rollout.from_revision,
-                "reason": rollout.outcome,
-            },
+        details = {
+            "from_revision": rollout.to_revision,
+            "to_revision": rollout.from_revision,
+            "reason": rollout.outcome,
+        }
+        return own_record(
+            self._now(), organization, "models.rollback", rollout.deployment_id, details
         )
 
     def _event(self, organization: str, action: plans.Advance) -> Event:

@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from prsmd.domain.errors import PrsmdError
-from prsmd.domain.events import AuditRecord
+from prsmd.domain.events import own_record
 from prsmd.engine.notary import AuditLog, Notary
 from prsmd.store import audit
 from prsmd.store.db import Database
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 600.0
-_OWN_PRINCIPAL = "prsmd"
 
 
 class Retention:
@@ -35,39 +34,39 @@ class Retention:
         self._changes = changes
         self._organization = organization
         self._clock = clock
+        self._gone: dict[str, int] = {}  # what is not on record yet, by log
 
     async def run(self) -> None:
         """Prune every ten minutes; for ever."""
         while True:
-            try:
-                await self.prune()
-            except PrsmdError as error:
-                log.warning("old audit records not removed: %s", error.message)
+            await self.prune()
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def prune(self) -> None:
-        """Prune every log to its limits."""
+        """Prune every log to its limits. One that fails, or is not whole, holds up no other."""
         for audited in self._logs:
-            gone = 0
-            while count := await self._notary.prune(audited):
-                gone += count
-            if gone:
-                await self._record(audited, gone)
+            for step in (self._remove, self._record):
+                try:
+                    await step(audited)
+                except PrsmdError as error:
+                    words = "old audit records of %s are not removed, or that is not on record: %s"
+                    log.error(words, audited.name, error.message)  # noqa: TRY400
 
-    async def _record(self, audited: AuditLog, gone: int) -> None:
-        record = AuditRecord(
-            at=self._clock(),
-            principal=_OWN_PRINCIPAL,
-            organization=self._organization,
-            action="audit.prune",
-            subject=f"audit:{audited.name}",
-            outcome="allowed",
-            request_id="",
-            details={
-                "records": gone,
-                "keep_seconds": audited.keep_seconds,
-                "keep_bytes": audited.keep_bytes,
-            },
-        )
+    async def _remove(self, audited: AuditLog) -> None:
+        while count := await self._notary.prune(audited):
+            self._gone[audited.name] = self._gone.get(audited.name, 0) + count
+
+    async def _record(self, audited: AuditLog) -> None:
+        gone = self._gone.get(audited.name)
+        if not gone:
+            return
+        details = {
+            "records": gone,
+            "keep_seconds": audited.keep_seconds,
+            "keep_bytes": audited.keep_bytes,
+        }
+        subject = f"audit:{audited.name}"
+        record = own_record(self._clock(), self._organization, "audit.prune", subject, details)
         await self._changes.write(lambda tx: audit.append(tx, record))
+        del self._gone[audited.name]
         log.info("%d audit records of %s were pruned", gone, audited.name)

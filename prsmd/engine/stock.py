@@ -22,10 +22,11 @@ from prsmd.domain.errors import (
     NoRoomForImageError,
     PrsmdError,
 )
+from prsmd.domain.events import own_record
 from prsmd.domain.image import NOBODY, Brought, ImageOrigin, Login, familiar, may_run, registry_of
 from prsmd.engine.pulling import Note, Puller
 from prsmd.runtime import archive, base
-from prsmd.store import deployments, images, registries, replicas, revisions, rollouts
+from prsmd.store import audit, deployments, images, registries, replicas, revisions, rollouts
 from prsmd.store.db import Database, Tx
 from prsmd.store.sealing import SealBrokenError, Sealer
 
@@ -245,9 +246,13 @@ class Stock:
         needed = bytes_ + self._settings.min_free_bytes
         if await self.free_bytes() >= needed:
             return
-        for verdict in await self.collect(self._settings.keep_revisions, pulled_only=True):
-            if verdict.goes:
-                log.info("removed image %s: the disk is short", verdict.content.id[:19])
+        verdicts = await self.collect(self._settings.keep_revisions, pulled_only=True)
+        removed = [min(verdict.content.names) for verdict in verdicts if verdict.goes]
+        if removed:
+            log.info("removed images, for the disk is short: %s", ", ".join(removed))
+            details = {"reason": "the disk is short", "removed": removed}
+            record = own_record(self._now(), "", "images.prune", "images", details)
+            await self._database.write(lambda tx: audit.append(tx, record))
         free = await self.free_bytes()
         if free < needed:
             raise NoRoomForImageError(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from prsmd.domain.errors import PrsmdError
-from prsmd.domain.events import AuditRecord
+from prsmd.domain.events import AuditRecord, own_record
 from prsmd.gateway.tape import InferenceNote, Notes
 from prsmd.store import audit
 from prsmd.store.db import Database
@@ -16,7 +16,6 @@ from prsmd.store.db import Database
 log = logging.getLogger(__name__)
 ACTION = "models.infer"
 _BATCH = 64  # records hashed in one go: one or two milliseconds of the loop
-_OWN_PRINCIPAL = "prsmd"
 
 
 class Witness:
@@ -71,16 +70,8 @@ class Witness:
             raise
 
     def _lost(self, count: int) -> AuditRecord:
-        return AuditRecord(
-            at=self._clock(),
-            principal=_OWN_PRINCIPAL,
-            organization="",
-            action="audit.lost",
-            subject="audit:inferences",
-            outcome="lost",
-            request_id="",
-            details={"requests": count},
-        )
+        details = {"requests": count}
+        return own_record(self._clock(), "", "audit.lost", "audit:inferences", details, "lost")
 
 
 def _record(note: InferenceNote) -> AuditRecord:

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 
 from prsmd.domain.access import Organization, Permission
 from prsmd.domain.errors import ConflictError, NotFoundError
+from prsmd.domain.events import AuditRecord, own_record
 from prsmd.engine.recorder import Recorder
 from prsmd.service.caller import Caller, require_recorded
 from prsmd.service.leaving import Returned, Settling, give_back
 from prsmd.service.lending import Lendings
 from prsmd.service.registrar import Ask, Done, Registrar
-from prsmd.store import organizations
+from prsmd.store import audit, organizations
 from prsmd.store.db import Database, Tx
 
 _NAMED = 5  # models in a refusal
@@ -141,9 +142,15 @@ async def ensure(database: Database, names: Iterable[str]) -> None:
 
     async def write(tx: Tx) -> None:
         for organization in wanted:
-            await organizations.ensure(tx, organization)
+            if await organizations.ensure(tx, organization):
+                await audit.append(tx, _configured(organization))
 
     await database.write(write)
+
+
+def _configured(made: Organization) -> AuditRecord:
+    details, subject = {"named_by": made.created_by}, f"organization:{made.id}"
+    return own_record(made.created_at, made.id, "organizations.create", subject, details)
 
 
 def _ask(verb: str, name: str) -> Ask:

@@ -20,9 +20,9 @@ async def add(tx: Tx, organization: Organization) -> None:
     await change(tx, _INSERT, _to_row(organization))
 
 
-async def ensure(tx: Tx, organization: Organization) -> None:
-    """Store an organization that the configuration names, unless it is known."""
-    await change(tx, f"{_INSERT} ON CONFLICT (id) DO NOTHING", _to_row(organization))
+async def ensure(tx: Tx, organization: Organization) -> bool:
+    """Store an organization that the configuration names. False: it is known already."""
+    return bool(await change(tx, f"{_INSERT} ON CONFLICT (id) DO NOTHING", _to_row(organization)))
 
 
 async def get(tx: Tx, name: str) -> Organization | None:

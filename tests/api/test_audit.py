@@ -167,7 +167,7 @@ def test_an_export_is_verified_on_another_machine_with_nothing_but_the_public_ke
 
     lines = (tmp_path / "audit.jsonl").read_bytes().splitlines(keepends=True)
     place = next(n for n, line in enumerate(lines) if b'"kind":"record"' in line)
-    lines[place] = lines[place].replace(b'"principal":"uid:0"', b'"principal":"uid:1"')
+    lines[place] = lines[place].replace(b'"outcome":"allowed"', b'"outcome":"denied"')
     (tmp_path / "audit.jsonl").write_bytes(b"".join(lines))
     told = elsewhere(tmp_path, *command)
     assert told.returncode == 1

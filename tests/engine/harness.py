@@ -314,7 +314,11 @@ class Life:
     async def audit(self) -> list[tuple[str, str]]:
         async with self.database.read() as tx:
             records, _ = await audit.page(tx, None, 100, 0)
-        return [(record.action, record.outcome) for record in reversed(records)]
+        return [
+            (record.action, record.outcome)
+            for record in reversed(records)
+            if record.action != "organizations.create"
+        ]
 
     async def deployments(self) -> list[Any]:
         async with self.database.read() as tx:

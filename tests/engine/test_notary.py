@@ -13,7 +13,7 @@ from prsmd.engine.notary import AuditLog, Notary, NotarySettings
 from prsmd.engine.retention import Retention
 from prsmd.store import attestations, audit
 from prsmd.store.checkpoint_file import CheckpointFile, keep_public_key
-from prsmd.store.db import Database
+from prsmd.store.db import USAGE, Database
 
 SIGNER, SUCCESSOR = Signer(b"k" * 32), Signer(b"n" * 32)
 DAY = 86400.0
@@ -230,3 +230,44 @@ async def test_a_store_that_cannot_be_written_does_not_end_the_notary(database, 
     ]
     await office.notary.attest()
     assert "cannot be kept" in caplog.text
+
+
+async def test_what_could_not_be_recorded_of_a_pruning_is_recorded_later(database, tmp_path):
+    office = Office(database, tmp_path, keep_seconds=10 * DAY)
+    await office.happen(1500, at=office.clock.now - 11 * DAY)
+
+    class Full:
+        full = True
+
+        async def write(self, transaction):
+            if self.full:
+                raise StorageFullError("The disk was full a moment ago.")
+            return await database.write(transaction)
+
+    changes = Full()
+    retention = Retention([office.log], office.notary, changes, "default", office.clock)
+    await retention.prune()
+    changes.full = False
+    await retention.prune()
+    await retention.prune()
+    async with database.read() as tx:
+        left = await audit.after(tx, 0, 100)
+    assert [(r.action, r.details["records"]) for r in left] == [("audit.prune", 1500)]
+
+
+async def test_a_log_that_is_not_whole_keeps_no_other_from_being_pruned(database, tmp_path, caplog):
+    (tmp_path / "other").mkdir()
+    other = await Database.open(tmp_path / "other", file=USAGE)
+    broken = Office(other, tmp_path / "other", keep_seconds=10 * DAY)
+    sound = Office(database, tmp_path, keep_seconds=10 * DAY)
+    for office in (broken, sound):
+        await office.happen(5, at=office.clock.now - 11 * DAY)
+    await other.write(lambda tx: tx.execute_fetchall("UPDATE audit SET subject = 'x'"))
+    logs = [broken.log, sound.log]
+    await Retention(logs, sound.notary, database, "default", sound.clock).prune()
+    async with database.read() as tx:
+        assert [r.action for r in await audit.after(tx, 0, 100)] == ["audit.prune"]
+    async with other.read() as tx:
+        assert len(await audit.after(tx, 0, 100)) == 5
+    assert "record 1 was altered" in caplog.text
+    await other.close()

@@ -23,7 +23,7 @@ from prsmd.engine.provisions import Provisions, SignedImages
 from prsmd.engine.stock import Order, Stock, StockSettings
 from prsmd.runtime.base import PullProgress
 from prsmd.runtime.fake import FakeEngine, FakeRuntime
-from prsmd.store import deployments, images, registries, revisions
+from prsmd.store import audit, deployments, images, registries, revisions
 from prsmd.store.db import Database
 from prsmd.store.registries import StoredLogin
 from prsmd.store.sealing import Sealer
@@ -427,6 +427,10 @@ async def test_a_short_disk_is_made_free_before_a_pull_is_refused(site):
     await site.pull()
     assert set(site.engine.images) == {LEGAL}
     assert {one.reference for one in await site.known()} == {LEGAL}
+    async with site.database.read() as tx:
+        [record] = await audit.after(tx, 0, 10)
+    assert (record.action, record.principal) == ("images.prune", "prsmd")
+    assert record.details == {"reason": "the disk is short", "removed": ["old:1"]}
 
 
 async def test_where_the_engines_disk_cannot_be_seen_the_states_counts(site):

@@ -4,6 +4,7 @@ import dataclasses
 
 from prsmd.core.principals import principal_of
 from prsmd.domain.access import Binding, Principal
+from prsmd.domain.events import OWN_PRINCIPAL
 from prsmd.engine.recorder import Recorder
 from prsmd.gateway.meters import Meters
 from prsmd.service.access import KeyRing
@@ -58,10 +59,11 @@ class Office:
         return Caller(principal_of("test:own", organization, [Binding(role)], own), "req_1")
 
     async def recorded(self) -> list[tuple[str, str, str]]:
-        """Return action, subject and outcome of all that was audited, newest first."""
+        """Return action, subject and outcome of all that callers did, newest first."""
         async with self.database.read() as tx:
             found, _ = await audit.page(tx, None, 1000, 0)
-        return [(record.action, record.subject, record.outcome) for record in found]
+        by_callers = [record for record in found if record.principal != OWN_PRINCIPAL]
+        return [(record.action, record.subject, record.outcome) for record in by_callers]
 
     async def reloaded(self) -> Directory:
         """Return the directory as a daemon that starts now would know it."""

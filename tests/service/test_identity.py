@@ -16,9 +16,9 @@ from prsmd.domain.errors import (
 )
 from prsmd.service.keys import KeyRequest
 from prsmd.service.members import BindingWish, MemberWish
-from prsmd.service.organizations import OrganizationChange
+from prsmd.service.organizations import OrganizationChange, ensure
 from prsmd.service.roles import RoleWish
-from prsmd.store import deployments
+from prsmd.store import audit, deployments
 from prsmd.store.db import Database
 from tests.service.identity import Office, caller, with_key
 
@@ -471,3 +471,13 @@ async def test_a_revocation_counts_even_if_who_asked_for_it_is_gone(office):
 
     with pytest.raises(InvalidApiKeyError, match="revoked"):
         office.ring.identify(text)
+
+
+async def test_organizations_that_the_configuration_names_are_on_record_when_they_are_made(office):
+    await ensure(office.database, ["company", "lab"])
+    await ensure(office.database, ["company", "lab"])
+    async with office.database.read() as tx:
+        found = await audit.after(tx, 0, 100)
+    made = [(r.principal, r.organization, r.subject) for r in found]
+    assert made == [("prsmd", name, f"organization:{name}") for name in ("company", "rival", "lab")]
+    assert {(r.action, r.outcome) for r in found} == {("organizations.create", "allowed")}
