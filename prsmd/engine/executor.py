@@ -165,7 +165,8 @@ class Executor:
         async def note_duration(tx: Tx) -> None:
             revision = await revisions.get(tx, replica.deployment_id, replica.revision)
             if revision is not None:
-                await history.record(tx, revision.spec.image, "start", took, now)
+                whose, image = replica.organization, revision.spec.image
+                await history.record(tx, whose, image, "start", took, now)
 
         message = f"answered its health check {took:.1f} s after its start"
         await self._save(running, "Ready", message, also=note_duration)

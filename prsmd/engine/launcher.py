@@ -160,14 +160,14 @@ class Launcher:
 
         began = time.monotonic()
         image = await self.stock.pull(order, note)
-        await self._note_duration(order.reference, time.monotonic() - began)
+        await self._note_duration(order, time.monotonic() - began)
         return image
 
-    async def _note_duration(self, reference: str, seconds: float) -> None:
-        now = time.time()
+    async def _note_duration(self, order: Order, seconds: float) -> None:
+        whose, reference, now = order.organization, order.reference, time.time()
         try:
             await self._database.write(
-                lambda tx: history.record(tx, reference, "pull", seconds, now)
+                lambda tx: history.record(tx, whose, reference, "pull", seconds, now)
             )
         except PrsmdError as error:  # the image is here: a forecast that is less good is no harm
             log.warning("duration of the pull of %s not kept: %s", reference, error.message)

@@ -198,7 +198,7 @@ class Deployments:
         return Deployed(
             deployment=deployment,
             spec=spec,
-            expected_seconds=await expected_seconds(tx, spec.image),
+            expected_seconds=await expected_seconds(tx, asker, spec.image),
             gpu=self._forecaster.gpu_text(spec.resources, forecast.placements),
             refused=forecast.refused,
         )

@@ -92,12 +92,13 @@ def _empty_appliance(observed: Observed) -> Capacity:
     )
 
 
-async def expected_seconds(tx: Tx, image: str) -> float | None:
+async def expected_seconds(tx: Tx, organization: str, image: str) -> float | None:
     """Return how long pull and start typically take: of this image, else of any image here.
 
-    An image that has started here before is taken to need no pull. None: nothing was deployed yet.
+    An image that the organization has started before is taken to need no pull. None: nothing was
+    deployed yet.
     """
-    start = await history.typical(tx, image, "start")
+    start = await history.typical(tx, organization, image, "start")
     if start is not None:
         return start
     pull = await history.typical_any(tx, "pull") or 0.0

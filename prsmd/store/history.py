@@ -12,23 +12,28 @@ Phase = Literal["pull", "start"]
 WINDOW = 20  # how many of the newest measurements an estimate rests on
 
 
-async def record(tx: Tx, image: str, phase: Phase, seconds: float, at: float) -> None:
-    """Store how many seconds one pull or start of `image` took."""
+async def record(
+    tx: Tx, organization: str, image: str, phase: Phase, seconds: float, at: float
+) -> None:
+    """Store how many seconds one pull or start of `image` took for an organization."""
     await change(
         tx,
-        "INSERT INTO timings (image, phase, seconds, at) VALUES (?, ?, ?, ?)",
-        (image, phase, seconds, at),
+        "INSERT INTO timings (organization, image, phase, seconds, at) VALUES (?, ?, ?, ?, ?)",
+        (organization, image, phase, seconds, at),
     )
 
 
-async def typical(tx: Tx, image: str, phase: Phase) -> float | None:
-    """Return the median seconds of this image's last 20, or None when it was never measured."""
+async def typical(tx: Tx, organization: str, image: str, phase: Phase) -> float | None:
+    """Return the median seconds of this image's last 20, or None when it was never measured.
+
+    Only what the organization ran itself: others learn nothing from that of it.
+    """
     return _median(
         await many(
             tx,
-            "SELECT seconds FROM timings WHERE image = ? AND phase = ? "
+            "SELECT seconds FROM timings WHERE organization = ? AND image = ? AND phase = ? "
             "ORDER BY sequence DESC LIMIT ?",
-            (image, phase, WINDOW),
+            (organization, image, phase, WINDOW),
         )
     )
 
@@ -49,7 +54,7 @@ async def prune(tx: Tx, keep: int = WINDOW) -> int:
     return await change(
         tx,
         "DELETE FROM timings WHERE sequence IN (SELECT sequence FROM (SELECT sequence, "
-        "row_number() OVER (PARTITION BY image, phase ORDER BY sequence DESC) AS age "
+        "row_number() OVER (PARTITION BY organization, image, phase ORDER BY sequence DESC) AS age "
         "FROM timings) WHERE age > ?)",
         (keep,),
     )

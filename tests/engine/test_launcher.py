@@ -160,8 +160,8 @@ async def test_how_long_pull_and_start_took_is_kept(life: Life, world: World) ->
     await life.settle()
 
     async with life.database.read() as tx:
-        assert await history.typical(tx, HUGE, "pull") is not None
-        assert await history.typical(tx, HUGE, "start") is not None
+        assert await history.typical(tx, "default", HUGE, "pull") is not None
+        assert await history.typical(tx, "default", HUGE, "start") is not None
 
 
 async def test_a_container_is_told_who_it_is_and_gets_what_the_client_asked_for(

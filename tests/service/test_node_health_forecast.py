@@ -93,15 +93,16 @@ def test_durations_are_ranges_in_words(seconds: float | None, text: str) -> None
 
 async def test_an_image_that_started_here_needs_no_pull_and_a_new_one_does(life: Life) -> None:
     async def measured(tx: object) -> None:
-        await history.record(tx, "old", "pull", 100.0, 1.0)
-        await history.record(tx, "old", "start", 10.0, 1.0)
+        await history.record(tx, "acme", "old", "pull", 100.0, 1.0)
+        await history.record(tx, "acme", "old", "start", 10.0, 1.0)
 
     async with life.database.read() as tx:
-        assert await expected_seconds(tx, IMAGE) is None
+        assert await expected_seconds(tx, "acme", IMAGE) is None
     await life.database.write(measured)
     async with life.database.read() as tx:
-        assert await expected_seconds(tx, "old") == 10.0
-        assert await expected_seconds(tx, "new") == 110.0
+        assert await expected_seconds(tx, "acme", "old") == 10.0
+        assert await expected_seconds(tx, "acme", "new") == 110.0
+        assert await expected_seconds(tx, "rival", "old") == 110.0, "it tells what acme runs"
 
 
 async def test_forecasts_reserve_nothing_and_never_promise_a_gpu_twice(

@@ -222,13 +222,13 @@ async def test_a_key_is_revoked_once_and_stays_readable():
 
 async def test_the_typical_time_is_the_median_of_the_last_twenty():
     async with bare_schema() as tx:
-        assert await history.typical(tx, "i", "pull") is None
+        assert await history.typical(tx, "acme", "i", "pull") is None
         assert await history.typical_any(tx, "pull") is None
         for number in range(30):
-            await history.record(tx, "i", "pull", 1000.0 if number < 10 else 3.0, number)
-        await history.record(tx, "j", "start", 7.0, 1.0)
-        assert await history.typical(tx, "i", "pull") == 3.0
-        assert await history.typical(tx, "i", "start") is None
+            await history.record(tx, "acme", "i", "pull", 1000.0 if number < 10 else 3.0, number)
+        await history.record(tx, "acme", "j", "start", 7.0, 1.0)
+        assert await history.typical(tx, "acme", "i", "pull") == 3.0
+        assert await history.typical(tx, "acme", "i", "start") is None
         assert await history.typical_any(tx, "start") == 7.0
         assert await history.prune(tx, 20) == 10
-        assert await history.typical(tx, "i", "pull") == 3.0
+        assert await history.typical(tx, "acme", "i", "pull") == 3.0
