@@ -15,6 +15,7 @@ import aiohttp
 
 from prsmd.core.plan import Probe
 from prsmd.domain.replica import Endpoint
+from prsmd.gateway.wary import WaryConnector
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Prober:
         timeout = aiohttp.ClientTimeout(total=self._settings.timeout_seconds)
         # No limit: each target has one connection at most, and who waited for a free one would
         # look as if it had not answered in time.
-        connector = aiohttp.TCPConnector(force_close=True, limit=0)
+        connector = WaryConnector(force_close=True, limit=0)
         tasks: dict[str, asyncio.Task[None]] = {}
         async with (
             aiohttp.ClientSession(

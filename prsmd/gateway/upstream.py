@@ -12,6 +12,7 @@ from yarl import URL
 
 from prsmd.domain.errors import ProviderError, PrsmdError
 from prsmd.domain.replica import Endpoint
+from prsmd.gateway.wary import WaryConnector
 from prsmd.protocols.base import ContainerAnswer, ContainerRequest, printable
 
 CHUNK_BYTES = 64 * 1024
@@ -89,7 +90,7 @@ class Upstream:
 
     async def start(self) -> None:
         """Open the connection pool."""
-        connector = aiohttp.TCPConnector(
+        connector = WaryConnector(
             limit=0,  # the pools bound how much is in flight
             keepalive_timeout=self._settings.keep_alive_seconds,
             use_dns_cache=False,

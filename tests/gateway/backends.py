@@ -126,6 +126,29 @@ class Raw:
             writer.close()
 
 
+class Endless(Raw):
+    """One that goes on with the same bytes for ever, until it is cut; `sent` is how many went."""
+
+    def __init__(self, answer: bytes, more: bytes) -> None:
+        super().__init__(answer)
+        self._block = more * (65536 // len(more))
+        self.sent = 0
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(self._answer)
+            while True:
+                writer.write(self._block)
+                await writer.drain()
+                self.sent += len(self._block)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
 def route(*targets: RouteTarget, **overrides: object) -> Route:
     """A route of deployment `deploy_a`; keyword arguments go to the route or its serving."""
     serving_fields = Serving.__dataclass_fields__

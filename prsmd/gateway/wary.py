@@ -1,0 +1,73 @@
+"""Reads from containers warily: however much one sends, the loop goes on with everyone else's work.
+
+aiohttp parses at once all that a socket has, and counts neither answers nor chunks, so that a
+container that sends provisional answers (1xx) without end, or chunks of one byte, would hold up the
+whole daemon. Here a connection ends when it has many answers to one request, or far more framing
+than content, and gives way after each read. Knows nothing of inference.
+"""
+
+import asyncio
+import functools
+from typing import Any
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+_PIECE = 16 * 1024
+_MOST_HEADS = 8  # that wait to be read: a provisional answer or two may come with the real one
+_FREE_FRAMING = 64 * 1024
+_LEAST_CONTENT = 4  # at least one byte in so many: less than chunks of two bytes have
+
+
+class WaryConnector(aiohttp.TCPConnector):
+    """Connections to containers. Has to be made in the loop that uses it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        loop = asyncio.get_running_loop()
+        self._factory = functools.partial(_WaryProtocol, loop=loop)  # type: ignore[assignment]  # its subclass
+
+
+class _WaryProtocol(ResponseHandler):
+    _received = 0  # since the last head
+
+    def data_received(self, data: bytes) -> None:
+        for begin in range(0, max(len(data), 1), _PIECE):
+            piece = data[begin : begin + _PIECE]
+            self._received += len(piece)
+            super().data_received(piece)
+            if len(self) > _MOST_HEADS:
+                self._refuse("several answers to one request")
+                return
+            if self._is_mostly_framing():
+                self._refuse("more framing than content")
+                return
+        if len(data) > _PIECE:
+            self._give_way()
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        self._received = 0
+        super().feed_data(data, size)
+
+    def _is_mostly_framing(self) -> bool:
+        if self._received <= _FREE_FRAMING or self._reading_paused:
+            return False
+        content = 0 if self._payload is None else self._payload.total_bytes
+        return content * _LEAST_CONTENT < self._received
+
+    def _refuse(self, why: str) -> None:
+        error = aiohttp.ClientConnectionError(why)
+        self.set_exception(error)
+        if self._payload is not None:
+            self._payload.set_exception(error)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _give_way(self) -> None:
+        """Read on when the others had their turn, unless flow control holds this back by then."""
+        self._pause_transport_reading()
+        self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not (self._reading_paused or self._buffer_paused):
+            self._resume_transport_reading()
