@@ -46,9 +46,10 @@ class Launcher:
         self._pulls: dict[Order, tuple[_Pull, asyncio.Task[base.Image]]] = {}
         self._tasks: set[asyncio.Task[base.Image]] = set()
 
-    def progress(self, image: str) -> base.PullProgress | None:
-        """Return how far the pull of an image reference is; None when none is in progress."""
-        found = (pull for order, (pull, _) in self._pulls.items() if order.reference == image)
+    def progress(self, organization: str, image: str) -> base.PullProgress | None:
+        """Return how far an organization's pull of an image is; None when none is in progress."""
+        wanted = (organization, image)
+        found = (p for o, (p, _) in self._pulls.items() if (o.organization, o.reference) == wanted)
         return next((pull.progress for pull in found), None)
 
     async def prepare(self, organization: str, revision: Revision) -> base.Image:

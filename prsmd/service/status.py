@@ -201,7 +201,7 @@ class Status:
         if row.exit is not None:
             return row.exit.message
         if row.state is ReplicaState.PENDING:
-            progress = self._sources.launcher.progress(revision.spec.image)
+            progress = self._sources.launcher.progress(row.organization, revision.spec.image)
             return f"pulling {revision.spec.image}: {_pulled(progress)}" if progress else "queued"
         return probe_error or ""
 

@@ -67,13 +67,14 @@ async def test_one_waiter_that_leaves_does_not_end_the_pull_of_the_others(
     await until(lambda: "resolve" in world.engine.calls)
     first.cancel()
     await asyncio.wait([first])
-    assert launcher.progress(HUGE) is not None
+    assert launcher.progress("default", HUGE) is not None
+    assert launcher.progress("rival", HUGE) is None, "whoever else wants it is not told"
 
     world.engine.recover()
 
     assert (await second).reference == HUGE
     assert first.cancelled()
-    assert launcher.progress(HUGE) is None
+    assert launcher.progress("default", HUGE) is None
 
 
 async def test_a_pull_that_nobody_waits_for_is_given_up_and_can_begin_anew(
@@ -86,7 +87,7 @@ async def test_a_pull_that_nobody_waits_for_is_given_up_and_can_begin_anew(
     await until(lambda: "resolve" in world.engine.calls)
     only.cancel()
     await asyncio.wait([only])
-    assert launcher.progress(HUGE) is None
+    assert launcher.progress("default", HUGE) is None
 
     again = asyncio.create_task(launcher._pull(order()))
     world.engine.recover()

@@ -90,7 +90,7 @@ async def test_deleting_during_a_long_pull_gives_the_pull_up_at_once(
 
     assert await life.deployments() == []
     assert "models/huge:1" not in world.engine.images
-    assert life.appliance.parts.launcher.progress("models/huge:1") is None
+    assert life.appliance.parts.launcher.progress("default", "models/huge:1") is None
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("pull:")]
     assert deployment not in life.appliance.gateway.totals()
 
@@ -106,7 +106,7 @@ async def test_scaling_down_during_a_pull_keeps_the_pull_for_who_still_waits(
     await life.scale(1)
     await life.until(lambda: _active_is(life, 1))
 
-    assert life.appliance.parts.launcher.progress("models/huge:1") is not None
+    assert life.appliance.parts.launcher.progress("default", "models/huge:1") is not None
     assert [row.slot for row in await life.active()] == [0]
 
 
@@ -215,7 +215,7 @@ async def test_a_silent_engine_changes_nothing_until_it_answers(
 
 
 async def _pulls(life: Life, image: str) -> bool:
-    return life.appliance.parts.launcher.progress(image) is not None
+    return life.appliance.parts.launcher.progress("default", image) is not None
 
 
 async def _launching(world: World) -> bool:

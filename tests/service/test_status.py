@@ -156,7 +156,7 @@ async def _look(life: Life) -> int:
 
 
 async def _pulls(life: Life) -> bool:
-    return life.appliance.parts.launcher.progress(HUGE) is not None
+    return life.appliance.parts.launcher.progress("default", HUGE) is not None
 
 
 async def _says(life: Life, deployment: str, words: str) -> bool:
