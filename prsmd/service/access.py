@@ -71,12 +71,8 @@ class KeyRing:
         parsed = parse_key(text)
         if parsed is None:
             raise _invalid()
-        key_id, digest = parsed[0], self.digest(parsed[1])
-        found = self._identified(key_id, digest)
-        assert found.key is not None  # noqa: S101 - it is a key that was identified
-        if found.key.networks is not None and not allows(found.key.networks, address):
-            raise InvalidApiKeyError("The API key may not be used from this address.")
-        self._used[key_id] = time.time()
+        found = self._identified(parsed[0], self.digest(parsed[1]), address)
+        self._used[parsed[0]] = time.time()
         return found
 
     def used(self) -> dict[str, float]:
@@ -88,13 +84,15 @@ class KeyRing:
         """Return when a key was last used."""
         return self._used.get(key.id, key.last_used_at)
 
-    def _identified(self, key_id: str, digest: bytes) -> Identified:
+    def _identified(self, key_id: str, digest: bytes, address: str | None) -> Identified:
         now = time.time()
         key, until = self._proven(key_id, digest, now)
         self._refuse_ended(key, now)
+        if key.networks is not None and not allows(key.networks, address):
+            raise InvalidApiKeyError("The API key may not be used from this address.")
         return Identified(
             principal=self._directory.principal_of_key(key),
-            again=lambda: self._identified(key_id, digest),
+            again=lambda: self._identified(key_id, digest, address),
             until=until,
             key=key,
         )

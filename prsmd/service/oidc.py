@@ -115,7 +115,16 @@ class KeySet:
         ):
             if answer.status != 200:
                 raise ValueError(f"{url} answered {answer.status}")
-            return await answer.content.read(_MOST_KEYS_BYTES)
+            return await _whole(answer)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Verified:
+    """The claims of a token that was verified, and with which of the issuer's keys."""
+
+    claims: Mapping[str, Any]
+    key_id: str
+    key: jwt.PyJWK
 
 
 class OidcTokens:
@@ -132,9 +141,7 @@ class OidcTokens:
         self._directory = directory
         self._keys = keys or KeySet(settings)
         self._clock = clock
-        self._verified: collections.OrderedDict[bytes, Mapping[str, Any]] = (
-            collections.OrderedDict()
-        )
+        self._verified: collections.OrderedDict[bytes, _Verified] = collections.OrderedDict()
 
     async def identify(self, token: str) -> Identified:
         """Return who a token stands for. Raise InvalidApiKeyError where it proves nothing."""
@@ -150,24 +157,25 @@ class OidcTokens:
         if len(token) > _MOST_TOKEN:
             raise ValueError("it is too long")
         name = hashlib.sha256(token.encode()).digest()
-        claims = self._verified.get(name)
-        if claims is None:
-            claims = await self._verify(token)
-            self._verified[name] = claims
+        seen = self._verified.get(name)
+        if seen is None or await self._keys.key(seen.key_id) is not seen.key:
+            self._verified.pop(name, None)  # its key may have been withdrawn since
+            seen = self._verified[name] = await self._verify(token)
             if len(self._verified) > _REMEMBERED:
                 self._verified.popitem(last=False)
+        claims = seen.claims
         if float(claims["exp"]) + self._settings.leeway_seconds <= self._clock():
             self._verified.pop(name, None)
             raise ValueError("it has expired")
         return claims
 
-    async def _verify(self, token: str) -> Mapping[str, Any]:
+    async def _verify(self, token: str) -> _Verified:
         head = jwt.get_unverified_header(token)
         key_id, algorithm = head.get("kid"), head.get("alg")
         if algorithm not in self._settings.algorithms:
             raise ValueError("its algorithm is not one that is accepted")
         key = await self._keys.key(key_id) if isinstance(key_id, str) else None
-        if key is None:
+        if key is None or not isinstance(key_id, str):
             raise ValueError("its key is not one of the issuer's")
         if key.algorithm_name != algorithm:
             raise ValueError("its key is for another algorithm")
@@ -180,7 +188,7 @@ class OidcTokens:
             leeway=self._settings.leeway_seconds,
             options={"require": ["exp", "iss", "aud", self._settings.subject_claim]},
         )
-        return claims
+        return _Verified(claims, key_id, key)
 
     def _identified(self, claims: Mapping[str, Any]) -> Identified:
         subject = claims[self._settings.subject_claim]
@@ -215,6 +223,15 @@ class OidcTokens:
                 organization = rule.organization
                 bindings.append(Binding(rule.role))
         return organization, tuple(bindings)
+
+
+async def _whole(answer: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for part in answer.content.iter_any():
+        body += part
+        if len(body) > _MOST_KEYS_BYTES:
+            raise ValueError(f"they are more than {_MOST_KEYS_BYTES} bytes")
+    return bytes(body)
 
 
 def _usable(document: bytes) -> dict[str, jwt.PyJWK]:

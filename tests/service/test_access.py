@@ -238,6 +238,15 @@ def test_a_key_is_good_only_from_its_networks(networks, address, refused):
         ring.identify(format_key("0123456789", "2" * 32), address)
 
 
+def test_what_a_key_has_begun_does_not_go_on_where_it_may_not_be_used_any_more():
+    directory = Directory([key()])
+    found = KeyRing(PEPPER, directory).identify(TEXT, "192.0.2.1")
+    assert found.again().principal == found.principal
+    directory.put_key(key(networks=("10.0.0.0/8",)))
+    with pytest.raises(InvalidApiKeyError, match="from this address"):
+        found.again()
+
+
 def test_when_a_key_was_used_is_known_once_and_then_stored():
     ring = ring_of(key(last_used_at=5.0))
     assert ring.last_used(key(last_used_at=5.0)) == 5.0

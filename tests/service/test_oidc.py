@@ -289,12 +289,25 @@ async def test_an_unknown_key_is_looked_for_but_not_more_often_than_allowed(issu
 
 async def test_keys_that_the_issuer_withdrew_are_good_no_longer_than_kept(issuer, directory):
     tokens, clock = fetching(issuer, directory)
-    await tokens.identify(token())
+    seen = token()
+    await tokens.identify(seen)
     issuer.document = json.dumps({"keys": [public("RS256")]})
 
     clock.now += 3601
 
     await refused(tokens, token(sub="unseen"))
+    await refused(tokens, seen)
+
+
+async def test_keys_that_come_in_many_parts_are_read_whole_and_endless_ones_not(issuer, directory):
+    tokens, clock = fetching(issuer, directory)
+    padding = {"kid": "padding", "text": "x" * 600_000}
+    issuer.document = json.dumps({"keys": [padding, *KEYS["keys"]]})
+    assert (await tokens.identify(token())).principal.id == "oidc:ann"
+
+    issuer.document = json.dumps({"keys": [padding, padding]})
+    clock.now += 3601
+    assert (await tokens.identify(token(sub="unseen"))).principal.id == "oidc:unseen"
 
 
 @pytest.mark.parametrize("trouble", ["down", "error", "rubbish", "hangs"])
