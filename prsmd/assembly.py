@@ -317,16 +317,20 @@ def _services(
         audit=locks.audit,
         shares=locks.sharing.shares(recorder),
         usage=locks.sharing.usage(),
-        health=Health(
-            database=database,
-            observer=parts.observer,
-            reconciler=reconciler,
-            gateway=parts.gateway,
-            status=status,
-            audit=locks.audit,
-        ),
+        health=_health(parts, reconciler, status, locks.audit),
         public_url=public_url,
         uploads=stock.settings.folder,
+    )
+
+
+def _health(parts: Parts, reconciler: Reconciler, status: Status, audit: Audit) -> Health:
+    return Health(
+        database=parts.database,
+        observer=parts.observer,
+        reconciler=reconciler,
+        gateway=parts.gateway,
+        status=status,
+        audit=audit,
     )
 
 

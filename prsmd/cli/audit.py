@@ -1,6 +1,8 @@
 """The audit: tail, query, verify, export, public keys. A file is verified without any daemon."""
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _NOT_WHOLE = 1
 _LONGEST_LINE = 1 << 20
+_PRIVATELY = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _FILTERS = {
     "principal": "who did it; a * at the end stands for anything, here and below",
     "action": "what was done, such as models.deploy or 'models.*'",
@@ -241,6 +244,8 @@ def _checkpoints(path: str, trust: "Trust") -> "list[Kept]":
             note(f"{path}:{number} is no checkpoint that a trusted key signed; it is left out")
             continue
         found.append(kept)
+    if not found:
+        raise ConfigurationError(f"{path} holds no checkpoint that a trusted key signed")
     return found
 
 
@@ -269,9 +274,11 @@ def _export(session: Session, args: argparse.Namespace) -> int:
         sys.stdout.buffer.flush()
         return 0
     path = Path(args.file)
+    if not path.name:
+        raise UsageError(f"{args.file!r} is no name of a file")
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
+        with os.fdopen(os.open(partial, _PRIVATELY, 0o600), "wb") as file:
             file.writelines(pieces)
         partial.replace(path)
     except OSError as error:
@@ -279,7 +286,8 @@ def _export(session: Session, args: argparse.Namespace) -> int:
             raise
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return 0
 
 

@@ -213,6 +213,27 @@ def test_an_organizations_export_holds_others_records_as_digests(
     assert "of other organizations by their digest" in told.stdout
 
 
+def test_an_export_is_for_its_owner_only_and_where_none_can_be_written_is_said_in_words(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    for where in ("/", ".", "/dev/null/x", str(tmp_path / "none" / "x"), str(tmp_path)):
+        told = ctl(daemon, "export", where)
+        assert told.returncode in {2, 78}, told
+        assert "Traceback" not in told.stderr
+        assert told.stderr.startswith("prsmctl: ")
+    assert ctl(daemon, "export", str(tmp_path / "audit.jsonl")).returncode == 0
+    assert (tmp_path / "audit.jsonl").stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["audit.jsonl"]
+
+
+def test_a_copy_of_checkpoints_that_holds_none_is_refused(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text(ctl(daemon, "public-key").stdout)
+    (tmp_path / "kept.jsonl").write_text("{}\n")
+    flags = ("--public-key", "key.pem", "--checkpoints", "kept.jsonl")
+    told = elsewhere(tmp_path, "verify", "audit.jsonl", *flags)
+    assert (told.returncode, "no checkpoint that a trusted key" in told.stderr) == (78, True)
+
+
 def test_what_is_no_key_or_no_file_is_refused_in_words(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text("nothing")
     (tmp_path / "audit.jsonl").write_text("nothing\n")
@@ -283,3 +304,12 @@ def test_kill_9_leaves_both_logs_whole_and_a_clean_stop_signs_the_end(daemon: Da
         verdict = whole(daemon, log)
         assert (verdict["whole"], verdict["signed_through"]) == (True, last[log])
         assert last[log] == verdict["last"]
+
+
+def test_every_file_of_the_state_is_in_the_list_of_what_to_back_up(daemon: Daemon) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    listed = text[text.index("## What is kept") : text.index("## Who may call")]
+    for path in (daemon.folder / "state").iterdir():
+        name = path.name + "/" * path.is_dir()
+        if not name.endswith(("-wal", "-shm")):
+            assert f"`{name}`" in listed, name
