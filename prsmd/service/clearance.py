@@ -7,7 +7,7 @@ from prsmd.core.guard import breach
 from prsmd.domain.errors import ConflictError, InvalidInputError, PermissionDeniedError
 from prsmd.domain.spec import Spec
 from prsmd.engine.provisions import Provisions, binary_words, missing_words
-from prsmd.store import secrets
+from prsmd.store import organizations, secrets
 from prsmd.store.db import Tx
 
 _SECRETS = "deployment_config.secrets"
@@ -17,10 +17,14 @@ async def refuse_uncleared(tx: Tx, provisions: Provisions, organization: str, sp
     """Return if the organization may run this now and has every secret that it names.
 
     Raises:
-        PermissionDeniedError: the operator's rules do not allow it to this organization.
+        PermissionDeniedError: the operator's rules do not allow it to this organization, or it was
+            removed while the request was under way.
         InvalidInputError: the operator's rules allow it to nobody.
         ConflictError: a secret is not there, or cannot stand where it is wanted.
     """
+    owner = await organizations.get(tx, organization)
+    if owner is not None and owner.removed_at is not None:
+        raise PermissionDeniedError(f"Organization {organization} was removed.")
     found = breach(provisions.rules, organization, spec)
     if found is not None and found.forbidden:
         raise PermissionDeniedError(f"{found.field}: {found.reason}.", field=found.field)

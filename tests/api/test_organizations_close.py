@@ -4,11 +4,14 @@ import asyncio
 from typing import Any
 
 import aiohttp
+import pytest
 
+from prsmd.domain.errors import PermissionDeniedError
 from prsmd.service.directory import Directory
 from prsmd.store import secrets, shares
 from tests.api.served import LEGAL, Told
 from tests.api.test_shares import MODEL, SHARES, Site, life, site, world
+from tests.engine.harness import caller, spec
 
 __all__ = ["life", "site", "world"]
 
@@ -135,6 +138,16 @@ async def test_a_removal_that_fails_changes_nothing_in_store_or_memory(site: Sit
     async with site.life.database.read() as tx:
         directory = await Directory.load(tx)
     assert directory.organization("partner") is not None
+
+
+async def test_a_deploy_that_was_under_way_leaves_no_model_in_a_removed_organization(
+    site: Site,
+) -> None:
+    late = caller("owner", "partner")  # it was let in before
+    assert (await site.door.ask("DELETE", PARTNER)).status == 200
+    with pytest.raises(PermissionDeniedError, match="was removed"):
+        await site.life.services.deployments.deploy(late, "late", spec())
+    assert [one.organization for one in await site.life.deployments()] == ["default"]
 
 
 async def records(site: Site, action: str) -> list[Any]:
