@@ -11,7 +11,7 @@ from prsmd.engine.provisions import Provisions, SignedImages
 from prsmd.keyfiles import EnvelopeKeys
 from prsmd.service.secrets import resealed
 from prsmd.settings import Settings
-from prsmd.store import registries, secrets
+from prsmd.store import attestations, registries, secrets
 from prsmd.store.db import Database
 from prsmd.store.sealing import Sealer
 
@@ -43,7 +43,8 @@ async def vault_of(settings: Settings, database: Database) -> Vault:
         else:
             envelope.adopt()
             sealer.forget_earlier()
-    provisions = Provisions(database, sealer, rules_of(settings), _signed(settings))
+    signed = await _signed(settings, database)
+    provisions = Provisions(database, sealer, rules_of(settings), signed)
     return Vault(sealer=sealer, envelope=envelope, provisions=provisions)
 
 
@@ -78,8 +79,12 @@ def rules_of(settings: Settings) -> ContainerRules:
     )
 
 
-def _signed(settings: Settings) -> SignedImages:
+async def _signed(settings: Settings, database: Database) -> SignedImages:
+    async with database.read() as tx:
+        checkpoint = await attestations.last_checkpoint(tx)
+    latest = 0.0 if checkpoint is None else checkpoint.at
+    images = settings.images
     try:
-        return SignedImages(settings.images.trusted_keys, settings.images.signed_lists)
+        return SignedImages(images.trusted_keys, images.signed_lists, latest=latest)
     except (OSError, ValueError) as error:
         raise ConfigurationError([f"images.trusted_keys: {error}"]) from None

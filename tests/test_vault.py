@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from prsmd.config import ConfigurationError
 from prsmd.core.guard import ContainerRules
+from prsmd.core.manifest import Listed, write
+from prsmd.core.signing import Signer
 from prsmd.keyfiles import EnvelopeKeys
 from prsmd.service.secrets import Secrets
 from prsmd.settings import (
@@ -19,7 +22,8 @@ from prsmd.settings import (
     SecuritySection,
     Settings,
 )
-from prsmd.store import secrets
+from prsmd.store import attestations, secrets
+from prsmd.store.attestations import Checkpoint
 from prsmd.store.db import Database
 from prsmd.store.sealing import Sealer
 from prsmd.store.secrets import StoredSecret
@@ -179,3 +183,23 @@ def test_the_rules_are_those_of_the_settings() -> None:
         require_digest=True,
         runtime_classes=("runsc",),
     )
+
+
+async def test_the_time_of_the_last_checkpoint_has_been_whatever_the_clock_says_now(
+    tmp_path: Path,
+) -> None:
+    signer, image = Signer(b"s" * 32), "sha256:" + "a" * 64
+    key, lines = tmp_path / "key.pem", tmp_path / "list"
+    key.write_bytes(signer.public_pem)
+    now = time.time()
+    lines.write_bytes(write([Listed(image)], signer, now, now + 1000))
+    section = ImagesSection(trusted_keys=(key,), signed_lists=(lines,))
+    settings = Settings(daemon=DaemonSection(state_dir=tmp_path), images=section)
+    database = await Database.open(tmp_path)
+    assert (await vault_of(settings, database)).provisions.signed.refusal({image}) is None
+    later = Checkpoint(sequence=1, key="k", hash="h", at=now + 2000, signature="s")
+    await database.write(lambda tx: attestations.add_checkpoint(tx, later))
+    refusal = (await vault_of(settings, database)).provisions.signed.refusal({image})
+    await database.close()
+    assert refusal is not None
+    assert "expired at" in refusal

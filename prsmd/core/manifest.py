@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from .signing import Signer, Trust
 
 _TITLE = "prsmd signed images 1"
+_CLOCKS_DIFFER = 86400  # seconds, of two machines' at most
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{64})(?: +\S.*)?")
 _SIGNED = re.compile(r"-- signed ([0-9a-f]{64}) ([0-9a-f]{128})\n?")
 
@@ -35,7 +36,7 @@ class Listed:
 
 
 def read(content: bytes, trust: Trust, now: float) -> frozenset[str]:
-    """Return the digests of a list that a trusted key signed and that has not expired.
+    """Return the digests of a list that a trusted key signed, issued by now and not expired.
 
     Raises:
         ManifestError: it is none.
@@ -72,6 +73,8 @@ def _digests(lines: Sequence[str], now: float) -> frozenset[str]:
         word, _, value = line.partition(" ")
         if word == "expires" and _seconds(value, number) <= now:
             raise ManifestError(f"it expired at {value} seconds since 1970")
+        if word == "issued" and _seconds(value, number) > now + _CLOCKS_DIFFER:
+            raise ManifestError(f"it was issued at {value}, and here it is only {now:.0f}")
         if word in {"issued", "expires", ""}:
             continue
         match = _DIGEST.fullmatch(line)

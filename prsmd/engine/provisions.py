@@ -5,7 +5,7 @@ Leave is asked again at each launch: the operator's rules may have become strict
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from prsmd.core.guard import ContainerRules, breach
@@ -24,11 +24,21 @@ class SignedImages:
     """Which images may run by their signed lists. Without trusted keys, all may.
 
     The lists are read each time they are asked, so that a new one holds at once. One that cannot
-    be trusted allows nothing.
+    be trusted allows nothing. `latest` is the latest time that is known to have been: a clock that
+    was set back makes no list good again.
     """
 
-    def __init__(self, trusted_keys: Sequence[Path] = (), lists: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        trusted_keys: Sequence[Path] = (),
+        lists: Sequence[Path] = (),
+        *,
+        latest: float = 0.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._lists = lists
+        self._latest = latest
+        self._clock = clock
         pems = b"".join(path.read_bytes() for path in trusted_keys)
         self._trust = Trust(pems) if trusted_keys else None
 
@@ -36,11 +46,12 @@ class SignedImages:
         """Return why an image with these digests may not run; None where it may."""
         if self._trust is None:
             return None
+        self._latest = max(self._latest, self._clock())
         wanted = {name.rpartition("@")[2] for name in names}
         troubles = []
         for path in self._lists:
             try:
-                if wanted & read(path.read_bytes(), self._trust, time.time()):
+                if wanted & read(path.read_bytes(), self._trust, self._latest):
                     return None
             except (OSError, ManifestError) as error:
                 troubles.append(f"{path}: {error}")

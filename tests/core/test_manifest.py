@@ -31,6 +31,23 @@ def test_what_a_trusted_key_signed_is_believed_until_it_expires():
     assert read(write([Listed(A)], SIGNER, 0.0, None), TRUST, 1e12) == {A}
 
 
+def test_a_list_from_the_future_tells_that_a_clock_is_wrong():
+    later = write([Listed(A)], SIGNER, 100_000.0, None)
+    assert read(later, TRUST, 100_000.0 - 86400) == {A}
+    with pytest.raises(ManifestError, match="issued at 100000, and here it is only 1000"):
+        read(later, TRUST, 1000.0)
+
+
+def test_two_signatures_are_none():
+    text, _, line = LIST.rpartition(b"-- signed ")
+    again = write([Listed(A)], SIGNER, 1000.0, 2000.0)
+    for twice in (LIST + b"-- signed " + line, text + b"-- signed " + line + again):
+        with pytest.raises(ManifestError):
+            read(twice, TRUST, 1000.0)
+    unended = LIST.removesuffix(b"\n")
+    assert read(unended, TRUST, 1000.0) == {A, B}
+
+
 def test_another_key_is_not_believed_and_more_than_one_can_be():
     with pytest.raises(ManifestError, match=r"none of \[images\] trusted_keys"):
         read(LIST, Trust(OTHER.public_pem), 1000.0)

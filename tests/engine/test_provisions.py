@@ -105,6 +105,19 @@ def test_a_new_list_holds_at_once_and_a_broken_one_allows_nothing(
     assert signed.refusal({B}) is not None
 
 
+@pytest.mark.parametrize("latest", [0.0, 3000.0], ids=["in this life", "in an earlier one"])
+def test_a_clock_that_was_set_back_makes_no_list_good_again(tmp_path: Path, latest: float) -> None:
+    key, lines = tmp_path / "key.pem", tmp_path / "list"
+    key.write_bytes(SIGNER.public_pem)
+    lines.write_bytes(write([Listed(A)], SIGNER, 1000.0, 2000.0))
+    times = iter([3000.0, 1500.0])
+    if latest:
+        next(times)
+    signed = SignedImages((key,), (lines,), latest=latest, clock=lambda: next(times))
+    for _ in range(1 if latest else 2):
+        assert "expired at 2000" in str(signed.refusal({A}))
+
+
 async def test_an_unsigned_image_is_unavailable_and_says_why(
     database: Database, signed: SignedImages
 ) -> None:
