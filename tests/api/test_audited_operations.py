@@ -9,7 +9,7 @@ import pytest
 from prsmd.api.app import OPERATIONS
 from prsmd.domain.quantity import GIB
 from prsmd.store import attestations, audit
-from tests.api.audited import SAMPLES, send
+from tests.api.audited import KEYS, ORGANIZATIONS, SAMPLES, do, send
 from tests.api.served import Door, served
 from tests.engine.conftest import life, world
 from tests.engine.harness import Life
@@ -79,3 +79,35 @@ async def test_a_change_that_is_wrong_leaves_none(life: Life, door: Door) -> Non
     told = await door.ask("POST", "/v1/custom-models/deploy", {"model_name": "x"})
     assert told.status == 400
     assert await since(life, before) == []
+
+
+@pytest.mark.parametrize("operation", [each for each in sorted(SAMPLES) if "{model_id}" in each])
+async def test_a_try_on_another_organizations_model_is_in_the_log_of_who_tried(
+    life: Life, door: Door, operation: str
+) -> None:
+    asked = await SAMPLES[operation](life, door)
+    await do(door, "POST", ORGANIZATIONS, {"organization_id": "stranger"})
+    made = {"name": "k", "role": "owner", "organization": "stranger"}
+    stranger = (await do(door, "POST", KEYS, made))["key"]
+    before = await last(life)
+    status, body = await send(door, operation.split(maxsplit=1)[0], asked, stranger)
+    found = await since(life, before)
+    assert status == 404, body
+    assert [(each.outcome, each.organization) for each in found] == [("denied", "stranger")]
+
+
+@pytest.mark.parametrize("operation", sorted(SAMPLES))
+async def test_what_cannot_be_recorded_is_refused_and_not_done(
+    life: Life, door: Door, operation: str
+) -> None:
+    asked = await SAMPLES[operation](life, door)
+    before, path = await last(life), life.database.path
+    path.rename(path.with_name("aside"))
+    status, body = await send(door, operation.split(maxsplit=1)[0], asked)
+    path.with_name("aside").rename(path)
+    assert status == 507, body
+    assert body["error"]["message"]
+    assert await since(life, before) == []
+    status, body = await send(door, operation.split(maxsplit=1)[0], asked)
+    assert status < 300, body
+    assert [each.outcome for each in await since(life, before)] == ["allowed"]

@@ -1,6 +1,7 @@
 """A stored log is proven or its first bad record named, and its export proves itself elsewhere."""
 
 import asyncio
+import json
 import random
 
 import pytest
@@ -209,3 +210,24 @@ async def test_records_that_come_while_it_is_verified_do_no_harm(ledger):
         await ledger.database.write(lambda tx: audit.append(tx, record(1)))
     assert (await running).problem is None
     assert (await ledger.verdict()).problem is None
+
+
+async def test_an_export_of_before_a_pruning_still_proves_itself_and_leads_to_the_one_of_after(
+    ledger,
+):
+    await ledger.fill()
+    before = await ledger.export()
+    ledger.now = 400.0
+    await ledger.notary.prune(ledger.log)
+    after = await ledger.export()
+    former, later = read(before), read(after)
+    assert (former.problem, later.problem) == (None, None)
+    assert (former.first, former.last, later.first, later.last) == (1, RECORDS, 200, RECORDS)
+    assert former.head == later.head
+    anchor = json.loads(after[0])["start"]
+    place = next(line for line in map(json.loads, before) if _sequence(line) == anchor["sequence"])
+    assert place["hash"] == anchor["hash"]
+
+
+def _sequence(line):
+    return line.get("record", {}).get("sequence")
