@@ -125,8 +125,8 @@ def test_a_bad_revision_goes_back_by_itself_and_takes_no_good_replica_down(
         assert ended["evidence"], "the last lines that it logged"
     assert not load.stop().failed
     daemon.until("only the good ones are there", lambda: standing(daemon, deployment) == good)
-    status = daemon.status(deployment)
-    assert all(r["ready"] for r in status["replica_details"])
+    status = daemon.until_ready(deployment, 2)
+    assert standing(daemon, deployment) == good
     assert status["revision"] == 1
     assert "was rolled back" in status["message"]
     daemon.until("it is calm", lambda: daemon.status(deployment)["status"] == "running")
