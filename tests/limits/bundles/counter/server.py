@@ -1,8 +1,13 @@
-"""Answers everything, and notes each request in the file COUNT_FILE before it does."""
+"""Answers everything, and notes in the file COUNT_FILE each request that begins `(` and ends `)`.
+
+Each takes 20 ms, and as long as there is a file COUNT_FILE.hold.
+"""
 
 import http.server
 import json
 import os
+import pathlib
+import time
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -19,8 +24,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         """Count a request."""
-        os.write(COUNTS, b".")
+        os.write(COUNTS, b"(")
         self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(0.02)
+        while HOLD.exists():
+            time.sleep(0.01)
+        os.write(COUNTS, b")")
         self.answer({"outputs": 1})
 
     def answer(self, body):
@@ -39,5 +48,6 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 256
 
 
+HOLD = pathlib.Path(os.environ["COUNT_FILE"] + ".hold")
 COUNTS = os.open(os.environ["COUNT_FILE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 Server(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
