@@ -143,9 +143,9 @@ async def logs(services: Services, request: web.Request, caller: Caller) -> web.
     return response
 
 
-def endpoint_url(services: Services, model_id: str) -> str:
-    """Return where a model is inferred."""
-    return f"{services.public_url}/v1/models/{model_id}/infer"
+def endpoint_url(services: Services, model: str) -> str:
+    """Return where a model is inferred, by its id or its deployment's."""
+    return f"{services.public_url}/v1/models/{model}/infer"
 
 
 async def _shown(
@@ -156,8 +156,10 @@ async def _shown(
     shown = []
     for report in reports:
         body, deployment = _status_body(services, report), report.deployment
-        borrows = caller.borrows(deployment.organization)
-        shown.append(lent_status(body, lent.get(deployment.id)) if borrows else body)
+        if caller.borrows(deployment.organization):
+            endpoint = endpoint_url(services, deployment.id)
+            body = lent_status(body, lent.get(deployment.id), endpoint)
+        shown.append(body)
     return shown
 
 

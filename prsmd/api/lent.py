@@ -13,7 +13,6 @@ _MODEL = (
     "deployment_id",
     "model_type",
     "status",
-    "endpoint_url",
     "revision",
     "version",
     "created_at",
@@ -26,7 +25,6 @@ _STATUS = (
     "replicas",
     "model_id",
     "model_name",
-    "endpoint_url",
     "organization",
     "revision",
     "model_version",
@@ -36,12 +34,16 @@ _STATUS = (
 _PERFORMANCE = ("requests_per_second", "avg_latency_ms", "p95_latency_ms", "error_rate")
 
 
-def lent_model(body: Mapping[str, Any], lent: Lent | None) -> dict[str, Any]:
-    """Return what a borrower sees of a model whose owner sees `body`."""
-    return {**{name: body[name] for name in _MODEL}, "share": _share(lent)}
+def lent_model(body: Mapping[str, Any], lent: Lent | None, endpoint_url: str) -> dict[str, Any]:
+    """Return what a borrower sees of a model whose owner sees `body`.
+
+    `endpoint_url` names the deployment: the borrower may have a model of its own of that name.
+    """
+    shown = {name: body[name] for name in _MODEL}
+    return {**shown, "endpoint_url": endpoint_url, "share": _share(lent)}
 
 
-def lent_status(body: Mapping[str, Any], lent: Lent | None) -> dict[str, Any]:
+def lent_status(body: Mapping[str, Any], lent: Lent | None, endpoint_url: str) -> dict[str, Any]:
     """Return what a borrower sees of a status of which the owner sees `body`.
 
     The reason and most of the message speak of replicas, hardware and rollouts.
@@ -49,6 +51,7 @@ def lent_status(body: Mapping[str, Any], lent: Lent | None) -> dict[str, Any]:
     replicas, performance = body["replicas"], body["performance_metrics"]
     return {
         **{name: body[name] for name in _STATUS},
+        "endpoint_url": endpoint_url,
         "performance_metrics": {name: performance[name] for name in _PERFORMANCE},
         "message": f"{replicas['available']} of {replicas['desired']} replicas can serve",
         "share": _share(lent),

@@ -111,7 +111,7 @@ def _shown(
     deployment = report.deployment
     if not caller.borrows(deployment.organization):
         return body
-    return lent_model(body, lent.get(deployment.id))
+    return lent_model(body, lent.get(deployment.id), endpoint_url(services, deployment.id))
 
 
 def _model_body(services: Services, report: Report) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from prsm_sdk import models as sdk
 from prsmd.api.app import OPERATIONS
 from prsmd.domain.access import PERMISSIONS
 from prsmd.domain.events import Event
+from tests.api.served import DEPLOY, LEGAL
 from tests.api.test_organizations_close import until_broken_off
 from tests.api.test_shares import INFER, MODEL, QUESTION, Site, life, site, world
 from tests.engine.harness import IMAGE
@@ -189,3 +190,25 @@ async def test_what_the_owner_follows_goes_on_when_a_share_ends(site: Site):
         async with asyncio.timeout(30):
             while b"ShareRevoked" not in text:
                 text += await stream.content.readany()
+
+
+async def test_the_endpoint_of_what_is_lent_reaches_it_and_not_an_own_model_of_that_name(
+    site: Site,
+):
+    await site.share(usage_limits={"total_requests": 9})
+    told = await site.door.ask("POST", DEPLOY, LEGAL, key=site.partner)
+    assert told.status == 202
+    await site.life.settle()
+    await site.life.tick()
+    left = []
+    for path, name in (
+        ("/v1/custom-models", "custom_models"),
+        ("/v1/custom-models/deployments", "deployments"),
+        ("/v1/custom-models", "custom_models"),
+    ):
+        listed = (await site.door.ask("GET", path, key=site.partner)).body[name]
+        [theirs] = [one for one in listed if one["organization"] == "default"]
+        left.append(theirs["share"]["left"][0]["remaining"])
+        url = theirs["endpoint_url"].removeprefix(site.life.services.public_url)
+        assert (await site.door.ask("POST", url, QUESTION, key=site.partner)).status == 200
+    assert left == [9, 8, 7]
