@@ -26,8 +26,9 @@ class Passed:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limited:
-    """It may not pass before `retry_at`, in epoch seconds; what is kept stays as it is."""
+    """It may not pass before `retry_at`, in epoch seconds. `kept` is to be kept."""
 
+    kept: int
     retry_at: float
 
 
@@ -40,10 +41,11 @@ def spend(kept: int, per_minute: int, now: float) -> Passed | Limited:
     unit = _MICROSECONDS * per_minute  # in a second
     arrival = int(now * _MICROSECONDS) * per_minute
     empty = arrival + _MINUTE * per_minute
-    after = min(max(kept, arrival), empty) + _MINUTE
+    kept = min(max(kept, arrival), empty)
+    after = kept + _MINUTE
     free = empty - after
     if free < 0:
-        return Limited(retry_at=(arrival - free) / unit)
+        return Limited(kept=kept, retry_at=(arrival - free) / unit)
     return Passed(kept=after, remaining=free // _MINUTE, full_at=after / unit)
 
 

@@ -164,10 +164,10 @@ class Meter:
         pace = limits.requests_per_minute
         if pace is not None:
             verdict = spend(self._kept, pace, now)
+            self._kept = verdict.kept
             if isinstance(verdict, Limited):
                 retry = max(1, math.ceil(verdict.retry_at - now))
                 return Refuse("requests_per_minute", pace, math.ceil(verdict.retry_at), retry)
-            self._kept = verdict.kept
         self._spend()
         self.under_way += 1
         return Hold(self, self.windows, pace)

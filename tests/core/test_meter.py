@@ -216,6 +216,87 @@ def test_a_limit_that_was_lifted_and_set_again_remembers():
     assert passed(meter, store, 10) == 1
 
 
+def test_a_total_that_is_lowered_below_what_was_used_lets_nothing_through_until_it_is_raised():
+    meter, store = Meter("share", limits(total_requests=1000)), {}
+    assert passed(meter, store, 100) == 100
+    meter.adopt(limits(total_requests=40))
+    assert passed(meter, store, 100) == 0
+    assert next(one.remaining for one in meter.standings(NOON)) == 0
+    meter.adopt(limits(total_requests=110))
+    assert passed(meter, store, 100) == 10
+
+
+def test_a_clock_that_is_set_back_empties_a_pace_for_a_minute_at_most():
+    meter = Meter("share", limits(requests_per_minute=6))
+    assert passed(meter, {}, 4) == 4
+    assert passed(meter, {}, 10, NOON - 3600) == 0
+    assert refused(meter, {}, NOON - 3600).retry_after_seconds <= 60
+    assert passed(meter, {}, 10, NOON - 3600 + 60) == 6
+
+
+def holds(meter: Meter, store: Store, count: int, now: float = NOON) -> list[Hold]:
+    found = [take(meter, store, now) for _ in range(count)]
+    return [hold for hold in found if isinstance(hold, Hold)]
+
+
+def test_who_waits_has_a_place_and_has_spent_nothing():
+    meter, store = Meter("share", limits(total_requests=1000)), {}
+    waiting = holds(meter, store, 300)
+    for hold in waiting:
+        hold.wait()
+        settle(meter, store)
+    assert meter.windows[0].used == 0
+    assert store[TOTAL] <= LARGEST_BLOCK, "a crash forfeits no more"
+    assert passed(meter, store, 2000) == 700
+    for hold in waiting:
+        while hold.go_on(NOON) is not None:
+            settle(meter, store)
+    assert meter.windows[0].used == 1000
+
+
+def test_who_goes_away_while_it_waits_leaves_its_place_to_another():
+    meter, store = Meter("share", limits(total_requests=1, requests_per_minute=1)), {}
+    [hold] = holds(meter, store, 1)
+    hold.wait()
+    hold.wait()
+    assert refused(meter, store).limit_type == "total_requests"
+    hold.end(counts=False)
+    hold.end(counts=False)
+    assert hold.go_on(NOON) is None
+    assert passed(meter, store, 5) == 1
+
+
+def test_who_waited_over_midnight_is_counted_in_the_new_day():
+    meter, store = Meter("share", limits(requests_per_day=2)), {}
+    first, second = holds(meter, store, 2)
+    first.wait()
+    second.wait()
+    assert passed(meter, store, 5, MIDNIGHT) == 2
+    assert isinstance(first.go_on(MIDNIGHT), Refuse), "others were there before it"
+    meter.adopt(limits(requests_per_day=3))
+    while isinstance(second.go_on(MIDNIGHT), Short):
+        settle(meter, store)
+    assert second.windows[0].day == 20_001
+    second.end(counts=False)
+    assert passed(meter, store, 5, MIDNIGHT) == 1
+
+
+def test_a_limit_that_is_lowered_holds_for_those_who_wait():
+    meter, store = Meter("share", limits(total_requests=100)), {}
+    waiting = holds(meter, store, 20)
+    for hold in waiting:
+        hold.wait()
+    meter.adopt(limits(total_requests=5))
+    gone_on = 0
+    for hold in waiting:
+        while isinstance(verdict := hold.go_on(NOON), Short):
+            settle(meter, store)
+        gone_on += verdict is None
+    assert gone_on == 5
+    settle(meter, store)
+    assert store[TOTAL] == 5
+
+
 def test_standings_say_what_is_left():
     meter, store = (
         Meter("s", limits(requests_per_day=10, requests_per_minute=4, concurrent_requests=3)),

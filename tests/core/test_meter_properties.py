@@ -31,7 +31,8 @@ class Shares(RuleBasedStateMachine):
         self.store: dict[int, int] = {}
         self.limits = UsageLimits(requests_per_day=40, total_requests=100)
         self.meter = Meter("share", self.limits)
-        self.under_way: list[tuple[Hold, int]] = []
+        self.under_way: list[Hold] = []
+        self.waiting: list[Hold] = []
         self.counted: dict[int, int] = {}  # admitted and not given back, by day and in all
         self.total_since = 0  # what was counted while a total was limited
         self.underway_leases: list[tuple[Window, Ask]] = []
@@ -51,22 +52,61 @@ class Shares(RuleBasedStateMachine):
             ):
                 if limit is not None:
                     before = self.counted.get(name, 0)
-                    assert before < limit, f"{before} of {limit} were let through, and one more"
+                    places = sum(w.day == name for hold in self.waiting for w in hold.windows)
+                    assert before + places < limit, f"{before} and {places} of {limit}, one more"
                     self.counted[name] = before + 1
             most = self.limits.concurrent_requests
-            assert most is None or len(self.under_way) < most
-            self.under_way.append((verdict, day))
+            assert most is None or len(self.under_way) + len(self.waiting) < most
+            self.under_way.append(verdict)
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data(), counts=st.booleans())
     def one_ends(self, data: st.DataObject, counts: bool) -> None:
         place = data.draw(st.integers(0, len(self.under_way) - 1))
-        hold, _ = self.under_way.pop(place)
+        hold = self.under_way.pop(place)
         windows = hold.windows
         hold.end(counts=counts)
         if not counts:
             for window in windows:
                 self.counted[window.day] -= 1
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data())
+    def one_waits_for_a_replica(self, data: st.DataObject) -> None:
+        hold = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
+        hold.wait()
+        for window in hold.windows:
+            self.counted[window.day] -= 1
+        self.waiting.append(hold)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data(), times=st.integers(1, 20))
+    def some_go_on(self, data: st.DataObject, times: int) -> None:
+        for _ in range(min(times, len(self.waiting))):
+            place = data.draw(st.integers(0, len(self.waiting) - 1))
+            hold = self.waiting[place]
+            if hold.go_on(self.now) is not None:
+                return
+            self.under_way.append(self.waiting.pop(place))
+            for window in hold.windows:
+                before = self.counted.get(window.day, 0)
+                assert before < window.limit
+                self.counted[window.day] = before + 1
+
+    @precondition(lambda self: self.waiting)
+    @rule()
+    def one_goes_away_while_it_waits(self) -> None:
+        self.waiting.pop().end(counts=False)
+
+    @precondition(lambda self: not (self.under_way or self.waiting or self.underway_leases))
+    @rule()
+    def the_meter_is_put_away(self) -> None:
+        for window in self.meter.kept():
+            ask = window.ask("share", closing=True)
+            before, self.store[ask.day] = lease(ask, self.store.get(ask.day, 0))
+            window.learn(before, self.store[ask.day])
+            assert window.ahead == 0
+        self.meter = Meter("share", self.limits)
 
     @rule()
     def a_lease_is_asked_for(self) -> None:
@@ -125,6 +165,7 @@ class Shares(RuleBasedStateMachine):
     def _start_again(self) -> None:
         self.underway_leases = []
         self.under_way = []
+        self.waiting = []
         self.meter = Meter("share", self.limits, full_at=self.now + 60)
 
 
