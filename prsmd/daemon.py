@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write("configuration is valid\n")
         return
     journal.configure(settings.daemon.log_level, settings.daemon.log_format)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has keys and secrets in clear
     try:
         uvloop.run(run(settings))
     except ConfigurationError as error:

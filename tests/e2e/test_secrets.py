@@ -70,6 +70,12 @@ def test_a_secret_is_in_its_container_and_nowhere_else(
     assert CANARY not in engine.log
 
 
+def test_a_daemon_that_crashes_writes_no_core_with_what_it_knows(daemon: Daemon) -> None:
+    limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max core file size")]
+    assert line.split()[4:6] == ["0", "0"]
+
+
 def test_a_value_that_a_model_misuses_is_at_least_not_ours_to_spread(
     daemon: Daemon, engine: PrivateEngine, token: str
 ) -> None:
