@@ -42,6 +42,10 @@ class Lendings:
         self._order = asyncio.Lock()
         self._under_way: set[asyncio.Task[object]] = set()
 
+    def __len__(self) -> int:
+        """Return how many shares there are."""
+        return len(self._shares)
+
     def of(self, principal: Principal, deployment_id: str) -> Sequence[Share]:
         """Return the shares in force of a deployment that reach a principal."""
         return self._table.of(principal, deployment_id, self._clock())

@@ -1,0 +1,67 @@
+"""Limits over the API as shares and keys come, change and go."""
+
+import asyncio
+
+from tests.api.served import LEGAL
+from tests.api.test_shares import MODEL, SHARES, Site, life, site, world
+
+__all__ = ["life", "site", "world"]
+
+
+async def test_a_share_that_is_revoked_while_a_request_waits_for_a_block_lets_nothing_through(
+    site: Site,
+) -> None:
+    share = (await site.share(usage_limits={"total_requests": 5})).body["share_id"]
+    lessor = site.life.appliance.sharing.lessor
+    wanted, lessor.meters.wanted = lessor.meters.wanted, asyncio.Event()
+    asked = asyncio.create_task(site.infer(site.partner), name="asked")
+    await lessor.meters.wanted.wait()
+    told = await site.door.ask("DELETE", f"{SHARES}/{share}", key=site.owner)
+    assert told.status == 200, told
+    lessor.meters.wanted = wanted
+    wanted.set()
+
+    assert (await asked).status == 404
+    assert sum(site.life.appliance.gateway.in_flight().values()) == 0
+
+
+async def test_the_shares_of_a_model_that_was_deleted_are_nowhere_any_more(site: Site) -> None:
+    await site.share(usage_limits={"total_requests": 5})
+    assert (await site.infer(site.partner)).status == 200
+    sharing = site.life.appliance.sharing
+    assert len(sharing.lendings) == 1
+    told = await site.door.ask("DELETE", MODEL, key=site.owner)
+    assert told.status == 202, told
+
+    async def gone() -> bool:
+        return len(sharing.lendings) == 0
+
+    await site.life.until(gone)
+    await sharing.lessor.tidy()
+    await sharing.lessor.tidy()
+    assert len(sharing.lessor.meters) == 0
+    told = await site.door.ask("POST", "/v1/custom-models/deploy", LEGAL)
+    assert (await site.infer(site.partner)).status == 404
+
+
+async def test_a_share_that_is_made_again_is_another_one_and_counts_anew(site: Site) -> None:
+    share = (await site.share(usage_limits={"total_requests": 1})).body["share_id"]
+    assert [(await site.infer(site.partner)).status for _ in range(2)] == [200, 429]
+    await site.door.ask("DELETE", f"{SHARES}/{share}", key=site.owner)
+    await site.share(usage_limits={"total_requests": 1})
+    assert [(await site.infer(site.partner)).status for _ in range(2)] == [200, 429]
+
+
+async def test_the_limits_of_a_key_and_of_a_share_count_in_both_or_in_none(site: Site) -> None:
+    await site.share(usage_limits={"total_requests": 2})
+    body = {"name": "k", "role": "invoker", "organization": "partner", "requests_per_day": 3}
+    key = (await site.door.ask("POST", "/v1/api-keys", body)).body["key"]
+    first, second, third, fourth = [await site.infer(key) for _ in range(4)]
+
+    assert [one.status for one in (first, second, third, fourth)] == [200, 200, 429, 429]
+    assert third.body["error"]["code"] == fourth.body["error"]["code"] == "QUOTA_EXCEEDED"
+    told = await site.door.ask("GET", "/v1/models", key=key)
+    assert (told.status, told.headers["X-RateLimit-Remaining"]) == (200, "0")
+    told = await site.infer(key)
+    assert told.body["error"]["code"] == "RATE_LIMIT_EXCEEDED"
+    assert told.body["error"]["details"]["limit_type"] == "requests_per_day"
