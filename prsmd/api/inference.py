@@ -62,6 +62,7 @@ async def models(services: Services, request: web.Request, caller: Caller) -> we
 def _model(report: Report, lent: Lent | None) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model_id": report.deployment.model_id,
+        "deployment_id": report.deployment.id,
         "model_name": report.deployment.model_name,
         "organization": report.deployment.organization,
         "model_type": report.revision.spec.model_type,

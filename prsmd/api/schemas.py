@@ -36,6 +36,7 @@ _IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
 _SEMANTIC_VERSION = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?"
 )
+_DEPLOYMENT_ID = re.compile(r"deploy_[0-9a-z]{12}", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _REFUSED_VARIABLES = re.compile(
     r"NVIDIA_.*|CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|DOCKER_RESOURCE_.*|LD_PRELOAD"
@@ -76,6 +77,8 @@ def _name(value: object) -> str:
             "must be 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter"
             " or digit, without '..'"
         )
+    if _DEPLOYMENT_ID.fullmatch(value):
+        raise ValueError("looks like a deployment's id; choose another name")
     if value.lower() in _RESERVED_NAMES:
         raise ValueError("is a word of the API's own paths; choose another name")
     return value

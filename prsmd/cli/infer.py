@@ -41,7 +41,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
     """Ask a model and print what it answers."""
     inputs, parameters = _asked(args)
     parameters = {**parameters, **json_values(args.param)}
-    call = calls.infer(session.model_of(args.model), inputs, parameters or None)
+    call = calls.infer(args.model, inputs, parameters or None)
     result = session.client.send(call)
     if session.as_json:
         show_json(result.raw)

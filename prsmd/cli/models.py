@@ -42,8 +42,7 @@ def scale_arguments(parser: argparse.ArgumentParser) -> None:
 def run_scale(session: Session, args: argparse.Namespace) -> int:
     """Set the number of replicas."""
     strategy = "gradual" if args.gradual else "immediate"
-    model = session.model_of(args.name)
-    call = calls.scale(model, args.replicas, strategy, None, args.if_match)
+    call = calls.scale(args.name, args.replicas, strategy, None, args.if_match)
     if args.dry_run:
         return show_dry_run(session, call)
     answer = session.client.send(call)
@@ -68,7 +67,7 @@ def run_delete(session: Session, args: argparse.Namespace) -> int:
     if not args.yes and not _confirmed(args.name):
         note("nothing was deleted")
         return 1
-    answer = session.client.send(calls.delete(session.model_of(args.name), args.if_match))
+    answer = session.client.send(calls.delete(args.name, args.if_match))
     if session.as_json:
         show_json(answer)
     else:

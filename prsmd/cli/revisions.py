@@ -38,8 +38,7 @@ def run_update(session: Session, args: argparse.Namespace) -> int:
         raise UsageError("say which model: prsmctl update MODEL …")
     if not body.keys() - {"model_name", "rollout"}:
         raise UsageError("say what to change, such as --image IMAGE, or give a file with -f")
-    model = session.model_of(name)
-    return _carry_out(session, revision_calls.update(model, body, args.if_match), args)
+    return _carry_out(session, revision_calls.update(name, body, args.if_match), args)
 
 
 def rollback_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +53,8 @@ def rollback_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_rollback(session: Session, args: argparse.Namespace) -> int:
     """Go back to an earlier revision."""
-    model = session.model_of(args.name)
     target = int(args.target) if (args.target or "").isdecimal() else args.target
-    call = revision_calls.rollback(model, target, rollout_of(args) or None, args.if_match)
+    call = revision_calls.rollback(args.name, target, rollout_of(args) or None, args.if_match)
     return _carry_out(session, call, args)
 
 
@@ -69,7 +67,7 @@ def versions_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_versions(session: Session, args: argparse.Namespace) -> int:
     """List a model's revisions, newest first."""
-    call = revision_calls.versions(session.model_of(args.name), args.limit, args.offset)
+    call = revision_calls.versions(args.name, args.limit, args.offset)
     page = session.client.send(call)
     if session.as_json:
         show_json(page.raw)
@@ -105,8 +103,8 @@ def diff_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_diff(session: Session, args: argparse.Namespace) -> int:
     """Show how two revisions differ."""
-    model = session.model_of(args.name)
-    found = session.client.send(revision_calls.diff(model, args.from_revision, args.to_revision))
+    call = revision_calls.diff(args.name, args.from_revision, args.to_revision)
+    found = session.client.send(call)
     if session.as_json:
         show_json(found.raw)
         return 0

@@ -41,7 +41,7 @@ def rollout_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_rollout(session: Session, args: argparse.Namespace) -> int:
     """Show or steer a rollout."""
-    model = session.model_of(args.name)
+    model = args.name
     if args.verb == "status":
         return _follow(session, model) if args.follow else _show(session, model)
     state = session.client.send(revision_calls.steer(model, args.verb, args.if_match))
@@ -66,7 +66,7 @@ def traffic_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_traffic(session: Session, args: argparse.Namespace) -> int:
     """Show how a model's traffic divides, or divide it."""
-    model = session.model_of(args.name)
+    model = args.name
     if args.shares:
         weights = dict(args.shares)
         if len(weights) < len(args.shares):

@@ -58,10 +58,6 @@ class Session:
         """Return the id of the deployment that is named in one of the three ways."""
         return self.status_of(name).deployment_id
 
-    def model_of(self, name: str) -> str:
-        """Return a model's id or name for what is named in one of the three ways."""
-        return self.status_of(name).model_id if name.startswith(_DEPLOYMENT_PREFIX) else name
-
 
 def note(text: str) -> None:
     """Tell a person something that is not the command's output."""

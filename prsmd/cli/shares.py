@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     revoke = verbs.add_parser("revoke", help="take a model back")
     listed = verbs.add_parser("list", help="list a model's shares and what is left of each")
     for verb in (create, change, revoke, listed):
-        verb.add_argument("model", help="model id or name")
+        verb.add_argument("model", help="model id, model name or deployment id")
     for verb in (change, revoke):
         verb.add_argument("share", help="the share's id")
     for verb in (create, change):

@@ -18,7 +18,7 @@ _COLUMNS = [field.name for field in dataclasses.fields(DayUsage) if field.name !
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `usage`."""
-    parser.add_argument("model", help="model id or name")
+    parser.add_argument("model", help="model id, model name or deployment id")
     parser.add_argument("--from", dest="first", metavar="DAY", help="such as 2026-01-01 (UTC)")
     parser.add_argument("--to", dest="last", metavar="DAY", help="today by default")
     parser.add_argument("--csv", action="store_true", help="all rows as CSV")

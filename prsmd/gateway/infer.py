@@ -122,10 +122,10 @@ class Gateway:
         self._forget_gone()
 
     def find(self, organization: str | None, model: str) -> Route | None:
-        """Return the route of a model by its id or name; None when there is none.
+        """Return the route of a model by its deployment's id, its id or name; None: there is none.
 
-        An id goes before a name. `organization` None looks in all of them, and finds only what has
-        the name to itself.
+        They go before each other in this order. `organization` None looks in all of them, and finds
+        only what has the name to itself.
         """
         return self._names.get((organization, model))
 
@@ -296,7 +296,7 @@ class Gateway:
 def _names(table: RoutingTable) -> dict[tuple[str | None, str], Route]:
     """Return the routes by organization and name; under None those whose name is theirs alone."""
     names: dict[tuple[str | None, str], Route] = {}
-    for attribute in ("model_id", "model_name"):
+    for attribute in ("deployment_id", "model_id", "model_name"):
         named: dict[str, list[Route]] = {}
         for route in table.routes.values():
             name = getattr(route, attribute)

@@ -17,6 +17,7 @@ from prsmd.domain.errors import (
     InvalidInputError,
     ModelNotFoundError,
     PermissionDeniedError,
+    PrsmdError,
 )
 from prsmd.domain.events import Event
 from prsmd.domain.ids import model_id_for, random_id
@@ -269,12 +270,7 @@ async def find_changeable(
 async def find_model(tx: Tx, caller: Caller, model: str, permission: Permission) -> Deployment:
     """Return the model that the caller may use so; ModelNotFoundError hides all others alike."""
     missing = ModelNotFoundError(f"There is no model {model[:100]}.", model_id=model[:100])
-    found = await _named(tx, caller, model) or await borrowed(tx, caller, model)
-    if found is None:
-        raise missing
-    shares = await shares_of(tx, caller, found)
-    require(caller, permission, found.organization, missing, ref_of(found), shares)
-    return found
+    return await _find(tx, caller, model, permission, missing)
 
 
 async def find_inside(tx: Tx, caller: Caller, model: str) -> Deployment:
@@ -301,6 +297,18 @@ async def find_deployment(
     missing = DeploymentNotFoundError(
         f"There is no deployment {reference[:100]}.", deployment_id=reference[:100]
     )
+    return await _find(tx, caller, reference, permission, missing)
+
+
+def ref_of(deployment: Deployment) -> ModelRef:
+    """Return the names by which a permission on a deployment's model is decided."""
+    return ModelRef(deployment.id, deployment.model_id, deployment.model_name)
+
+
+async def _find(
+    tx: Tx, caller: Caller, reference: str, permission: Permission, missing: PrsmdError
+) -> Deployment:
+    """Return what a deployment's id, else a model's id or name, means to the caller."""
     found = await deployments.get(tx, reference, caller.scope)
     if found is None:
         found = await _named(tx, caller, reference) or await borrowed(tx, caller, reference)
@@ -311,11 +319,6 @@ async def find_deployment(
     return found
 
 
-def ref_of(deployment: Deployment) -> ModelRef:
-    """Return the names by which a permission on a deployment's model is decided."""
-    return ModelRef(deployment.id, deployment.model_id, deployment.model_name)
-
-
 async def _named(tx: Tx, caller: Caller, model: str) -> Deployment | None:
     """Return the caller's own model of that name; for an administrator else the only other one.
 
@@ -324,12 +327,15 @@ async def _named(tx: Tx, caller: Caller, model: str) -> Deployment | None:
     own = await deployments.find_model(tx, model, caller.principal.organization)
     if own is not None or caller.scope is not None:
         return own
-    owners = sorted({found.organization for found in await deployments.list_named(tx, model)})
+    found = await deployments.list_named(tx, model)
+    owners = sorted({one.organization for one in found})
     if len(owners) > 1:
+        named = ", ".join(f"{one.id} of {one.organization}" for one in found)
         raise ConflictError(
-            f"Several organizations have a model {model[:100]}: {', '.join(owners)}. Use a key of"
-            " the one that you mean.",
+            f"Several organizations have a model {model[:100]}; name one by its deployment id:"
+            f" {named}.",
             organizations=owners,
+            deployments=[one.id for one in found],
         )
     return await deployments.find_model(tx, model, owners[0]) if owners else None
 

@@ -44,6 +44,7 @@ def test_what_can_be_inferred_is_listed_with_what_a_client_needs_to_choose(site:
 
     assert mine == {
         "model_id": "custom_legal_analyzer_v2",
+        "deployment_id": site.accepted["deployment_id"],
         "model_name": "company-legal-analyzer-v2",
         "organization": "company",
         "model_type": "text-classification",

@@ -38,6 +38,7 @@ WRONG_FIELDS = [
     ("model_name", "../../etc/passwd"),
     ("model_name", "a/b"),
     ("model_name", "deployments"),
+    ("model_name", "deploy_0123456789ab"),
     ("model_name", "a..b"),
     ("model_name", "a\0b"),
     ("model_name", "x" * 64),

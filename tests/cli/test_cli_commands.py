@@ -198,14 +198,13 @@ def test_events_mark_warnings(ctl, server):
 def test_scale_and_delete_accept_a_deployment_id(ctl, server):
     accepted = {"deployment_id": "deploy_1", "model_id": "custom_a"}
     counts = {"current_replicas": 1, "target_replicas": 3}
-    server.on("GET", ONE, answers(STATUS))
-    server.on("POST", "/v1/custom-models/custom_a/scale", answers({**accepted, **counts}, 202))
-    server.on("DELETE", "/v1/custom-models/custom_a", answers(accepted, 202))
+    server.on("POST", "/v1/custom-models/deploy_1/scale", answers({**accepted, **counts}, 202))
+    server.on("DELETE", "/v1/custom-models/deploy_1", answers(accepted, 202))
     assert ctl("scale", "deploy_1", "3", "--gradual")[:2] == (
         0,
         "custom_a goes from 1 to 3 replicas\n",
     )
-    assert server.seen[1].body == {"target_replicas": 3, "scaling_strategy": "gradual"}
+    assert server.seen[0].body == {"target_replicas": 3, "scaling_strategy": "gradual"}
     assert ctl("delete", "deploy_1", "--yes")[0] == 0
 
 

@@ -232,12 +232,25 @@ async def test_an_administrator_reaches_every_organization_its_own_first(life: L
 async def test_an_administrator_never_hits_one_of_several_organizations_models(life: Life) -> None:
     for organization in ("rival", "third"):
         await life.services.deployments.deploy(caller("owner", organization), "twin", spec())
-    with pytest.raises(ConflictError, match="rival, third"):
+    with pytest.raises(ConflictError, match="of rival"):
         await life.delete("twin")
-    with pytest.raises(ConflictError, match="rival, third"):
+    with pytest.raises(ConflictError, match="of rival"):
         await life.services.status.get(caller("admin"), "twin")
 
     assert not any(deployment.deleting for deployment in await life.deployments())
+
+
+async def test_a_deployments_id_means_it_and_no_other_model_of_its_name(life: Life) -> None:
+    own = await life.deploy("twin")
+    theirs = await life.services.deployments.deploy(caller("owner", "rival"), "twin", spec())
+    with pytest.raises(ModelNotFoundError):
+        await life.services.deployments.delete(caller("owner"), theirs.deployment.id)
+    await life.services.deployments.delete(caller(), theirs.deployment.id)
+
+    gone = {one.id: one.deleting for one in await life.deployments()}
+    assert gone == {own: False, theirs.deployment.id: True}
+    await life.services.deployments.delete(caller("owner"), own)
+    assert all(one.deleting for one in await life.deployments())
 
 
 async def test_a_model_is_found_by_its_id_too(life: Life) -> None:
