@@ -133,7 +133,9 @@ def _from_others(
 
 def _is_held_to(principal: Principal, model: ModelRef) -> bool:
     allowed = principal.only_models
-    return allowed is None or model.model_id in allowed or model.model_name in allowed
+    if allowed is None or model.model_id in allowed or model.model_name in allowed:
+        return True
+    return model.deployment_id in allowed
 
 
 def _deny(principal: Principal, permission: Permission, reason: str, *, hidden: bool) -> Deny:

@@ -106,8 +106,8 @@ class Principal:
     """Who calls: an API key, a Unix peer or the bearer of a token, acting for an organization.
 
     `permissions` hold in the whole organization, `on_models` only on one deployment each, by its
-    id. `only_models` (ids or names; None: all) are the models that it is held to: no other exists
-    for it, and it has no permission that is not about models.
+    id. `only_models` (names, their ids or their deployments'; None: all) are the models that it is
+    held to: no other exists for it, and it has no permission that is not about models.
     """
 
     id: str

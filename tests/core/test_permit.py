@@ -203,7 +203,7 @@ def test_models_do_not_exist_for_who_may_do_nothing_with_them(granted):
     assert hidden.hidden
 
 
-@pytest.mark.parametrize("name", ["custom_legal", "legal"])
+@pytest.mark.parametrize("name", ["custom_legal", "legal", MODEL.deployment_id])
 def test_who_is_held_to_some_models_finds_no_other(name: str):
     held = member(P.MODELS_READ, only_models=frozenset({name}))
     assert permit(held, P.MODELS_READ, "acme", MODEL) == Allow(Via.OWN)
