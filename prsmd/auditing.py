@@ -2,12 +2,14 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from prsmd import keyfiles
+from prsmd import __version__, keyfiles
 from prsmd.config import ConfigurationError
 from prsmd.core.signing import Signer, Trust
+from prsmd.domain.errors import PrsmdError
+from prsmd.domain.events import own_record
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine.flusher import Flushable, Flusher
 from prsmd.engine.notary import AuditLog, Notary, NotarySettings
@@ -17,6 +19,7 @@ from prsmd.gateway.tape import Notes, Tally, Tape
 from prsmd.service.audit import Audit
 from prsmd.service.proof import Prover
 from prsmd.settings import AuditSection, Settings
+from prsmd.store import audit
 from prsmd.store.checkpoint_file import CheckpointFile, keep_public_key
 from prsmd.store.db import Database
 
@@ -36,6 +39,14 @@ class Auditing:
     notary: Notary
     retention: Retention
     service: Audit
+    beginning: Callable[[], Awaitable[None]]
+
+    async def begin(self) -> None:
+        """Have it on record from when on what is recorded, and which key signs."""
+        try:
+            await self.beginning()
+        except PrsmdError as error:
+            log.error("the audit's begin is not on record: %s", error.message)  # noqa: TRY400
 
     async def settle(self) -> None:
         """Write what is only in memory yet, and sign where the audit ends."""
@@ -74,6 +85,12 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
         books.clock,
     )
     organization = settings.access.organization
+    details = {"inferences": section.inferences, "key": signer.fingerprint, "version": __version__}
+
+    async def beginning() -> None:
+        record = own_record(books.clock(), organization, "audit.begin", "audit", details)
+        await books.changes.write(lambda tx: audit.append(tx, record))
+
     notes = _notes(section) if books.usage is not None else None
     return Auditing(
         notes=notes,
@@ -81,6 +98,7 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
         notary=notary,
         retention=Retention(logs, notary, books.changes, organization, books.clock),
         service=Audit(logs, Prover(notary), public_keys, notes),
+        beginning=beginning,
     )
 
 

@@ -80,6 +80,7 @@ async def run(settings: Settings) -> None:
         await appliance.gateway.start()
         stack.push_async_callback(appliance.gateway.close)
         stack.push_async_callback(appliance.parts.executor.close)
+        await appliance.auditing.begin()
         await _first_tick(appliance)
         runner = await _serve(appliance, settings, sockets)
         stack.push_async_callback(runner.cleanup)

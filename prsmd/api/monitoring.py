@@ -65,6 +65,9 @@ class _Scrape:
         yield _gauge(
             "prsmd_audit_writable", "1 while the audit logs take records", measured.audit.writable
         )
+        yield _gauge(
+            "prsmd_audit_signing", "1 while the audit logs can be signed", measured.audit.signing
+        )
         yield _gauge("prsmd_audit_waiting", "Inferences not on record yet", measured.audit.waiting)
         yield CounterMetricFamily(
             "prsmd_audit_lost",

@@ -96,6 +96,11 @@ class Notary:
             else:
                 self._failing.discard(audited.name)
 
+    @property
+    def signing(self) -> bool:
+        """False while what is new in a log is not signed: it cannot be, or must not."""
+        return not self._failing
+
     def statement(self, kind: str, audited: AuditLog, head: Head, **more: Any) -> dict[str, Any]:
         """Return a signed statement about a place of a log."""
         whole = {

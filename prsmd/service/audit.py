@@ -24,9 +24,13 @@ _AT_ONCE = 200
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """How the recording of inferences does: how many records wait, and how many had no room."""
+    """How the recording does: how many inferences wait for it, and how many had no room.
+
+    `signing` False: a log contradicts what was signed before, or its checkpoints cannot be kept.
+    """
 
     writable: bool
+    signing: bool
     waiting: int
     lost: int
 
@@ -52,9 +56,13 @@ class Audit:
     def backlog(self) -> Backlog:
         """Return how the recording of inferences does."""
         writable = all(audited.database.writable for audited in self._logs.values())
-        if self._notes is None:
-            return Backlog(writable=writable, waiting=0, lost=0)
-        return Backlog(writable=writable, waiting=len(self._notes), lost=self._notes.lost)
+        notes = self._notes
+        return Backlog(
+            writable=writable,
+            signing=self._prover.signing,
+            waiting=0 if notes is None else len(notes),
+            lost=0 if notes is None else notes.lost,
+        )
 
     async def page(
         self, caller: Caller, log: str, wanted: AuditFilter, limit: int, offset: int

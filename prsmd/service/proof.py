@@ -43,6 +43,11 @@ class Prover:
         self._notary = notary
         self._one_at_a_time = asyncio.Lock()
 
+    @property
+    def signing(self) -> bool:
+        """Whether what is new in the logs is signed, when it is due."""
+        return self._notary.signing
+
     async def verify(self, audited: AuditLog) -> Verdict:
         """Return whether the log is whole, as of now, and the first thing that is wrong."""
         async with self._one_at_a_time:

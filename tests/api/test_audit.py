@@ -303,7 +303,9 @@ def test_kill_9_leaves_both_logs_whole_and_a_clean_stop_signs_the_end(daemon: Da
     for log in ("changes", "inferences"):
         verdict = whole(daemon, log)
         assert (verdict["whole"], verdict["signed_through"]) == (True, last[log])
-        assert last[log] == verdict["last"]
+        since = ["audit.begin"] if log == "changes" else []
+        assert [r["action"] for r in records(daemon, f"log={log}")][: len(since)] == since
+        assert verdict["last"] == last[log] + len(since)
 
 
 def test_every_file_of_the_state_is_in_the_list_of_what_to_back_up(daemon: Daemon) -> None:

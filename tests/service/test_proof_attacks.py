@@ -35,6 +35,7 @@ async def refuses_to_sign(ledger, caplog):
     ledger.now += 10_000.0
     await ledger.notary.attest()
     assert len(ledger.filed()) == count
+    assert not ledger.prover.signing
     return caplog.text.count("cannot be kept")
 
 

@@ -1,0 +1,87 @@
+"""What of inferences is recorded by which policy, and that the policy itself is on record."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prsmd.auditing import Auditing, Books, auditing_of
+from prsmd.config import ConfigurationError
+from prsmd.settings import AccessSection, AuditSection, DaemonSection, Settings
+from prsmd.store import audit
+from prsmd.store.db import USAGE, Database
+from tests.engine.test_witness import note
+
+
+@pytest.fixture
+async def books(tmp_path: Path) -> AsyncIterator[Books]:
+    changes = await Database.open(tmp_path)
+    usage = await Database.open(tmp_path, file=USAGE)
+    yield Books(changes, usage, "instance_1", lambda: 1000.0)
+    await usage.close()
+    await changes.close()
+
+
+def made(folder: Path, books: Books, policy: Any, **access: Any) -> Auditing:
+    given = Settings(
+        daemon=DaemonSection(state_dir=folder),
+        audit=AuditSection(inferences=policy),
+        access=AccessSection(**access),
+    )
+    return auditing_of(given, books)
+
+
+async def recorded(database: Database | None) -> list[Any]:
+    assert database is not None
+    async with database.read() as tx:
+        return await audit.after(tx, 0, 100)
+
+
+@pytest.mark.parametrize(("policy", "requests"), [("each", [1, 1, 1]), ("summary", [3])])
+async def test_inferences_are_recorded_one_by_one_or_added_up(
+    tmp_path: Path, books: Books, policy: str, requests: list[int]
+) -> None:
+    auditing = made(tmp_path, books, policy)
+    assert auditing.notes is not None
+    for number in range(3):
+        auditing.notes.note(note(number))
+    await auditing.settle()
+    found = await recorded(books.usage)
+    assert [record.details.get("requests", 1) for record in found] == requests
+
+
+async def test_with_the_policy_off_nobody_listens(tmp_path: Path, books: Books) -> None:
+    auditing = made(tmp_path, books, "off")
+    assert auditing.notes is None
+    await auditing.settle()
+    assert await recorded(books.usage) == []
+
+
+async def test_each_begin_is_on_record_with_its_policy_and_key(
+    tmp_path: Path, books: Books
+) -> None:
+    await made(tmp_path, books, "off").begin()
+    (tmp_path / "another").write_bytes(b"n" * 32)
+    await made(tmp_path, books, "each", audit_key_file=tmp_path / "another").begin()
+    first, second = await recorded(books.changes)
+    assert (first.action, first.principal, first.outcome) == ("audit.begin", "prsmd", "allowed")
+    assert (first.details["inferences"], second.details["inferences"]) == ("off", "each")
+    assert first.details["key"] != second.details["key"]
+
+
+async def test_a_begin_that_cannot_be_recorded_keeps_nobody_from_serving(
+    tmp_path: Path, books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    auditing = made(tmp_path, books, "each")
+    books.changes.path.unlink()
+    await auditing.begin()
+    assert "is not on record" in caplog.text
+
+
+async def test_what_is_no_key_is_refused_by_the_name_of_its_setting(
+    tmp_path: Path, books: Books
+) -> None:
+    (tmp_path / "bad").write_bytes(b"short")
+    with pytest.raises(ConfigurationError, match="audit_key_file"):
+        made(tmp_path, books, "each", audit_key_file=tmp_path / "bad")
