@@ -149,6 +149,20 @@ class Meter:
         self.due = True
         self._day_ends = -math.inf
 
+    def view(self, limits: UsageLimits) -> "Meter":
+        """Return how it would be in these limits, by what is known: to look at, not to count."""
+        seen = Meter(self.account, limits, self.full_at)
+        seen.under_way = self.under_way
+        seen._total = _seen(self._total)
+        seen._day = _seen(self._day)
+        return seen
+
+    def arranged(self, now: float) -> tuple[Window, ...]:
+        """Return what is counted now."""
+        if now >= self._day_ends:
+            self._arrange(now)
+        return self.windows
+
     def take(self, now: float) -> Hold | Refuse | Short:
         """Count one request in everything at once, or in nothing."""
         self.stirred = True
@@ -208,9 +222,7 @@ class Meter:
 
     def standings(self, now: float) -> list[Standing]:
         """Return what is left of each limit, of those that are known."""
-        if now >= self._day_ends:
-            self._arrange(now)
-        found = [_standing(window) for window in self.windows if window.known]
+        found = [_standing(window) for window in self.arranged(now) if window.known]
         pace, most = self.limits.requests_per_minute, self.limits.concurrent_requests
         if pace is not None:
             verdict = spend(self._kept, pace, now)
@@ -265,6 +277,15 @@ def _kept_on(window: Window | None, day: int, limit: int | None) -> Window | Non
     if limit is not None:
         window.allow(limit)
     return window
+
+
+def _seen(window: Window | None) -> Window | None:
+    """Return a copy of which all is spent that is spent or promised; None of one not known."""
+    if window is None or not window.known:
+        return None
+    seen = Window(window.day, window.limit)
+    seen.learn(window.used + window.places, window.used + window.places)
+    return seen
 
 
 def _type(day: int) -> str:

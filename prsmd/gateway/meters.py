@@ -108,9 +108,15 @@ class Meters:
             meter.adopt(limits)
         return meter
 
-    def known(self, account: str) -> Meter | None:
-        """Return the meter of an account that was used lately, or None."""
-        return self._meters.get(account)
+    def view(self, account: str, limits: UsageLimits) -> Meter:
+        """Return what the meter of an account would be in these limits: to look at, not to count.
+
+        Windows that are not known are in the store only.
+        """
+        meter = self._meters.get(account)
+        if meter is None:
+            return Meter(account, limits, self._paces.get(account, self._spent_until))
+        return meter.view(limits)
 
     async def admit(self, account: str, limits: UsageLimits, words: Words) -> Held:
         """Count a request in these limits of an account, after a block was leased if need be.

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from prsmd.core.lending import Lending
-from prsmd.core.meter import Meter, Refuse, Standing
+from prsmd.core.meter import Refuse, Standing
 from prsmd.domain.access import ModelRef, Principal
 from prsmd.domain.errors import PrsmdError, QuotaExceededError, RateLimitedError
 from prsmd.domain.quota import Share
@@ -75,11 +75,9 @@ class Lendings:
     ) -> list[Standing]:
         """Return what is left to a borrower; `reserved` is what the store has set aside, by day."""
         account, now = share.account(principal), self._clock()
-        meter = self._meters.known(account)
-        if meter is None:
-            meter = Meter(account, share.limits)
-            meter.standings(now)
-            for window in meter.windows:
+        meter = self._meters.view(account, share.limits)
+        for window in meter.arranged(now):
+            if not window.known:
                 stored = reserved.get(window.day, 0)
                 window.learn(stored, stored)
         return meter.standings(now)

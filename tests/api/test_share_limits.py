@@ -65,3 +65,28 @@ async def test_the_limits_of_a_key_and_of_a_share_count_in_both_or_in_none(site:
     told = await site.infer(key)
     assert told.body["error"]["code"] == "RATE_LIMIT_EXCEEDED"
     assert told.body["error"]["details"]["limit_type"] == "requests_per_day"
+
+
+async def test_what_is_left_is_told_of_the_limits_as_they_are_now(site: Site) -> None:
+    share = (await site.share(usage_limits={"total_requests": 100})).body["share_id"]
+    for _ in range(4):
+        assert (await site.infer(site.partner)).status == 200
+    limits = {"total_requests": 10, "requests_per_minute": 7, "concurrent_requests": 3}
+    told = await site.door.ask(
+        "PATCH", f"{SHARES}/{share}", {"usage_limits": limits}, key=site.owner
+    )
+    seen = await site.door.ask("GET", MODEL, key=site.partner)
+    listed = await site.door.ask("GET", SHARES, key=site.owner)
+
+    left = {"total_requests": 6, "requests_per_minute": 7, "concurrent_requests": 3}
+    for found in (
+        told.body["borrowers"][0]["left"],
+        seen.body["share"]["left"],
+        listed.body["shares"][0]["borrowers"][0]["left"],
+    ):
+        assert {one["limit_type"]: one["remaining"] for one in found} == left
+    lifted = {"usage_limits": {"total_requests": None, "requests_per_minute": None}}
+    told = await site.door.ask("PATCH", f"{SHARES}/{share}", lifted, key=site.owner)
+    assert [one["limit_type"] for one in told.body["borrowers"][0]["left"]] == [
+        "concurrent_requests"
+    ]

@@ -220,7 +220,7 @@ async def test_what_is_used_while_it_is_put_away_is_not_lost(tmp_path, clock):
         await asyncio.sleep(0)
         assert await passed(bank, meter, 20) == 20
         await tidying
-        assert bank.meters.known(ACCOUNT) is meter
+        assert bank.meters._meters.get(ACCOUNT) is meter
         assert await passed(bank, meter, 2000) == 979
 
 
@@ -233,7 +233,7 @@ async def test_a_store_that_refuses_costs_nothing_of_what_was_set_aside(tmp_path
         await bank.tidy()
         await bank.tidy()
         bank._database.__class__ = Database
-        assert bank.meters.known(ACCOUNT) is meter
+        assert bank.meters._meters.get(ACCOUNT) is meter
         assert await passed(bank, meter, 2000) == 999
 
 

@@ -52,7 +52,7 @@ class Bank:
 
     @property
     def _meter(self) -> Meter:
-        meter = self.meters.known("s/o")
+        meter = self.meters._meters.get("s/o")
         assert meter is not None
         return meter
 
