@@ -17,6 +17,7 @@ from prsmd.api.requests import refuse_unknown
 from prsmd.api.respond import json_response
 from prsmd.core.rollout import traffic
 from prsmd.domain.access import Permission
+from prsmd.service.audit import Backlog
 from prsmd.service.caller import Caller
 from prsmd.service.health import Measurements
 
@@ -62,18 +63,7 @@ class _Scrape:
         yield _gauge(
             "prsmd_store_writable", "1 while the store takes writes", measured.store_writable
         )
-        yield _gauge(
-            "prsmd_audit_writable", "1 while the audit logs take records", measured.audit.writable
-        )
-        yield _gauge(
-            "prsmd_audit_signing", "1 while the audit logs can be signed", measured.audit.signing
-        )
-        yield _gauge("prsmd_audit_waiting", "Inferences not on record yet", measured.audit.waiting)
-        yield CounterMetricFamily(
-            "prsmd_audit_lost",
-            "Inferences that had no room to wait for the record",
-            value=measured.audit.lost,
-        )
+        yield from _audit(measured.audit)
         yield _gauge("prsmd_tick_age_seconds", "Since the last tick", measured.tick_age_seconds)
         yield _gauge("prsmd_host_cpu_percent", "Of the whole machine", measured.host.cpu_percent)
         yield _gauge(
@@ -85,6 +75,16 @@ class _Scrape:
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _audit(backlog: Backlog | None) -> Iterable[Metric]:
+    if backlog is None:
+        return
+    yield _gauge("prsmd_audit_writable", "1 while the audit logs take records", backlog.writable)
+    yield _gauge("prsmd_audit_signing", "1 while the audit logs can be signed", backlog.signing)
+    yield _gauge("prsmd_audit_waiting", "Inferences not on record yet", backlog.waiting)
+    lost = "Inferences that had no room to wait for the record"
+    yield CounterMetricFamily("prsmd_audit_lost", lost, value=backlog.lost)
 
 
 def _deployments(measured: Measurements) -> Iterable[Metric]:

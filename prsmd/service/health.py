@@ -21,7 +21,8 @@ _SLOWEST_TICK_SECONDS = 60.0
 class Measurements:
     """What one scrape shows: deployments with their load and totals, and the hardware.
 
-    `revisions` are the totals of each deployment's newest revisions, by their number.
+    `revisions` are the totals of each deployment's newest revisions, by their number. `audit` is
+    for who sees every organization: None for others, whom it would tell how much the rest infers.
     """
 
     reports: list[Report]
@@ -32,7 +33,7 @@ class Measurements:
     host: HostSample
     engine_reachable: bool
     store_writable: bool
-    audit: Backlog
+    audit: Backlog | None
     tick_age_seconds: float
 
 
@@ -83,7 +84,7 @@ class Health:
             host=observed.node.host,
             engine_reachable=observed.containers is not None,
             store_writable=self._database.writable,
-            audit=self._audit.backlog(),
+            audit=self._audit.backlog() if caller.scope is None else None,
             tick_age_seconds=self._tick_age(),
         )
 

@@ -80,3 +80,12 @@ def test_labels_are_names_of_what_exists_never_what_a_client_sent(site: Site):
         site.daemon.call("POST", f"/v1/models/made-up-{number}/infer", INFER)
 
     assert b"made-up" not in site.daemon.call("GET", "/metrics").raw
+
+
+def test_how_the_audit_does_is_for_administrators_only(site: Site, families):
+    names = {name for name in families if name.startswith("prsmd_audit_")}
+    assert names == {f"prsmd_audit_{of}" for of in ("writable", "signing", "waiting", "lost")}
+    scraped = site.daemon.call("GET", "/metrics", key=site.keys["owner"])
+    assert scraped.status == 200
+    assert b"prsmd_host_cpu_percent" in scraped.raw
+    assert b"prsmd_audit" not in scraped.raw
