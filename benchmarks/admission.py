@@ -110,7 +110,7 @@ async def _round(site: Site, count: int, at_work: int) -> float:
         spent += time.thread_time() - began
         if site.lessor.meters.wanted.is_set():
             await site.lessor.serve()
-        site.uses.take()
+        site.uses.take(_BATCH)
         site.tape.take(_BATCH)
     return spent / count
 
