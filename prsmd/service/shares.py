@@ -64,7 +64,7 @@ class Lent:
 class Shares:
     """Use cases on shares.
 
-    Events say neither to whom nor on which terms: those who borrow a model can read them.
+    Events say neither to whom nor on which terms: whoever may see the model reads them.
     """
 
     def __init__(self, database: Database, recorder: Recorder, lendings: Lendings) -> None:
