@@ -1,13 +1,16 @@
 """Makes what lets callers in from its sections of the settings, and the directory that it asks."""
 
 import dataclasses
+from collections.abc import Callable
 
 from prsmd import keyfiles
 from prsmd.api.identity import Door
 from prsmd.config import ConfigurationError
+from prsmd.devices.interfaces import interface_to
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine.observer import Observer
 from prsmd.gateway.meters import Meters
+from prsmd.runtime.docker_config import BRIDGES
 from prsmd.service import organizations
 from prsmd.service.access import Access, KeyRing, PeerRule, Peers, Tokens, gid_of, uid_of
 from prsmd.service.directory import Directory
@@ -15,6 +18,8 @@ from prsmd.service.throttle import Throttle
 from prsmd.service.underway import Underway
 from prsmd.settings import OidcSection, Settings, UnixRole
 from prsmd.store.db import Database
+
+_MOST_OTHERS = 10_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +31,34 @@ class Entrance:
     access: Access
     underway: Underway
     throttle: Throttle
+
+
+class Replicas:
+    """The addresses of models' containers, also of one that nobody has looked for yet.
+
+    A container's bridge is there before it is, so an address that is reached by another way never
+    becomes a container's, and is looked for once.
+    """
+
+    def __init__(
+        self, observer: Observer, interface_of: Callable[[str], str | None] = interface_to
+    ) -> None:
+        self._observer = observer
+        self._interface_of = interface_of
+        self._others: set[str] = set()
+
+    def has(self, address: str) -> bool:
+        """Tell whether a model's container has this address."""
+        if address in self._observer.replica_hosts:
+            return True
+        if address in self._others:
+            return False
+        if (self._interface_of(address) or "").startswith(BRIDGES):
+            return True
+        if len(self._others) >= _MOST_OTHERS:
+            self._others.clear()
+        self._others.add(address)
+        return False
 
 
 async def ensure_organizations(settings: Settings, database: Database) -> None:
@@ -65,7 +98,7 @@ def door_of(settings: Settings, entrance: Entrance, observer: Observer) -> Door:
         underway=entrance.underway,
         throttle=entrance.throttle,
         hosts=frozenset(host.lower() for host in settings.tcp.allowed_hosts),
-        replica_hosts=lambda: observer.replica_hosts,
+        is_replica=Replicas(observer).has,
         body_bytes=parse_memory(settings.limits.body),
         body_seconds=settings.limits.body_timeout_seconds,
         header_bytes=parse_memory(settings.limits.header),

@@ -172,13 +172,13 @@ async def test_keys_of_signed_lists_that_cannot_be_read_are_a_wrong_setting(tmp_
 def test_the_rules_are_those_of_the_settings() -> None:
     assert rules_of(Settings()) == ContainerRules()
     settings = Settings(
-        security=SecuritySection(allow_egress=("acme",), allow_writable_root=()),
+        security=SecuritySection(allow_egress=("acme",), allow_writable_root=("rival",)),
         runtime=RuntimeSection(classes=("runsc",)),
         images=ImagesSection(allowed_registries=("r.example:5000/a",), require_digest=True),
     )
     assert rules_of(settings) == ContainerRules(
         egress=frozenset({"acme"}),
-        writable_root=frozenset(),
+        writable_root=frozenset({"rival"}),
         registries=("r.example:5000/a",),
         require_digest=True,
         runtime_classes=("runsc",),

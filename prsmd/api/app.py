@@ -231,7 +231,8 @@ def _check_host(request: web.Request, door: Door) -> None:
     """
     if unix_socket(request) is not None:
         return
-    if request.remote in door.replica_hosts():
+    # A listener for both families writes IPv4 addresses into IPv6 ones.
+    if door.is_replica((request.remote or "").removeprefix("::ffff:")):
         raise PermissionDeniedError("A model's container may not call this API.")
     host = request.headers.get("Host", "")
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host

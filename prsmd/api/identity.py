@@ -24,15 +24,15 @@ _PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred
 class Door:
     """How callers are let in.
 
-    `hosts` are the names that TCP clients may use in `Host`; `replica_hosts` gives the addresses of
-    models' containers, which may not call at all.
+    `hosts` are the names that TCP clients may use in `Host`; `is_replica` tells whether an address
+    is a model's container, which may not call at all.
     """
 
     access: Access
     underway: Underway
     throttle: Throttle
     hosts: frozenset[str]
-    replica_hosts: Callable[[], frozenset[str]]
+    is_replica: Callable[[str], bool]
     body_bytes: int
     body_seconds: float
     header_bytes: int

@@ -22,7 +22,7 @@ class ContainerRules:
     """
 
     egress: frozenset[str] = frozenset()
-    writable_root: frozenset[str] = frozenset({EVERYONE})
+    writable_root: frozenset[str] = frozenset()
     registries: tuple[str, ...] = ()
     require_digest: bool = False
     runtime_classes: tuple[str, ...] = ()

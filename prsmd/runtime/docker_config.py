@@ -20,6 +20,7 @@ from .environment import SECRETS_FOLDER, container_environment
 LABEL = "prsmd."
 PORT_LABEL = LABEL + "port"
 INSTANCE_LABEL = LABEL + "instance"
+BRIDGES = ("prsmi-", "prsmx-")  # beginnings of bridges' names: of internal networks, of others
 _SHARED_BYTES = 64 * MIB  # of /dev/shm; it counts as the container's memory
 _LEAST_CPU_MILLIS = 10  # the engine refuses less than a hundredth of a core
 
@@ -107,7 +108,7 @@ def network_config(launch: Launch, settings: DockerSettings) -> dict[str, Any]:
     name = network_name(settings.network_prefix, organization, egress=egress)
     # Interfaces are the whole host's: another engine on it must not come to the same name.
     unique = f"{settings.base_url} {settings.instance} {name}"
-    bridge = ("prsmx-" if egress else "prsmi-") + hashlib.sha256(unique.encode()).hexdigest()[:9]
+    bridge = BRIDGES[egress] + hashlib.sha256(unique.encode()).hexdigest()[:9]
     return {
         "name": name,
         "driver": "bridge",

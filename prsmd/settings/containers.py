@@ -52,4 +52,4 @@ class SecuritySection(Section):
     """Which organizations may loosen how their containers are confined."""
 
     allow_egress: tuple[OrganizationOrAll, ...] = ()
-    allow_writable_root: tuple[OrganizationOrAll, ...] = ("*",)
+    allow_writable_root: tuple[OrganizationOrAll, ...] = ()

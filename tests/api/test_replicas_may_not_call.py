@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -20,11 +21,19 @@ def door(*replica_hosts: str) -> Door:
         underway=Underway(),
         throttle=Throttle(Directory(), Meters()),
         hosts=frozenset({"127.0.0.1"}),
-        replica_hosts=lambda: frozenset(replica_hosts),
+        is_replica=replica_hosts.__contains__,
         body_bytes=1024,
         body_seconds=5,
         header_bytes=16384,
     )
+
+
+async def test_a_replica_is_known_on_a_listener_for_both_families_too() -> None:
+    unused: Any = None
+    server = TestServer(build(unused, door("127.0.0.1")), host="::")
+    async with server, aiohttp.ClientSession() as session:
+        answer = await session.get(f"http://127.0.0.1:{server.port}/healthz")
+        assert answer.status == 403
 
 
 @pytest.mark.parametrize(("replicas", "status"), [(["127.0.0.1"], 403), (["172.30.0.2"], 200)])

@@ -41,12 +41,14 @@ def test_everyone_means_all_and_nobody_is_the_default_for_a_way_out():
     assert breach(ContainerRules(), "acme", spec(egress=True)) is not None
 
 
-def test_a_writable_root_can_be_kept_from_all_but_some():
+def test_a_writable_root_is_for_the_organizations_that_are_named():
     rules = ContainerRules(writable_root=frozenset({"acme"}))
     assert breach(rules, "acme", spec(writable_root=True)) is None
     refused = breach(rules, "rival", spec(writable_root=True))
     assert "[security] allow_writable_root" in refused.reason
-    assert breach(ContainerRules(), "rival", spec(writable_root=True)) is None
+    everyone = ContainerRules(writable_root=frozenset({EVERYONE}))
+    assert breach(everyone, "rival", spec(writable_root=True)) is None
+    assert breach(ContainerRules(), "acme", spec(writable_root=True)) is not None
 
 
 def test_only_configured_runtime_classes_can_be_asked_for_and_they_are_named():

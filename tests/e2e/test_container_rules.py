@@ -15,7 +15,6 @@ from tests.support.engine import MODEL_IMAGE, PrivateEngine
 pytestmark = pytest.mark.engine
 SETTINGS = {
     "security.allow_egress": '["company"]',
-    "security.allow_writable_root": "[]",
     "runtime.classes": '["runc", "kata"]',
     "images.allowed_registries": '["docker.io/prsmd-test"]',
 }

@@ -54,6 +54,18 @@ def write(path, data="x"):
             file.write(data)
     return work
 """
+CALL = """
+import http.client, sys, time
+gateway = ".".join(str(b) for b in reversed(bytes.fromhex(next(
+    line.split()[2] for line in open("/proc/net/route") if line.split()[1] == "00000000"))))
+while True:
+    way = http.client.HTTPConnection(gateway, int(sys.argv[1]), timeout=5)
+    headers = {"Authorization": f"Bearer {sys.argv[2]}", "Host": "localhost"}
+    way.request("GET", "/v1/custom-models", headers=headers)
+    print(way.getresponse().status, flush=True)
+    way.close()
+    time.sleep(0.02)
+"""
 TELL = "\nprint(json.dumps(found))"
 
 
@@ -161,6 +173,22 @@ for path in ("/v1/custom-models", "/healthz", "/metrics", "/v1/models/custom_mod
     print(connection.getresponse().status)
 """)
     assert told["out"].split() == ["403"] * 4, told
+
+
+def test_not_even_the_first_thing_that_it_does_is_heard(daemon: Daemon) -> None:
+    """Before anyone has looked where the new container is."""
+    body = deploy_body("evil-model", security={"egress": True})
+    body["deployment_config"]["command"] = ["python3", "-c", CALL]  # type: ignore[index]
+    body["deployment_config"]["args"] = [str(daemon.tcp_port), daemon.key("admin")]  # type: ignore[index]
+    deployment = daemon.deploy(body, key=daemon.key("owner", "evil"))
+
+    def told() -> list[str]:
+        logs = f"/v1/custom-models/deployments/{deployment}/logs?tail=100"
+        lines = daemon.call("GET", logs).json["lines"]
+        return [line["text"] for line in lines]
+
+    daemon.until("it called", lambda: len(told()) >= 20)
+    assert set(told()) == {"403"}
 
 
 def test_a_way_out_leads_to_no_other_container(daemon: Daemon, engine: PrivateEngine) -> None:
