@@ -27,6 +27,7 @@ from .errors import (
 )
 
 T = TypeVar("T")
+_SHORTEST_PAUSE_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +38,7 @@ class WriterLimits:
     group: int = 128  # transactions in one commit
     transaction_seconds: float = 30.0
     retry_seconds: float = 1.0  # after a full disk: how long writes are refused untried
+    probe_seconds: float = 5.0  # after that: when nobody writes, try whether one could
     checkpoint_every: int = 250  # transactions between two checkpoints of the write-ahead log
 
 
@@ -82,7 +84,7 @@ class Writer:
     async def _run(self) -> None:
         try:
             while not self.fatal.done():
-                await self._arrived.wait()
+                await self._something_to_do()
                 if self._waiting:
                     await self._serve(self._take_group())
                 elif self._closing:
@@ -96,6 +98,21 @@ class Writer:
         finally:
             while self._waiting:
                 self._waiting.popleft().fail(self._gone())
+
+    async def _something_to_do(self) -> None:
+        """Wait for a job. After a full disk, see for oneself when nobody tries for a while."""
+        if self.writable:
+            await self._arrived.wait()
+            return
+        due = self._refuse_until + self._limits.probe_seconds
+        pause = max(due - time.monotonic(), _SHORTEST_PAUSE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._arrived.wait()
+        if time.monotonic() >= due and not self._closing:
+            job = _Job(_touch, asyncio.get_running_loop().create_future(), transactional=True)
+            job.done.add_done_callback(asyncio.Future.exception)
+            self._waiting.append(job)
 
     def _take_group(self) -> list["_Job"]:
         count = min(len(self._waiting), self._limits.group)
@@ -253,6 +270,10 @@ class _Job:
                 self.done.cancel()
             else:
                 self.done.set_exception(error)
+
+
+async def _touch(tx: Tx) -> None:
+    await tx.execute_fetchall("UPDATE schema_migrations SET name = name")
 
 
 def _caused_by(error: sqlite3.Error) -> PrsmdError:

@@ -163,6 +163,20 @@ async def test_a_really_full_disk_refuses_writes_until_there_is_room_again(small
     await reopened.close()
 
 
+async def test_that_there_is_room_again_is_found_out_without_anybody_writing(small_disk):
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(600 * 1024))
+    limits = WriterLimits(retry_seconds=0, probe_seconds=0)
+    database = await Database.open(small_disk / "state", limits)
+    with pytest.raises(StorageFullError):
+        await _fill(database, 400)
+    ballast.unlink()
+    async with asyncio.timeout(20):
+        while not database.writable:
+            await database.ping()
+    await database.close()
+
+
 @contextlib.contextmanager
 def no_file_larger_than(size):
     """Make the kernel refuse writes past `size` with EFBIG, which SQLite meets as an I/O error."""
