@@ -9,7 +9,7 @@ import pytest
 from prsmd.domain.errors import ConflictError, EngineError, ImageUnavailableError
 from prsmd.runtime import archive
 from prsmd.runtime.base import ContainerState, LogQuery
-from tests.runtime.harness import GPUS, launch_of, until_exited
+from tests.runtime.harness import GPUS, launch_of, until_exited, until_line
 from tests.support import archives
 
 
@@ -165,6 +165,7 @@ async def test_a_new_driver_finds_what_an_old_one_left(runtime, harness, model):
     await old.close()
     assert await runtime.list() == [launched]
     await harness.print_lines(launched, "still here")
+    await until_line(runtime, launched, "still here")
     assert (await texts(runtime, launched, tail=1)) == ["still here"]
 
 
