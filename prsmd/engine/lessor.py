@@ -31,10 +31,14 @@ class _Wish:
 
 
 class Lessor:
-    """Serves the meters. Made by `begin`; `close` it after the last request, for a clean stop."""
+    """Serves the meters. Made by `begin`; `close` it after the last request, for a clean stop.
+
+    Meters that nobody has used for `tidy_seconds`, or somewhat longer, are put away.
+    """
 
     def __init__(self, database: Database, meters: Meters, clock: Callable[[], float]) -> None:
         self.meters = meters
+        self.tidy_seconds = _TIDY_SECONDS
         self._database = database
         self._clock = clock
         self._today = int(clock() // DAY_SECONDS)
@@ -50,7 +54,7 @@ class Lessor:
         """Lease whatever is due, all of it in one transaction, again and again."""
         loop = asyncio.get_running_loop()
         while True:
-            tidy_at = loop.time() + _TIDY_SECONDS
+            tidy_at = loop.time() + self.tidy_seconds
             with contextlib.suppress(TimeoutError):
                 while loop.time() < tidy_at:
                     async with asyncio.timeout_at(tidy_at):

@@ -15,6 +15,7 @@ from prsmd.engine.lessor import Lessor
 from prsmd.gateway.meters import Held
 from prsmd.store import leases
 from prsmd.store.db import Database
+from tests.gateway.backends import until
 
 NOON = 20_000 * DAY_SECONDS + DAY_SECONDS / 2
 ACCOUNT = "key:k1"
@@ -208,6 +209,28 @@ async def test_meters_that_nobody_uses_are_put_away_and_a_crash_costs_them_nothi
         assert len(bank.meters) == 0
     async with lessor(tmp_path, clock) as bank:
         assert await passed(bank, bank.meters.meter("key:7", limits), 5000) == 1500 - 4
+
+
+async def test_tidying_is_done_without_being_asked_with_and_without_requests(tmp_path, clock):
+    database = await Database.open(tmp_path)
+    bank = await Lessor.begin(database, clock)
+    bank.tidy_seconds = 0.01
+    clock.now += 60
+    task = asyncio.create_task(bank.run(), name="lessor")
+    busy = bank.meters.meter("key:busy", UsageLimits(total_requests=10**6))
+    idle = bank.meters.meter(ACCOUNT, UsageLimits(total_requests=1000))
+    (await take(bank, idle)).end(counts=True)
+    async with asyncio.timeout(10):
+        while bank.meters._meters.get(ACCOUNT) is idle:
+            (await take(bank, busy)).end(counts=True)
+            await asyncio.sleep(0)
+        await until(lambda: len(bank.meters) == 0)
+    async with database.read() as tx:
+        assert await leases.reserved(tx, ACCOUNT, TOTAL) == 1
+        assert await leases.reserved(tx, "key:busy", TOTAL) == busy.windows[0].used
+    task.cancel()
+    await asyncio.wait([task])
+    await database.close()
 
 
 async def test_what_is_used_while_it_is_put_away_is_not_lost(tmp_path, clock):
