@@ -23,7 +23,7 @@ from tests.support.daemon import running_daemon
 
 CLIENTS = 64
 ENOUGH = 10**9
-KILLS = int(os.environ.get("PRSMD_KILLS", "3"))
+KILLS = int(os.environ.get("PRSMD_KILLS", "2"))
 KILL_SECONDS = float(os.environ.get("PRSMD_KILL_SECONDS", "0.7"))
 
 
