@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.engine import GROUP_OF_LOADS
+
 # In the background of a shell this process ignores SIGINT, and so would all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -37,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _group(item: pytest.Item, place: Path) -> str:
     """Return what the test stays together with: what is costly to make is made once or twice."""
     if str(place).startswith(_LONG_LOADS):
-        return "engine under load"
+        return GROUP_OF_LOADS
     if item.get_closest_marker("engine") is not None:
         return "engine"
     return str(place)

@@ -21,6 +21,7 @@ def capacity_of(observed: Observed, replicas: Iterable[Replica]) -> Capacity:
         gpus=node.gpus.gpus,
         reservations=(),
         strangers=observed.strangers,
+        stranger_pids=observed.stranger_pids,
         gpus_unknown=_why_unknown(node.gpus),
     )
     active = [replica for replica in replicas if replica.active]
@@ -51,6 +52,7 @@ class GpuRoom:
     strangers_bytes: int
     holders: tuple[str, ...]
     split: bool
+    stranger_pids: tuple[int, ...] = ()
 
     @property
     def free_millis(self) -> int:
@@ -88,6 +90,7 @@ def _room(gpu: Gpu, capacity: Capacity, *, split: bool) -> GpuRoom:
         reserved_bytes=sum(placed.gpu_memory_bytes for placed in here),
         strangers_bytes=capacity.strangers.get(gpu.uuid, 0),
         holders=capacity.holders.get(gpu.uuid, ()),
+        stranger_pids=capacity.stranger_pids.get(gpu.uuid, ()),
         split=split,
     )
 

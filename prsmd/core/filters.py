@@ -121,7 +121,9 @@ def gpu_refusal(resources: Resources, room: GpuRoom) -> str | None:
 
 
 def _strangers_words(room: GpuRoom) -> str:
-    return f"{gib(room.strangers_bytes)} in use by processes that are not prsmd's"
+    pids = ", ".join(f"pid {pid}" for pid in room.stranger_pids)
+    words = f"{gib(room.strangers_bytes)} in use by processes that are not prsmd's"
+    return f"{words}: {pids}" if pids else words
 
 
 def _too_little(free: int, total: int, asked: int, of_what: str = "") -> str:

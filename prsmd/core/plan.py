@@ -100,10 +100,10 @@ class Observed:
     `containers` is None when the engine did not answer: then nothing may be concluded about it.
     `probes`, `in_flight` and `working` are by replica id; `working` are the replicas on which the
     executor has a task in progress (pull, start, stop), and what `preparing` names. `strangers` is
-    GPU memory in use, in bytes by GPU UUID, by processes that are not ours; which these are is not
-    for the words of a refusal, which organizations read. `trials` is what the data path measured,
-    and `demand` how many replicas' worth of work there was lately (in flight and queued over a
-    replica's slots), by deployment id. `at` is seconds since the epoch.
+    GPU memory in use, in bytes by GPU UUID, by processes that are not ours, and `stranger_pids`
+    who they are. `trials` is what the data path measured, and `demand` how many replicas' worth of
+    work there was lately (in flight and queued over a replica's slots), by deployment id. `at` is
+    seconds since the epoch.
     """
 
     node: Node
@@ -112,6 +112,7 @@ class Observed:
     in_flight: Mapping[str, int] = dataclasses.field(default_factory=dict)
     working: frozenset[str] = frozenset()
     strangers: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    stranger_pids: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     trials: Mapping[str, TrialReading] = dataclasses.field(default_factory=dict)
     demand: Mapping[str, float] = dataclasses.field(default_factory=dict)
     at: float = 0.0
@@ -284,8 +285,8 @@ class Capacity:
     """What placement sees: one node, everything reserved on it, and strangers' GPU memory.
 
     `gpus_unknown` is why nothing is known of the GPUs now, or None. `holders` names the replicas
-    that reserve something of a GPU, by its UUID, and `owners` whose these are: for the words of a
-    refusal only.
+    that reserve something of a GPU, by its UUID, `owners` whose these are, and `stranger_pids` who
+    else uses its memory: for the words of a refusal only.
     """
 
     node: str
@@ -297,6 +298,7 @@ class Capacity:
     gpus_unknown: str | None = None
     holders: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     owners: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    stranger_pids: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

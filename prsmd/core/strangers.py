@@ -23,6 +23,20 @@ def strangers_memory(gpus: Sequence[Gpu], own_pids: frozenset[int]) -> Mapping[s
     return {gpu.uuid: _on(gpu, own_pids) for gpu in gpus}
 
 
+def strangers_pids(gpus: Sequence[Gpu], own_pids: frozenset[int]) -> Mapping[str, tuple[int, ...]]:
+    """Return the numbers of the strangers, by GPU UUID, largest first.
+
+    Refusals tell these to every organization; what the processes are called is for administrators.
+    """
+    return {gpu.uuid: _pids(gpu, own_pids) for gpu in gpus}
+
+
+def _pids(gpu: Gpu, own_pids: frozenset[int]) -> tuple[int, ...]:
+    foreign = [process for process in gpu.processes if process.pid not in own_pids]
+    foreign.sort(key=lambda process: (-(process.memory_bytes or 0), process.pid))
+    return tuple(process.pid for process in foreign)
+
+
 def _on(gpu: Gpu, own_pids: frozenset[int]) -> int:
     foreign = [process for process in gpu.processes if process.pid not in own_pids]
     named = _known_bytes(foreign)

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from prsmd.core.plan import Observed, ObservedContainer, Probe
-from prsmd.core.strangers import strangers_memory
+from prsmd.core.strangers import strangers_memory, strangers_pids
 from prsmd.core.trial import TrialReading
 from prsmd.devices.base import Gpus, Host
 from prsmd.domain.errors import EngineError
@@ -77,6 +77,7 @@ class Observer:
             in_flight=self._feeds.in_flight(),
             working=working,
             strangers=strangers_memory(sample.gpus, own),
+            stranger_pids=strangers_pids(sample.gpus, own),
             trials=self._feeds.trials(),
             demand=self._feeds.demand(),
         )

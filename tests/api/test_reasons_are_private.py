@@ -60,9 +60,8 @@ async def test_processes_of_the_host_are_named_to_administrators_only(
     key = await key_of(door, "acme")
     told = await everything_told(life, door, "waits", key)
 
-    assert "processes that are not prsmd's" in json.dumps(told["status"])
-    named = [w for w, body in told.items() if "payroll" in json.dumps(body) or "4711" in str(body)]
-    assert named == []
+    assert "processes that are not prsmd's: pid 4711" in json.dumps(told["status"])
+    assert [where for where, body in told.items() if "payroll" in json.dumps(body)] == []
     [gpu] = (await door.ask("GET", "/v1/gpus")).body["gpus"]
     assert gpu["processes"] == [{"pid": 4711, "name": "payroll-training", "memory_bytes": 8 * GIB}]
 

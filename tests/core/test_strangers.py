@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prsmd.core.strangers import DRIVER_BASELINE_BYTES, strangers_memory
+from prsmd.core.strangers import DRIVER_BASELINE_BYTES, strangers_memory, strangers_pids
 from prsmd.domain.node import GpuProcess
 from prsmd.domain.quantity import GIB, MIB
 from tests.core.cases import gpu
@@ -67,3 +67,15 @@ def test_owning_a_process_never_raises_what_strangers_have(used, mib):
     card = gpu(used=used, processes=(GpuProcess(pid=5, memory_bytes=mib * MIB),))
     ours = strangers_memory([card], frozenset({5}))["GPU-0"]
     assert ours <= strangers_memory([card], frozenset())["GPU-0"]
+
+
+def test_strangers_are_numbered_the_largest_first():
+    card = gpu(
+        processes=(
+            GpuProcess(pid=5, memory_bytes=MIB, name="python3"),
+            GpuProcess(pid=6, memory_bytes=GIB, name="Xorg"),
+            GpuProcess(pid=7, memory_bytes=None),
+            GpuProcess(pid=8, memory_bytes=GIB, name="ours"),
+        )
+    )
+    assert strangers_pids([card], frozenset({8}))["GPU-0"] == (6, 5, 7)

@@ -253,13 +253,15 @@ def vacated(slot=0, at=NOW - 2, **values):
     return replica(slot, ReplicaState.STOPPED, **values)
 
 
-def test_room_that_is_not_back_is_waited_for_and_why_is_told():
+def test_room_that_is_not_back_is_waited_for_and_its_holder_named():
     item = full(vacated(), asked=1)
-    sees = healthy(here=cards(1), strangers={"GPU-0": 8 * GIB})
+    sees = healthy(here=cards(1), strangers={"GPU-0": 8 * GIB}, stranger_pids={"GPU-0": (7,)})
     (hold,) = plan(item, sees=sees).holds
     assert (hold.kind, hold.until) == ("swap", NOW + 58)
     assert hold.reason == "waits until the room that was made for it is really free"
-    assert hold.details == ("GPU-0 (NVIDIA T4): 8.0 GiB in use by processes that are not prsmd's",)
+    assert hold.details == (
+        "GPU-0 (NVIDIA T4): 8.0 GiB in use by processes that are not prsmd's: pid 7",
+    )
 
 
 def test_what_is_not_back_after_a_minute_is_somebody_elses_and_nobody_else_gives_way_for_it():

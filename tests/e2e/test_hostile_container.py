@@ -16,6 +16,7 @@ from tests.support import containers
 from tests.support.daemon import Daemon
 from tests.support.daemon_fixtures import deploy_body
 from tests.support.engine import PrivateEngine
+from tests.support.engine_fixtures import need_firewall
 from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.engine
@@ -192,8 +193,7 @@ def test_not_even_the_first_thing_that_it_does_is_heard(daemon: Daemon) -> None:
 
 
 def test_a_way_out_leads_to_no_other_container(daemon: Daemon, engine: PrivateEngine) -> None:
-    if not engine.has_firewall:
-        pytest.skip("another dockerd runs here: this engine writes no firewall rules")
+    need_firewall(engine)
     key = daemon.key("owner", "evil")
     out, beside = (
         Hostile(daemon, engine, daemon.deploy(body, key=key))
@@ -215,8 +215,7 @@ def test_a_way_out_leads_to_no_other_container(daemon: Daemon, engine: PrivateEn
 def test_its_own_organizations_containers_do_not_hear_it_either(
     daemon: Daemon, engine: PrivateEngine, hostile: Hostile
 ) -> None:
-    if not engine.has_firewall:
-        pytest.skip("another dockerd runs here: this engine writes no firewall rules")
+    need_firewall(engine)
     key = daemon.key("owner", "evil")
     beside = Hostile(daemon, engine, daemon.deploy(deploy_body("evil-other"), key=key))
     found = hostile.attempts(f'attempt("beside", connect({beside.host!r}, 8080))')

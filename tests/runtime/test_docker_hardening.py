@@ -17,6 +17,7 @@ from prsmd.runtime.docker import DockerRuntime, DockerSettings
 from prsmd.runtime.docker_config import container_name, network_config, network_name, written
 from tests.runtime.harness import GPUS, ask, launch_of, until_exited, until_line
 from tests.support.engine import MODEL_IMAGE
+from tests.support.engine_fixtures import need_firewall
 
 pytestmark = pytest.mark.engine
 
@@ -410,8 +411,7 @@ async def test_no_engine_is_an_error_of_its_own(tmp_path):
 
 
 async def test_a_container_cannot_leave_its_network(runtime, engine, model):
-    if not engine.has_firewall:
-        pytest.skip("another dockerd runs here: this engine writes no firewall rules")
+    need_firewall(engine)
     container = await listening(runtime, launch_of(model))
     theirs = launch_of(model, "replica-2")
     theirs = dataclasses.replace(

@@ -1,7 +1,7 @@
 """A Docker engine of the tests' own, in folders of its own, that touches no other engine.
 
 It has no default bridge and forwards nothing. It writes iptables rules only where no other dockerd
-runs, whose rules its start would replace. A hook that does nothing stands in for NVIDIA's, so that
+does, whose rules its start would replace. A hook that does nothing stands in for NVIDIA's, so that
 device requests work.
 """
 
@@ -22,9 +22,11 @@ ROOT = Path(__file__).parents[2]
 BASE_IMAGE = "prsmd/base:bookworm"
 MODEL_IMAGE = "prsmd-test/model:1"
 CLASS = "runsc-like"  # a runtime of the engine besides its own: runc, under a script that notes it
+GROUP_OF_LOADS = "engine under load"  # tests that have an engine of their own in a shared suite
 _PROGRAMS = ("dockerd", "docker", "debootstrap", "setpriv", "umount")
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 _REMOVAL_SECONDS = 20
+_WITHOUT_FIREWALL = "--iptables=false"
 _START_SECONDS = 60
 
 
@@ -39,7 +41,9 @@ def obstacle() -> str | None:
 class PrivateEngine:
     """One dockerd. Its containers die with a graceful stop unless `live_restore`."""
 
-    def __init__(self, *, live_restore: bool = False, download_attempts: int = 1) -> None:
+    def __init__(
+        self, *, live_restore: bool = False, download_attempts: int = 1, firewall: bool = True
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="prsmd-engine-"))
         self.url = f"unix://{self.folder}/docker.sock"
         self.secrets_dir = Path("/dev/shm") / self.folder.name  # in memory; prsmd makes it
@@ -50,7 +54,7 @@ class PrivateEngine:
         self._noted = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._pool = _free_address_pool()
-        self.has_firewall = _firewall_is_free()
+        self.has_firewall = firewall and _firewall_is_free()
         hook = self.folder / "bin" / "nvidia-container-runtime-hook"
         hook.parent.mkdir()
         hook.write_text("#!/bin/sh\nexit 0\n")
@@ -188,7 +192,8 @@ class PrivateEngine:
             *("--containerd-plugins-namespace", f"{self._namespace}-plugins"),
             "--debug",  # notes every request
             *("--bridge=none", "--ip-forward=false", "--userland-proxy=false"),
-            *(f"--iptables={str(self.has_firewall).lower()}", "--shutdown-timeout=1"),
+            *([] if self.has_firewall else [_WITHOUT_FIREWALL]),
+            "--shutdown-timeout=1",
             f"--default-address-pool=base={self._pool},size=24",
             f"--live-restore={str(self._live_restore).lower()}",
             f"--add-runtime={CLASS}={self.folder}/bin/{CLASS}",
@@ -233,10 +238,10 @@ def _firewall_is_free() -> bool:
         return False
     if os.environ.get("PRSMD_TEST_FIREWALL") == "1":
         return True
-    names = (path / "comm" for path in Path("/proc").glob("[0-9]*"))
-    for name in names:
+    for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if name.read_text().strip() == "dockerd":
+            options = (process / "cmdline").read_bytes().split(b"\0")
+            if options[0].endswith(b"dockerd") and _WITHOUT_FIREWALL.encode() not in options:
                 return False
     return True
 

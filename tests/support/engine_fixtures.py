@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import docker
 import pytest
 
-from tests.support.engine import PrivateEngine, obstacle
+from tests.support.engine import GROUP_OF_LOADS, PrivateEngine, obstacle
 
 
 def cannot(message: str) -> None:
@@ -22,7 +22,7 @@ def shared_engine() -> Iterator[PrivateEngine]:
     reason = obstacle()
     if reason is not None:
         cannot(f"no Docker engine for tests: {reason}")
-    private = PrivateEngine()
+    private = PrivateEngine(firewall=not _beside_another())
     try:
         try:
             private.start()
@@ -34,9 +34,23 @@ def shared_engine() -> Iterator[PrivateEngine]:
         private.close()
 
 
+def need_firewall(engine: PrivateEngine) -> None:
+    """Go on only with an engine that writes firewall rules."""
+    if not engine.has_firewall:
+        cannot("another dockerd runs here: this engine writes no firewall rules")
+
+
 @pytest.fixture
 def engine(shared_engine: PrivateEngine) -> Iterator[PrivateEngine]:
     """Give an engine that answers and has no containers."""
     yield shared_engine
     shared_engine.resume()
     shared_engine.remove_containers()
+
+
+def _beside_another() -> bool:
+    """Tell whether another of the suite's processes has the engine that the firewall is tested on.
+
+    The name of a running test ends with its group where several processes share the suite.
+    """
+    return f"@{GROUP_OF_LOADS} (" in os.environ.get("PYTEST_CURRENT_TEST", "")
