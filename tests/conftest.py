@@ -5,10 +5,14 @@ Says too which tests are slow, and which stay together when several processes sh
 
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.engine import GROUP_OF_LOADS
+from tests.support.places import Places, order_of
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
 
 # In the background of a shell this process ignores SIGINT, and so would all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,24 +26,17 @@ pytest_plugins = [
 _TESTS = Path(__file__).parent
 # Whole daemons, processes, sockets and files: what `scripts/test --fast` has no time for.
 _REAL_PARTS = ("api", "devices", "engine", "examples", "gateway", "limits", "store")
-_LONG_LOADS = "e2e/test_rollouts_"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the suites that work on real parts as slow, and put every test into its group."""
+    """Mark the suites that work on real parts as slow, and share out the longest ones first."""
     for item in items:
-        place = item.path.relative_to(_TESTS)
-        if place.parts[0] in _REAL_PARTS:
+        if item.path.relative_to(_TESTS).parts[0] in _REAL_PARTS:
             item.add_marker(pytest.mark.slow)
-        item.add_marker(pytest.mark.xdist_group(_group(item, place)))
-    if hasattr(config, "workerinput"):  # the longest groups first
-        items.sort(key=lambda item: item.get_closest_marker("engine") is None)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: order_of(item.nodeid))
 
 
-def _group(item: pytest.Item, place: Path) -> str:
-    """Return what the test stays together with: what is costly to make is made once or twice."""
-    if str(place).startswith(_LONG_LOADS):
-        return GROUP_OF_LOADS
-    if item.get_closest_marker("engine") is not None:
-        return "engine"
-    return str(place)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> Places:
+    """Share the tests out by what they need."""
+    return Places(config, log)

@@ -22,7 +22,6 @@ ROOT = Path(__file__).parents[2]
 BASE_IMAGE = "prsmd/base:bookworm"
 MODEL_IMAGE = "prsmd-test/model:1"
 CLASS = "runsc-like"  # a runtime of the engine besides its own: runc, under a script that notes it
-GROUP_OF_LOADS = "engine under load"  # tests that have an engine of their own in a shared suite
 _PROGRAMS = ("dockerd", "docker", "debootstrap", "setpriv", "umount")
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 _REMOVAL_SECONDS = 20

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import docker
 import pytest
 
-from tests.support.engine import GROUP_OF_LOADS, PrivateEngine, obstacle
+from tests.support.engine import PrivateEngine, obstacle
+from tests.support.places import beside_the_firewall
 
 
 def cannot(message: str) -> None:
@@ -22,7 +23,7 @@ def shared_engine() -> Iterator[PrivateEngine]:
     reason = obstacle()
     if reason is not None:
         cannot(f"no Docker engine for tests: {reason}")
-    private = PrivateEngine(firewall=not _beside_another())
+    private = PrivateEngine(firewall=not beside_the_firewall())
     try:
         try:
             private.start()
@@ -46,11 +47,3 @@ def engine(shared_engine: PrivateEngine) -> Iterator[PrivateEngine]:
     yield shared_engine
     shared_engine.resume()
     shared_engine.remove_containers()
-
-
-def _beside_another() -> bool:
-    """Tell whether another of the suite's processes has the engine that the firewall is tested on.
-
-    The name of a running test ends with its group where several processes share the suite.
-    """
-    return f"@{GROUP_OF_LOADS} (" in os.environ.get("PYTEST_CURRENT_TEST", "")
