@@ -76,7 +76,7 @@ def test_a_delete_answers_what_was_accepted_and_refuses_what_comes_later(
         client.join(20)
     assert [answer.status for answer in answers] == [200, 200, 200]
     daemon.until("its container is gone", lambda: containers.everything(engine) == [])
-    assert daemon.infer().status == 404
+    daemon.until("it is unknown", lambda: daemon.infer().status == 404)
 
 
 def test_requests_beyond_slots_and_queue_are_refused_with_429_and_the_others_answered(
