@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from prsmd.api import patterns
 from prsmd.api.schemas import Body
 from prsmd.core.networks import canonical
 from prsmd.domain.access import Permission
@@ -21,12 +22,12 @@ def _network(text: str) -> str:
         ) from None
 
 
-OrganizationName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
-RoleName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
-Words = Annotated[str, Field(min_length=1, max_length=200, pattern="^[^\\x00-\\x1f\\x7f]*$")]
-Description = Annotated[str, Field(max_length=1000, pattern="^[^\\x00-\\x1f\\x7f]*$")]
+OrganizationName = Annotated[str, Field(pattern=patterns.ORGANIZATION)]
+RoleName = Annotated[str, Field(pattern=patterns.ROLE)]
+Words = Annotated[str, Field(min_length=1, max_length=200, pattern=patterns.LINE)]
+Description = Annotated[str, Field(max_length=1000, pattern=patterns.LINE)]
 Lifetime = Annotated[float, Field(gt=0, le=_YEARS)]
-ModelName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+ModelName = Annotated[str, Field(pattern=patterns.MODEL)]
 Network = Annotated[str, Field(max_length=64), AfterValidator(_network)]
 Models = Annotated[list[ModelName], Field(max_length=_MOST)]
 Networks = Annotated[list[Network], Field(min_length=1, max_length=_MOST)]
@@ -78,7 +79,7 @@ class MemberBody(Body):
     """POST /v1/members."""
 
     kind: Literal["uid", "gid", "user", "group", "oidc", "key"]
-    subject: Annotated[str, Field(min_length=1, max_length=128, pattern="^[\\x21-\\x7e]*$")]
+    subject: Annotated[str, Field(min_length=1, max_length=128, pattern=patterns.SUBJECT)]
     bindings: Annotated[list[BindingBody], Field(max_length=100)]
     name: Words | None = None
     organization: OrganizationName | None = None

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from prsmd.api import patterns
+from prsmd.api.identity_schemas import OrganizationName
 from prsmd.api.schemas import Body
 
 
@@ -17,9 +19,9 @@ class PruneBody(Body):
 class LoginBody(Body):
     """PUT /v1/registries/{server}."""
 
-    username: Annotated[str, Field(min_length=1, max_length=256, pattern="^[^\\x00-\\x1f:]*$")]
-    password: Annotated[str, Field(min_length=1, max_length=16384, pattern="^[^\\x00]*$")]
-    organization: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
+    username: Annotated[str, Field(min_length=1, max_length=256, pattern=patterns.USER)]
+    password: Annotated[str, Field(min_length=1, max_length=16384, pattern=patterns.WITHOUT_NUL)]
+    organization: OrganizationName | None = None
 
 
 class RegistryBody(LoginBody):

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from prsmd.api import patterns
 from prsmd.domain import spec as domain
 from prsmd.domain.errors import InvalidInputError
 from prsmd.domain.ids import is_name
@@ -43,7 +44,6 @@ _REFUSED_VARIABLES = re.compile(
     r"|LD_AUDIT|LD_LIBRARY_PATH|PORT|PRSMD_.*"
 )
 _PATH = re.compile(r"/[A-Za-z0-9._~/:@!$&'()*+,;=-]{0,255}")
-RUNTIME_CLASS = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 _MOST_SECRETS = 64  # of one container
 _MOST_PROBLEMS = 20  # of one request that are named
 _PRIVATE = {
@@ -170,7 +170,7 @@ Secrets = Annotated[
 ]
 UrlPath = Annotated[str, BeforeValidator(_path)]
 Label = Annotated[str, Field(min_length=1, max_length=128)]
-Argument = Annotated[str, Field(max_length=4096, pattern="^[^\\x00]*$")]
+Argument = Annotated[str, Field(max_length=4096, pattern=patterns.WITHOUT_NUL)]
 Count = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -232,7 +232,7 @@ class SecurityBody(Body):
     run_as_user: Annotated[int, Field(ge=1, le=2**31 - 2)] = 65534
     writable_root: bool = False
     egress: bool = False
-    runtime_class: Annotated[str, Field(pattern=RUNTIME_CLASS)] | None = None
+    runtime_class: Annotated[str, Field(pattern=patterns.RUNTIME_CLASS)] | None = None
 
 
 class DeploymentConfig(Body):
@@ -346,6 +346,8 @@ def _problem(schema: type[BaseModel], item: Any) -> dict[str, Any]:
     if item["type"] == "extra_forbidden":
         message = _PLANNED.get(path[-1]) or "unknown field" + _nearest(schema, path)
         quoted = None
+    elif item["type"] == "string_pattern_mismatch":
+        message = patterns.IN_WORDS.get(item["ctx"]["pattern"], message)
     elif item["type"] == "missing":
         message, quoted = "is required", None
     elif _PRIVATE.intersection(path):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from prsmd.api.identity_schemas import OrganizationName
 from prsmd.api.schemas import Body, Name
 from prsmd.domain.errors import InvalidInputError
 
@@ -20,7 +21,7 @@ class SecretValueBody(Body):
     value_base64: Annotated[str, Field(max_length=_LONGEST)] | None = Field(
         default=None, repr=False
     )
-    organization: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
+    organization: OrganizationName | None = None
 
     @model_validator(mode="after")
     def _one(self) -> "SecretValueBody":

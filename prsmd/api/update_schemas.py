@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from prsmd.api import patterns
 from prsmd.api.schemas import Body, DeployBody, Version, parse
 from prsmd.domain.rollout import Gate, HeaderRule, RolloutOptions, RolloutStrategy
 from prsmd.domain.spec import Spec
@@ -31,8 +32,8 @@ _NAMED = {"authorization", "proxy-authorization", "x-api-key", "cookie"}  # they
 class HeaderBody(Body):
     """Requests with this header go to the revision on trial."""
 
-    name: Annotated[str, Field(pattern="^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")]
-    value: Annotated[str, Field(pattern="^[\\x21-\\x7e](?:[\\x20-\\x7e]{0,254}[\\x21-\\x7e])?$")]
+    name: Annotated[str, Field(pattern=patterns.HEADER_NAME)]
+    value: Annotated[str, Field(pattern=patterns.HEADER_VALUE)]
 
     @field_validator("name")
     @classmethod
