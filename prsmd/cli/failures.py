@@ -4,12 +4,13 @@ import sys
 
 from prsm_sdk import errors
 
-from .output import printable
+from .output import duration, printable
 from .session import UsageError
 
 FAILED, USAGE, NOT_RUNNING, NOT_FOUND, DENIED, LIMITED, TIMED_OUT = 1, 2, 3, 4, 5, 6, 7
 CONFIGURATION = 78  # EX_CONFIG of sysexits.h
 
+_MODELS = "prsmctl list shows what there is."
 _CODES = (  # the first that fits decides
     (UsageError, USAGE, ""),
     (errors.ConfigurationError, CONFIGURATION, ""),
@@ -30,7 +31,13 @@ _CODES = (  # the first that fits decides
         FAILED,
         "Somebody else changed it: prsmctl versions and prsmctl diff show what.",
     ),
-    (errors.NotFoundError, NOT_FOUND, "prsmctl list shows what there is."),
+    (errors.ModelNotFoundError, NOT_FOUND, _MODELS),
+    (errors.DeploymentNotFoundError, NOT_FOUND, _MODELS),
+    (
+        errors.NotFoundError,
+        NOT_FOUND,
+        "A command's own list shows what there is: prsmctl key list.",
+    ),
     (
         errors.InvalidApiKeyError,
         DENIED,
@@ -52,7 +59,7 @@ def report(error: errors.PRSMError) -> int:
     message = f"{len(fields)} fields are wrong:" if fields else error.message
     lines = [f"prsmctl: {message}", *fields, *_last_lines(error)]
     if error.retry_after is not None and not error.details.get("permanent"):
-        hint = hint or f"Try again in {error.retry_after:g} s."
+        hint = hint or f"Try again in {duration(error.retry_after)}."
     if hint:
         lines.append(hint)
     if error.request_id:

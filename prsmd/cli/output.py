@@ -49,6 +49,14 @@ def gib(size: object) -> str:
     return f"{size / _GIB:.1f} GiB" if isinstance(size, int | float) else _ABSENT
 
 
+def duration(seconds: float) -> str:
+    """Return how long that is, as precisely as one plans by it."""
+    if seconds < 120:
+        return f"{seconds:g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def percent(value: object) -> str:
     """Return a percentage, or that it is not known."""
     return f"{value:.0f} %" if isinstance(value, int | float) else _ABSENT

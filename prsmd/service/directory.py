@@ -121,8 +121,9 @@ class Directory:
         """Raise InvalidApiKeyError for who acts for an organization that is disabled or removed."""
         found = self._organizations.get(organization)
         if found is not None and (found.disabled_at is not None or found.removed_at is not None):
+            state = "disabled" if found.removed_at is None else "removed"
             raise InvalidApiKeyError(
-                f"Organization {organization} is disabled; ask the appliance's administrator."
+                f"Organization {organization} is {state}; ask the appliance's administrator."
             )
 
     def put_organization(self, organization: Organization) -> None:

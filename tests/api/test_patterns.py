@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from prsmd.api import identity_schemas, image_schemas, schemas, secret_schemas, update_schemas
 from prsmd.api.patterns import IN_WORDS
 from prsmd.api.schemas import Body, parse

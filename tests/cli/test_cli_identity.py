@@ -5,7 +5,7 @@ import json
 import pytest
 
 from prsmd.cli.main import main
-from tests.sdk.wire_server import WireServer, answers
+from tests.sdk.wire_server import WireServer, answers, refuses
 
 KEY = {"key_id": "0123456789", "name": "ci", "organization": "acme", "role": "viewer"}
 MEMBER = {
@@ -178,3 +178,20 @@ def test_whoami_says_what_one_may_and_where(ctl, server):
     _, out, _ = ctl("whoami")
     assert "uid:1000" in out
     assert "on custom_a: models.scale" in out
+
+
+def test_who_is_not_found_is_looked_for_where_such_things_are_listed(ctl, server):
+    server.on("POST", "/v1/api-keys/k9/rotate", refuses(404, "NOT_FOUND", "There is no such key."))
+    server.on("GET", "/v1/models", refuses(404, "MODEL_NOT_FOUND", "There is no model x."))
+    assert ctl("key", "rotate", "k9")[2].splitlines()[1].endswith("prsmctl key list.")
+    assert "prsmctl list shows" in ctl("models")[2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [("119", "119 s"), ("600", "10 min"), ("70621", "19 h 37 min")],
+)
+def test_how_long_to_wait_is_told_as_people_say_it(ctl, server, seconds, told):
+    header = {"Retry-After": seconds}
+    server.on("GET", "/v1/models", refuses(429, "QUOTA_EXCEEDED", "It is used up.", **header))
+    assert f"Try again in {told}." in ctl("models")[2]
