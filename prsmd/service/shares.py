@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from prsmd.core.apikey import is_key_id
@@ -90,8 +90,13 @@ class Shares:
             updated_at=now,
         )
         _refuse_wrong(share, now)
+
+        async def made(tx: Tx) -> Share:
+            await shares.add(tx, share)
+            return share
+
         event = event_of(deployment, "Shared", f"{share.id} lends it")
-        return await self._store(caller, deployment, share, event)
+        return await self._store(caller, deployment, made, event)
 
     async def list(self, caller: Caller, model: str) -> list[Lent]:
         """Return the shares of a model with what is left of each, the expired ones too."""
@@ -105,15 +110,14 @@ class Shares:
     ) -> Lent:
         """Change some fields of a share, its limits one by one; from the next request on."""
         deployment = await self._shared(caller, model)
-        async with self._database.read() as tx:
-            before = await _of_model(tx, deployment, share_id)
-        limits = dataclasses.replace(before.limits, **changes.get("limits", {}))
-        after = dataclasses.replace(before, **{**changes, "limits": limits}, updated_at=time.time())
-        _refuse_wrong(after, None if after.expires_at == before.expires_at else time.time())
-        if bool(after.keys) != bool(before.keys):
-            raise InvalidInputError.field("share_type", "cannot be changed; make another share")
+
+        async def changed(tx: Tx) -> Share:
+            share = _changed(await _of_model(tx, deployment, share_id), changes)
+            await shares.put(tx, share)
+            return share
+
         event = event_of(deployment, "ShareChanged", f"{share_id} lends it on other terms")
-        return await self._store(caller, deployment, after, event)
+        return await self._store(caller, deployment, changed, event)
 
     async def revoke(self, caller: Caller, model: str, share_id: str) -> Lent:
         """Take a model back from the next request on."""
@@ -180,18 +184,19 @@ class Shares:
         return await find_changeable(self._database, caller, model, Permission.MODELS_SHARE)
 
     async def _store(
-        self, caller: Caller, deployment: Deployment, share: Share, event: Event
+        self,
+        caller: Caller,
+        deployment: Deployment,
+        put: Callable[[Tx], Awaitable[Share]],
+        event: Event,
     ) -> Lent:
-        """Write a new or changed share, and publish it."""
+        """Write a new or changed share by `put`, and publish it."""
 
         async def write(tx: Tx) -> Lent:
-            new = share.created_at == share.updated_at
             if await deployments.get(tx, deployment.id) is None:
                 raise NotFoundError(f"Model {deployment.model_id} is gone.")
-            if not new:
-                await _of_model(tx, deployment, share.id)
+            share = await put(tx)
             await _refuse_twice(tx, share)
-            await (shares.add if new else shares.put)(tx, share)
             await events.append(tx, event)
             details = {"share": share.id, **_recorded(share)}
             await audit.append(
@@ -205,7 +210,9 @@ class Shares:
             return done
 
         done = await self._lendings.commit(
-            self._database, write, lambda _: self._lendings.put(share, ref_of(deployment))
+            self._database,
+            write,
+            lambda done: self._lendings.put(done.share, ref_of(deployment)),
         )
         self._recorder.announce(event)
         return done
@@ -228,10 +235,19 @@ async def _of_model(tx: Tx, deployment: Deployment, share_id: str) -> Share:
     return found
 
 
+def _changed(share: Share, changes: Mapping[str, Any]) -> Share:
+    limits = dataclasses.replace(share.limits, **changes.get("limits", {}))
+    after = dataclasses.replace(share, **{**changes, "limits": limits}, updated_at=time.time())
+    _refuse_wrong(after, None if after.expires_at == share.expires_at else time.time())
+    if bool(after.keys) != bool(share.keys):
+        raise InvalidInputError.field("share_type", "cannot be changed; make another share")
+    return after
+
+
 async def _refuse_twice(tx: Tx, share: Share) -> None:
     """Raise ConflictError where a borrower of this share has another one of the same model."""
     others = await shares.list_for(tx, share.deployment_id)
-    if len(others) >= _MOST_SHARES:
+    if len(others) > _MOST_SHARES:
         raise ConflictError(f"A model has at most {_MOST_SHARES} shares; revoke some.")
     for other in others:
         twice = other.organizations & share.organizations or other.keys & share.keys

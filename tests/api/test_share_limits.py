@@ -90,3 +90,19 @@ async def test_what_is_left_is_told_of_the_limits_as_they_are_now(site: Site) ->
     assert [one["limit_type"] for one in told.body["borrowers"][0]["left"]] == [
         "concurrent_requests"
     ]
+
+
+async def test_two_who_change_a_share_at_once_both_have_their_way(site: Site) -> None:
+    share = f"{SHARES}/{(await site.share()).body['share_id']}"
+    days = [{"usage_limits": {"requests_per_day": 500 + n}} for n in range(5)]
+    totals = [{"usage_limits": {"total_requests": 5000 + n}} for n in range(5)]
+    wanted = [*days, {"permissions": ["infer"]}, *totals]
+    told = await asyncio.gather(
+        *(site.door.ask("PATCH", share, body, key=site.owner) for body in wanted)
+    )
+
+    assert {each.status for each in told} == {200}
+    [found] = (await site.door.ask("GET", SHARES, key=site.owner)).body["shares"]
+    assert found["permissions"] == ["infer"]
+    assert found["usage_limits"]["requests_per_day"] in range(500, 505)
+    assert found["usage_limits"]["total_requests"] in range(5000, 5005)
