@@ -342,16 +342,14 @@ def parse(schema: type[Parsed], body: Any) -> Parsed:
 def _problem(schema: type[BaseModel], item: Any) -> dict[str, Any]:
     path = [str(part)[:_SHOWN] for part in item["loc"]]
     message = item["msg"].removeprefix("Value error, ")
-    quoted = _shown(item["input"])
+    quoted = None if _PRIVATE.intersection(path) else _shown(item["input"])
     if item["type"] == "extra_forbidden":
         message = _PLANNED.get(path[-1]) or "unknown field" + _nearest(schema, path)
         quoted = None
-    elif item["type"] == "string_pattern_mismatch":
-        message = patterns.IN_WORDS.get(item["ctx"]["pattern"], message)
     elif item["type"] == "missing":
         message, quoted = "is required", None
-    elif _PRIVATE.intersection(path):
-        quoted = None
+    elif item["type"] == "string_pattern_mismatch":
+        message = patterns.IN_WORDS.get(item["ctx"]["pattern"], message)
     return {"field": _dotted(item["loc"]) or "body", "error": message, "provided_value": quoted}
 
 
