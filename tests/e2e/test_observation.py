@@ -57,14 +57,16 @@ def test_status_tells_the_load_the_latency_and_the_use_of_cpu_memory_and_gpu_as_
     def measured() -> Any:
         status = daemon.status(deployment)
         usage, performance = status["resource_usage"], status["performance_metrics"]
-        all_there = usage["cpu_percent"] and usage["memory_percent"] and performance["in_flight"]
-        return all_there and usage["gpu_percent"] == 45 and status
+        used = usage["cpu_percent"] and usage["memory_percent"] and usage["gpu_percent"] == 45
+        asked = performance["in_flight"] and performance["requests_per_second"]
+        return used and asked and status
 
     status = daemon.until("everything is measured", measured)
 
     usage, performance = status["resource_usage"], status["performance_metrics"]
     assert 0 < usage["cpu_percent"] <= 150
     assert 1 < usage["memory_percent"] < 100
+    assert usage["gpu_percent"] == 45
     assert performance["requests_per_second"] > 0
     assert 50 <= performance["avg_latency_ms"] < 1000
     assert performance["error_rate"] == 0

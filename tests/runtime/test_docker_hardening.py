@@ -1,7 +1,6 @@
 """What a container can and cannot do, seen from inside a real one and from the engine."""
 
 import asyncio
-import contextlib
 import dataclasses
 import io
 
@@ -283,15 +282,15 @@ async def test_a_container_outlives_the_network_that_it_was_created_for(runtime,
 
 
 async def test_an_engine_without_addresses_is_told_apart_and_room_is_made(runtime, engine, model):
-    def fill(label):
-        with engine.client() as client, contextlib.suppress(docker.errors.APIError):
-            for number in range(300):
-                name, labels = f"prsmd-full-{label}-{number}", {"prsmd.instance": label}
-                client.networks.create(name, driver="bridge", internal=True, labels=labels)
-
+    start, _ = engine.pool.split(".0.0/16")
     with engine.client() as client:
         client.networks.create("prsmd-left", labels={"prsmd.instance": "ours"})
-    fill("theirs")
+        [left] = client.networks.get("prsmd-left").attrs["IPAM"]["Config"]
+        assert left["Subnet"] == f"{start}.0.0/24"
+        for bits in range(8):  # all that is beside the first one, in ever larger parts
+            subnet = docker.types.IPAMPool(subnet=f"{start}.{1 << bits}.0/{24 - bits}")
+            taken = docker.types.IPAMConfig(pool_configs=[subnet])
+            client.networks.create(f"prsmd-full-{bits}", ipam=taken, internal=True)
     container = await runtime.launch(launch_of(model))  # in place of the one that was left
     assert "prsmd-left" not in networks(engine)
     other = launch_of(model, "replica-2")

@@ -52,7 +52,7 @@ class PrivateEngine:
         self._namespace = self.folder.name.replace("_", "u")
         self._noted = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._pool = _free_address_pool()
+        self.pool = _free_address_pool()
         self.has_firewall = firewall and _firewall_is_free()
         hook = self.folder / "bin" / "nvidia-container-runtime-hook"
         hook.parent.mkdir()
@@ -193,7 +193,7 @@ class PrivateEngine:
             *("--bridge=none", "--ip-forward=false", "--userland-proxy=false"),
             *([] if self.has_firewall else [_WITHOUT_FIREWALL]),
             "--shutdown-timeout=1",
-            f"--default-address-pool=base={self._pool},size=24",
+            f"--default-address-pool=base={self.pool},size=24",
             f"--live-restore={str(self._live_restore).lower()}",
             f"--add-runtime={CLASS}={self.folder}/bin/{CLASS}",
             f"--max-download-attempts={self._download_attempts}",
