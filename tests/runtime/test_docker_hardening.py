@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import io
+from ipaddress import ip_network
 
 import docker
 import pytest
@@ -282,15 +283,13 @@ async def test_a_container_outlives_the_network_that_it_was_created_for(runtime,
 
 
 async def test_an_engine_without_addresses_is_told_apart_and_room_is_made(runtime, engine, model):
-    start, _ = engine.pool.split(".0.0/16")
     with engine.client() as client:
         client.networks.create("prsmd-left", labels={"prsmd.instance": "ours"})
         [left] = client.networks.get("prsmd-left").attrs["IPAM"]["Config"]
-        assert left["Subnet"] == f"{start}.0.0/24"
-        for bits in range(8):  # all that is beside the first one, in ever larger parts
-            subnet = docker.types.IPAMPool(subnet=f"{start}.{1 << bits}.0/{24 - bits}")
-            taken = docker.types.IPAMConfig(pool_configs=[subnet])
-            client.networks.create(f"prsmd-full-{bits}", ipam=taken, internal=True)
+        others = ip_network(engine.pool).address_exclude(ip_network(left["Subnet"]))
+        for subnet in map(str, others):
+            taken = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=subnet)])
+            client.networks.create(f"full-{subnet.replace('/', '-')}", ipam=taken, internal=True)
     container = await runtime.launch(launch_of(model))  # in place of the one that was left
     assert "prsmd-left" not in networks(engine)
     other = launch_of(model, "replica-2")
