@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from prsmd.cli.main import main
 from prsmd.cli.manifests import read_manifests
 from prsmd.cli.session import UsageError
 from tests.sdk.wire_server import WireServer, answers, refuses
@@ -36,22 +35,6 @@ def told(model: str = "a", **more: Any) -> dict[str, Any]:
 
 def new(model: str = "a") -> dict[str, Any]:
     return told(model, action="deploy", deployment_id=None, revision=1, previous_revision=None)
-
-
-@pytest.fixture
-def ctl(server: WireServer, monkeypatch, capsys):
-    monkeypatch.setenv("PRSMD_URL", server.unix_url)
-    monkeypatch.delenv("PRSMD_API_KEY", raising=False)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            code = main(arguments)
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

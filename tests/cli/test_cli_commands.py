@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from prsmd.cli.main import main
-from tests.sdk.wire_server import WireServer, answers, cuts, hangs, refuses, streams
+from tests.sdk.wire_server import answers, cuts, hangs, refuses, streams
 
 ROOT = Path(__file__).parents[2]
 STATUS = {
@@ -23,22 +22,6 @@ STATUS = {
     "replica_details": [{"replica_id": "rep_1", "slot": 0, "state": "running", "ready": True}],
 }
 ONE = "/v1/custom-models/deployments/deploy_1"
-
-
-@pytest.fixture
-def ctl(server: WireServer, monkeypatch, capsys):
-    monkeypatch.setenv("PRSMD_URL", server.unix_url)
-    monkeypatch.delenv("PRSMD_API_KEY", raising=False)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            code = main(arguments)
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_list_shows_aligned_columns(ctl, server):

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from prsmd.cli.main import main
-from tests.sdk.wire_server import WireServer, answers, refuses
+from tests.sdk.wire_server import answers, refuses
 
 KEY = {"key_id": "0123456789", "name": "ci", "organization": "acme", "role": "viewer"}
 MEMBER = {
@@ -16,22 +15,6 @@ MEMBER = {
     "name": "ann",
     "bindings": [{"role": "viewer"}, {"role": "operator", "model_id": "custom_a"}],
 }
-
-
-@pytest.fixture
-def ctl(server: WireServer, monkeypatch, capsys):
-    monkeypatch.setenv("PRSMD_URL", server.unix_url)
-    monkeypatch.delenv("PRSMD_API_KEY", raising=False)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            code = main(arguments)
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def sent(server):

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from prsmd.cli.main import main
-from tests.sdk.wire_server import WireServer, answers, refuses
+from tests.sdk.wire_server import answers, refuses
 
 IMAGES, PRUNE, LOGINS = "/v1/images", "/v1/images/prune", "/v1/registries"
 LOADED = {
@@ -24,22 +23,6 @@ LOADED = {
     ],
 }
 LOGIN = {"server": "r.example", "username": "robot", "organization": "acme"}
-
-
-@pytest.fixture
-def ctl(server: WireServer, monkeypatch, capsys):
-    monkeypatch.setenv("PRSMD_URL", server.unix_url)
-    monkeypatch.delenv("PRSMD_API_KEY", raising=False)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            code = main(arguments)
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 class Stdin:

@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_cli_commands import ctl
 from tests.sdk.wire_server import answers, refuses
 
-__all__ = ["ctl"]  # a fixture
 ONE = "/v1/custom-models/m"
 ROLLOUT = {
     "number": 2,

@@ -6,27 +6,10 @@ import sys
 
 import pytest
 
-from prsmd.cli.main import main
-from tests.sdk.wire_server import WireServer, answers, refuses
+from tests.sdk.wire_server import answers, refuses
 
 SECRETS, TOKEN, ROTATE = "/v1/secrets", "/v1/secrets/token", "/v1/secrets/rotate-key"
 SECRET = {"name": "token", "organization": "acme", "version": 3, "used_by": ["custom_a"]}
-
-
-@pytest.fixture
-def ctl(server: WireServer, monkeypatch, capsys):
-    monkeypatch.setenv("PRSMD_URL", server.unix_url)
-    monkeypatch.delenv("PRSMD_API_KEY", raising=False)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            code = main(arguments)
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 class Pipe:

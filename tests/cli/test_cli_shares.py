@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from prsm_sdk import PRSMClient
-from prsmd.cli.main import main
-from tests.sdk.wire_server import WireServer, answers, refuses
+from tests.sdk.wire_server import answers, refuses
 
 MODEL = "/v1/custom-models/legal"
 LEFT = {"limit_type": "requests_per_day", "limit": 1000, "remaining": 990, "reset_time": 1}
@@ -40,22 +39,6 @@ DAY = {
 def part(name: str, item: object, total: int, offset: int) -> dict[str, object]:
     more = offset + 1 < total
     return {name: [item], "total": total, "limit": 1, "offset": offset, "has_more": more}
-
-
-@pytest.fixture
-def ctl(server: WireServer, monkeypatch, capsys):
-    monkeypatch.setenv("PRSMD_URL", server.unix_url)
-    monkeypatch.delenv("PRSMD_API_KEY", raising=False)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            code = main(arguments)
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_create_sends_the_documents_body(ctl, server):
