@@ -52,9 +52,7 @@ class Performance:
     requests_per_second: float
     error_rate: float
     avg_latency_ms: float | None
-    p50_latency_ms: float | None
     p95_latency_ms: float | None
-    p99_latency_ms: float | None
     totals: Totals
 
 
@@ -132,9 +130,7 @@ class Ledger:
             requests_per_second=requests / seconds,
             error_rate=failures / requests if requests else 0.0,
             avg_latency_ms=_ms(recent.latency.mean()),
-            p50_latency_ms=_ms(recent.latency.quantile(0.5)),
             p95_latency_ms=_ms(recent.latency.quantile(0.95)),
-            p99_latency_ms=_ms(recent.latency.quantile(0.99)),
             totals=_totals(account.total()),
         )
 

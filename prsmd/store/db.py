@@ -48,7 +48,6 @@ CONTROL = DatabaseFile(
 USAGE = DatabaseFile(
     name="usage.db", migrations=USAGE_MIGRATIONS, durability=Durability.NORMAL, guards=False
 )
-FILE_NAME = CONTROL.name
 
 
 class Database:
