@@ -1,6 +1,7 @@
 """The daemon: startup, run, shutdown. Its end never stops a model.
 
-Exit codes: 0 after SIGTERM, 1 for a failure, 78 for settings that cannot be used.
+Exit codes: 0 after SIGTERM (or SIGINT, SIGQUIT), 1 for a failure, 78 for settings that cannot be
+used.
 """
 
 import argparse
@@ -10,7 +11,6 @@ import gc
 import logging
 import os
 import resource
-import signal
 import socket
 import ssl
 import sys
@@ -30,6 +30,7 @@ from prsmd.domain.errors import PrsmdError
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine import janitor
 from prsmd.settings import Settings
+from prsmd.signals import Received
 from prsmd.store.db import USAGE, Database
 from prsmd.store.recovering import RecoveringDatabase
 
@@ -50,10 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.check:
         sys.stdout.write("configuration is valid\n")
         return
+    received = Received()
     journal.configure(settings.daemon.log_level, settings.daemon.log_format)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has keys and secrets in clear
     try:
-        uvloop.run(run(settings))
+        uvloop.run(run(settings, received))
     except ConfigurationError as error:
         sys.exit(_refuse(error))
     except PrsmdError as error:
@@ -61,31 +63,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_FAILURE)
 
 
-async def run(settings: Settings) -> None:
-    """Start everything, serve until SIGTERM or SIGINT, then stop in order."""
+async def run(settings: Settings, received: Received) -> None:
+    """Start everything, serve until a signal ends it, then stop in order."""
+    received.listen()
     async with contextlib.AsyncExitStack() as stack:
-        sockets = _open_sockets(settings)
-        for listener in sockets:
-            stack.callback(listener.close)
-        database = await Database.open(settings.daemon.state_dir)
-        stack.push_async_callback(database.close)
-        usage = await RecoveringDatabase.open(settings.daemon.state_dir, file=USAGE)
-        stack.push_async_callback(usage.close)
-        appliance = await assemble(settings, database, _public_url(settings, sockets), usage)
-        stack.push_async_callback(appliance.auditing.settle)
-        stack.push_async_callback(appliance.sharing.settle)
-        stack.push_async_callback(appliance.runtime.close)
-        await appliance.gpus.start()
-        stack.push_async_callback(appliance.gpus.close)
-        await appliance.gateway.start()
-        stack.push_async_callback(appliance.gateway.close)
-        stack.push_async_callback(appliance.parts.executor.close)
-        await appliance.auditing.begin()
-        await _first_tick(appliance)
-        runner = await _serve(appliance, settings, sockets)
-        stack.push_async_callback(runner.cleanup)
-        _keep_what_is_here()
-        await _until_stopped(appliance, settings, runner)
+        async with received.until_end():
+            appliance, runner = await _start(settings, stack)
+        if not received.end.is_set():
+            await _until_stopped(appliance, settings, runner, received)
+
+
+async def _start(
+    settings: Settings, stack: contextlib.AsyncExitStack
+) -> tuple[Appliance, web.AppRunner]:
+    sockets = _open_sockets(settings)
+    for listener in sockets:
+        stack.callback(listener.close)
+    database = await Database.open(settings.daemon.state_dir)
+    stack.push_async_callback(database.close)
+    usage = await RecoveringDatabase.open(settings.daemon.state_dir, file=USAGE)
+    stack.push_async_callback(usage.close)
+    appliance = await assemble(settings, database, _public_url(settings, sockets), usage)
+    stack.push_async_callback(appliance.auditing.settle)
+    stack.push_async_callback(appliance.sharing.settle)
+    stack.push_async_callback(appliance.runtime.close)
+    await appliance.gpus.start()
+    stack.push_async_callback(appliance.gpus.close)
+    await appliance.gateway.start()
+    stack.push_async_callback(appliance.gateway.close)
+    stack.push_async_callback(appliance.parts.executor.close)
+    await appliance.auditing.begin()
+    await _first_tick(appliance)
+    runner = await _serve(appliance, settings, sockets)
+    stack.push_async_callback(runner.cleanup)
+    _keep_what_is_here()
+    return appliance, runner
 
 
 def _keep_what_is_here() -> None:
@@ -131,11 +143,10 @@ async def _serve(
     return runner
 
 
-async def _until_stopped(appliance: Appliance, settings: Settings, runner: web.AppRunner) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
+async def _until_stopped(
+    appliance: Appliance, settings: Settings, runner: web.AppRunner, received: Received
+) -> None:
+    stop = received.end
     appliance.database.fatal.add_done_callback(lambda _: stop.set())
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work, name=name) for name, work in _loops(appliance, settings)]

@@ -25,7 +25,7 @@ pytest_plugins = [
 ]
 _TESTS = Path(__file__).parent
 # Whole daemons, processes, sockets and files: what `scripts/test --fast` has no time for.
-_REAL_PARTS = ("api", "devices", "engine", "examples", "gateway", "limits", "store")
+_REAL_PARTS = ("api", "daemon", "devices", "engine", "examples", "gateway", "limits", "store")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -149,6 +149,7 @@ class _Events:
 
 def main(parent: int) -> None:
     """Serve samples until standard input ends."""
+    _hear_nobody()
     _die_with(parent)
     try:
         _serve()
@@ -247,6 +248,14 @@ def _address(handle: Any) -> int | None:
 def _tell(message: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(message, separators=(",", ":")) + "\n")
     sys.stdout.flush()
+
+
+def _hear_nobody() -> None:
+    """Ignore what is sent to the whole service: it ends with its parent, or when nobody asks."""
+    faults = {signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE}
+    left = faults | {signal.SIGSEGV, signal.SIGSYS, signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
+    for number in signal.valid_signals() - left:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _die_with(parent: int) -> None:

@@ -5,7 +5,9 @@
 Owns one run: starts the command in a session of its own, writes its output with times to a log of
 bounded size, ends it with everything it started, and leaves the exit code in FOLDER. It needs
 nothing from the daemon, so models and their logs go on when the daemon dies. It holds the lock of
-FOLDER for as long as anything of the run is alive. SIGTERM asks the run to end, SIGUSR1 kills it.
+FOLDER for as long as anything of the run is alive. SIGTERM asks the run to end, and SIGUSR1 after
+that kills it; every other signal that can be is ignored, so that one sent to the whole service
+(`systemctl kill`) harms no model.
 Imports nothing of prsmd and little else: one such process stands beside every model.
 """
 
@@ -21,6 +23,10 @@ from typing import NoReturn
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LONGEST_LINE = 16 * 1024
+_FAULTS = {signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE}
+_FAULTS |= {signal.SIGSEGV, signal.SIGSYS}
+_LEFT = {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}  # Python ignores the last
+_HEARD = tuple(signal.valid_signals() - _FAULTS - _LEFT)
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
@@ -68,7 +74,8 @@ def _start(command: list[str], outputs: dict[str, int]) -> int:
             os._exit(137)
         os.dup2(outputs["stdout"], 1)
         os.dup2(outputs["stderr"], 2)
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGPIPE):
+        signal.set_wakeup_fd(-1)
+        for number in (*_HEARD, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.execvp(command[0], command)  # noqa: S606 - starting the bundle's command is the purpose
     except OSError as error:
@@ -103,12 +110,11 @@ def _wait(leader: int, log: Log, readers: dict[int, str], wakeup: int) -> int:
     poll = select.poll()
     for reader in (*readers, wakeup):
         poll.register(reader, select.POLLIN)
-    code = None
+    code, asked_to_end = None, False
     while code is None:
         for reader, _ in poll.poll():
             if reader == wakeup:
-                for number in os.read(wakeup, 64):
-                    _pass_on(number, leader)
+                asked_to_end = _pass_on(os.read(wakeup, 64), leader, asked_to_end)
             elif not _carry(reader, readers[reader], log):
                 poll.unregister(reader)
         code = _reap(leader)
@@ -125,13 +131,22 @@ def _reap(leader: int) -> int | None:
             return None
 
 
-def _pass_on(number: int, leader: int) -> None:
-    forwarded = {int(signal.SIGTERM): signal.SIGTERM, int(signal.SIGUSR1): signal.SIGKILL}
-    if number in forwarded:
-        try:
-            os.killpg(leader, forwarded[number])
-        except ProcessLookupError:  # it has not made its own group yet
-            os.kill(leader, forwarded[number])
+def _pass_on(numbers: bytes, leader: int, asked_to_end: bool) -> bool:  # noqa: FBT001 - as above
+    """Pass on what asks for the end, and kill who was asked before; tell whether it was asked."""
+    for number in numbers:
+        if number == signal.SIGTERM:
+            _send(signal.SIGTERM, leader)
+            asked_to_end = True
+        elif number == signal.SIGUSR1 and asked_to_end:
+            _send(signal.SIGKILL, leader)
+    return asked_to_end
+
+
+def _send(number: int, leader: int) -> None:
+    try:
+        os.killpg(leader, number)
+    except ProcessLookupError:  # it has not made its own group yet
+        os.kill(leader, number)
 
 
 def _carry(reader: int, stream: str, log: Log) -> bool:
@@ -144,7 +159,7 @@ def _signals() -> int:
     """Return a descriptor on which the number of each signal can be read."""
     wakeup, writer = os.pipe()
     os.set_blocking(writer, False)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+    for number in _HEARD:
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     return wakeup
