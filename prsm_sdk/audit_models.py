@@ -11,7 +11,10 @@ _value = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 
 @_value
 class AuditRecord(Wire):
-    """What was done, or tried. `subject` is what it was done to; `hash` chains it to the last."""
+    """What was done, or tried. `subject` is what it was done to; `hash` chains it to the last.
+
+    `address` is where the request came from: an IP address, `unix:uid=UID,pid=PID`, or empty.
+    """
 
     sequence: int
     at: str = ""
@@ -21,6 +24,7 @@ class AuditRecord(Wire):
     subject: str = ""
     outcome: str = ""
     request_id: str = ""
+    address: str = ""
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     hash: str = ""
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from prsmd import keyfiles
 from prsmd.api.identity import Door
+from prsmd.api.origin import Proxies
 from prsmd.config import ConfigurationError
 from prsmd.devices.interfaces import interface_to
 from prsmd.domain.quantity import parse_memory
@@ -102,6 +103,7 @@ def door_of(settings: Settings, entrance: Entrance, observer: Observer) -> Door:
         body_bytes=parse_memory(settings.limits.body),
         body_seconds=settings.limits.body_timeout_seconds,
         header_bytes=parse_memory(settings.limits.header),
+        proxies=Proxies(settings.tcp.trusted_proxies, settings.tcp.proxy_header),
     )
 
 

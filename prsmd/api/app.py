@@ -31,7 +31,7 @@ from prsmd.api import (
     versions,
 )
 from prsmd.api.idempotency import carry_out
-from prsmd.api.identity import LEFT, Door, count, identify, unix_socket
+from prsmd.api.identity import LEFT, Door, count, identify
 from prsmd.api.operations import (
     OPEN_TABLE,
     REQUEST_ID,
@@ -40,6 +40,7 @@ from prsmd.api.operations import (
     Operation,
     Services,
 )
+from prsmd.api.origin import origin_of
 from prsmd.api.requests import BODY_SECONDS
 from prsmd.api.respond import (
     STREAM,
@@ -118,7 +119,8 @@ def _guarded(
         identified = await identify(request, door)
         if not operation.counts_itself:
             await count(request, door, identified.principal)
-        caller = Caller(identified.principal, request[REQUEST_ID])
+        address = origin_of(request, door.proxies).address
+        caller = Caller(identified.principal, request[REQUEST_ID], address=address)
         if operation.answer is not None and not operation.uploads:
             return await carry_out(operation, services, request, caller)
         async with door.underway.watch(identified):
@@ -229,10 +231,10 @@ def _check_host(request: web.Request, door: Door) -> None:
 
     A container reaches its bridge's gateway, and so a daemon that listens on every address.
     """
-    if unix_socket(request) is not None:
+    origin = origin_of(request, door.proxies)
+    if origin.peer is not None:
         return
-    # A listener for both families writes IPv4 addresses into IPv6 ones.
-    if door.is_replica((request.remote or "").removeprefix("::ffff:")):
+    if any(door.is_replica(address) for address in {origin.hop or "", origin.ip or ""}):
         raise PermissionDeniedError("A model's container may not call this API.")
     host = request.headers.get("Host", "")
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host

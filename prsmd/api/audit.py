@@ -115,6 +115,7 @@ def record_body(record: AuditRecord) -> dict[str, Any]:
         "subject": record.subject,
         "outcome": record.outcome,
         "request_id": record.request_id,
+        "address": record.address,
         "details": record.details,
         "hash": record.hash,
     }

@@ -1,13 +1,12 @@
 """Who sends a request: which proof counts, and what is left of what they may send."""
 
 import dataclasses
-import socket
-import struct
 import time
 from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
+from prsmd.api.origin import Proxies, origin_of
 from prsmd.core.meter import Standing
 from prsmd.domain.access import Principal
 from prsmd.domain.errors import InvalidApiKeyError
@@ -17,7 +16,6 @@ from prsmd.service.throttle import Throttle
 from prsmd.service.underway import Underway
 
 LEFT = web.RequestKey("left", Standing)
-_PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +34,7 @@ class Door:
     body_bytes: int
     body_seconds: float
     header_bytes: int
+    proxies: Proxies = dataclasses.field(default_factory=Proxies)
 
 
 async def identify(request: web.Request, door: Door) -> Identified:
@@ -44,11 +43,15 @@ async def identify(request: web.Request, door: Door) -> Identified:
     Raises:
         InvalidApiKeyError: nobody that is known here.
     """
-    text = _credential(request)
-    if text is None:
-        return door.access.by_peer(*_peer(request))
-    address = None if unix_socket(request) is not None else request.remote or ""
-    return await door.access.by_credential(text, address)
+    text, origin = _credential(request), origin_of(request, door.proxies)
+    if text is not None:
+        return await door.access.by_credential(text, origin.ip)
+    if origin.peer is not None:
+        return door.access.by_peer(origin.peer.uid, origin.peer.gid)
+    raise InvalidApiKeyError(
+        "An API key is needed: send 'Authorization: Bearer KEY'. An administrator creates one"
+        " with 'prsmctl key create'."
+    )
 
 
 async def count(request: web.Request, door: Door, principal: Principal) -> None:
@@ -67,12 +70,6 @@ def note_left(request: web.Request, held: Sequence[Held]) -> None:
         request[LEFT] = left
 
 
-def unix_socket(request: web.Request) -> socket.socket | None:
-    """Return the socket of a local caller; None for one on TCP."""
-    found = request.transport.get_extra_info("socket") if request.transport else None
-    return found if found is not None and found.family == socket.AF_UNIX else None
-
-
 def _credential(request: web.Request) -> str | None:
     text = request.headers.get("X-API-Key")
     authorization = request.headers.get("Authorization")
@@ -81,17 +78,3 @@ def _credential(request: web.Request) -> str | None:
         if scheme.lower() != "bearer":
             raise InvalidApiKeyError("Send the key as 'Authorization: Bearer KEY'.")
     return None if text is None else text.strip()
-
-
-def _peer(request: web.Request) -> tuple[int, int]:
-    """Return the uid and gid of who opened the Unix socket."""
-    peer = unix_socket(request)
-    if peer is None:
-        raise InvalidApiKeyError(
-            "An API key is needed: send 'Authorization: Bearer KEY'. An administrator creates one"
-            " with 'prsmctl key create'."
-        )
-    size = _PEER_CREDENTIALS.size
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    _pid, uid, gid = _PEER_CREDENTIALS.unpack(credentials)
-    return uid, gid

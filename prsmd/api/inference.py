@@ -29,6 +29,7 @@ async def infer(services: Services, request: web.Request, caller: Caller) -> web
         stream=wants_stream(request),
         client=caller.principal.id,
         organization=caller.principal.organization,
+        address=caller.address,
     )
     held: list[Held] = []
     try:

@@ -30,6 +30,9 @@ _FILTERS = {
     "outcome": "allowed or denied; of inferences, how they ended",
     "organization": "whose records, for administrators",
 }
+_COLUMNS = (
+    "sequence", "at", "principal", "address", "organization", "action", "subject", "outcome",
+)  # fmt: skip
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,11 +105,8 @@ def _query(session: Session, args: argparse.Namespace) -> int:
         show_json(page.raw)
         return 0
     show_table(
-        ["SEQUENCE", "AT", "PRINCIPAL", "ORGANIZATION", "ACTION", "SUBJECT", "OUTCOME"],
-        [
-            (r.sequence, r.at, r.principal, r.organization, r.action, r.subject, r.outcome)
-            for r in page
-        ],
+        [name.upper() for name in _COLUMNS],
+        [tuple(getattr(record, name) or "-" for name in _COLUMNS) for record in page],
     )
     return 0
 
@@ -117,7 +117,8 @@ def _show(session: Session, record: AuditRecord) -> None:
     if session.as_json:
         print(json.dumps(record.raw, ensure_ascii=False), flush=True)
         return
-    who = f"{record.principal} ({record.organization})"
+    whence = f" from {record.address}" if record.address else ""
+    who = f"{record.principal} ({record.organization}){whence}"
     details = json.dumps(record.details, ensure_ascii=False) if record.details else ""
     words = f"{who} {record.action} {record.subject} {record.outcome} {details}".rstrip()
     print(f"{record.sequence} {record.at} {printable(words)}", flush=True)

@@ -80,8 +80,12 @@ def canonical(value: Any) -> bytes:
 
 
 def content_of(record: AuditRecord) -> dict[str, Any]:
-    """Return what of a stored record is hashed, and handed over in an export."""
-    return {
+    """Return what of a stored record is hashed, and handed over in an export.
+
+    Without an address the text has none, as in releases that did not note it: what they wrote
+    still has its hash, and no two records have the same text.
+    """
+    content = {
         "sequence": record.sequence,
         "at": record.at,
         "principal": record.principal,
@@ -93,6 +97,7 @@ def content_of(record: AuditRecord) -> dict[str, Any]:
         "details": record.details,
         "salt": record.salt,
     }
+    return {**content, "address": record.address} if record.address else content
 
 
 def text_of(record: AuditRecord) -> bytes:

@@ -38,6 +38,8 @@ class AuditRecord:
 
     Of inferences there are such records too, in a log of their own. `sequence`, `salt`, `hash` and
     `size` (bytes of its text) are assigned by the store (core/chain.py); they are empty before.
+    `address` is where the request came from: an IP address, or `unix:uid=UID,pid=PID`; empty for
+    what nobody asked for, and in records of releases that did not note it.
     """
 
     at: float
@@ -48,6 +50,7 @@ class AuditRecord:
     outcome: str
     request_id: str
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    address: str = ""
     sequence: int = 0
     salt: str = ""
     hash: str = ""

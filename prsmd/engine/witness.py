@@ -97,4 +97,5 @@ def _record(note: InferenceNote) -> AuditRecord:
         outcome=note.outcome,
         request_id=note.request_id,
         details=details,
+        address=note.address,
     )

@@ -20,8 +20,8 @@ from .upstream import Upstream, UpstreamAnswer
 class Inference:
     """What a client wants inferred. `stream`: it takes an event stream if the model has one.
 
-    `client` names who asks, of which `organization`, and `headers` (names in lower case) are those
-    of its request that matter for a trial: no container sees any of them.
+    `client` names who asks, of which `organization` and from which `address`, and `headers` (names
+    in lower case) are those of its request that matter for a trial: no container sees any of them.
     """
 
     inputs: Any
@@ -30,6 +30,7 @@ class Inference:
     stream: bool = False
     client: str = ""
     organization: str = ""
+    address: str = ""
     headers: Mapping[str, str] = dataclasses.field(default_factory=no_headers)
 
     def of(self, model: str) -> ModelRequest:

@@ -177,6 +177,7 @@ class Gateway:
                     0,
                     0,
                     who.request_id,
+                    address=who.address,
                 )
             )
 
@@ -289,6 +290,7 @@ class Gateway:
                 0 if answer is None else answer.bytes_read,
                 inference.request_id,
                 reached=passage is not None and passage.reached,
+                address=inference.address,
             )
         )
 

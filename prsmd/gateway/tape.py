@@ -32,6 +32,7 @@ class InferenceNote(NamedTuple):
     request_id: str
     requests: int = 1
     reached: bool = False
+    address: str = ""
 
 
 class NoteTaker(Protocol):
@@ -77,7 +78,10 @@ class Tape:
 
 
 class Tally:
-    """Adds up notes of the same asker, model, revision and outcome; at most `capacity` sums."""
+    """Adds up notes of the same asker, model, revision and outcome; at most `capacity` sums.
+
+    A sum has an address only where all that it counts came from there.
+    """
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
         self.lost = 0
@@ -97,6 +101,7 @@ class Tally:
                 request_bytes=found.request_bytes + note.request_bytes,
                 answer_bytes=found.answer_bytes + note.answer_bytes,
                 requests=found.requests + note.requests,
+                address=note.address if note.address == found.address else "",
             )
         elif len(self._sums) < self._capacity:
             self._sums[key] = note._replace(request_id="")

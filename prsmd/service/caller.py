@@ -18,11 +18,15 @@ from prsmd.store.db import Database, Tx
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Caller:
-    """One authenticated request. `once` is there if it is one that changes something."""
+    """One authenticated request. `once` is there if it is one that changes something.
+
+    `address` is where it came from, as audit records have it.
+    """
 
     principal: Principal
     request_id: str
     once: Once | None = None
+    address: str = ""
 
     @property
     def scope(self) -> str | None:
@@ -54,6 +58,7 @@ class Caller:
             outcome=outcome,
             request_id=self.request_id,
             details=details or {},
+            address=self.address,
         )
 
     async def remember(self, tx: Tx, result: object) -> None:

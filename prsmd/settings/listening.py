@@ -1,8 +1,11 @@
 """Where the daemon listens, and what a request may be at most."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from prsmd.core import networks
 
 from .section import Memory, Seconds, Section
 
@@ -26,6 +29,13 @@ class TcpSection(Section):
     allow_plaintext: bool = False
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     public_url: str | None = Field(default=None, pattern="^https?://[^/]+$")
+    trusted_proxies: tuple[str, ...] = ()
+    proxy_header: Literal["X-Forwarded-For", "Forwarded"] = "X-Forwarded-For"
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(networks.canonical(text) for text in given)
 
     @model_validator(mode="after")
     def _plaintext_stays_local(self) -> "TcpSection":

@@ -11,6 +11,7 @@ from typing import Any
 
 from prsmd.core.chain import CHECKPOINT, Head
 
+from .audit import Table
 from .connection import Tx
 from .rows import change, many, one
 
@@ -62,9 +63,9 @@ class Checkpoint:
         }
 
 
-async def chain(tx: Tx) -> Chain:
+async def chain(tx: Tx, table: Table = "audit") -> Chain:
     """Return where the log stands."""
-    row = await one(tx, "SELECT * FROM audit_chain")
+    row = await one(tx, f"SELECT * FROM {table}_chain")  # noqa: S608 - one of two names
     assert row is not None  # noqa: S101 - the migration wrote it
     return Chain(
         log=row["log"],
@@ -74,53 +75,59 @@ async def chain(tx: Tx) -> Chain:
     )
 
 
-async def hash_of(tx: Tx, sequence: int) -> str | None:
+async def hash_of(tx: Tx, sequence: int, table: Table = "audit") -> str | None:
     """Return the stored hash of a record; None: it is not there."""
-    row = await one(tx, "SELECT hash FROM audit WHERE sequence = ?", (sequence,))
+    row = await one(tx, f"SELECT hash FROM {table} WHERE sequence = ?", (sequence,))  # noqa: S608 - as above
     return None if row is None else str(row["hash"])
 
 
-async def add_checkpoint(tx: Tx, checkpoint: Checkpoint) -> None:
+async def add_checkpoint(tx: Tx, checkpoint: Checkpoint, table: Table = "audit") -> None:
     """Store a checkpoint; one of the same record and key stays as it is."""
     await change(
         tx,
-        "INSERT INTO audit_checkpoints (sequence, key, hash, at, signature) "
+        f"INSERT INTO {table}_checkpoints (sequence, key, hash, at, signature) "  # noqa: S608 - as above
         "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         dataclasses.astuple(checkpoint),
     )
 
 
-async def checkpoints(tx: Tx, after: int, through: int) -> list[Checkpoint]:
+async def checkpoints(tx: Tx, after: int, through: int, table: Table = "audit") -> list[Checkpoint]:
     """Return the checkpoints of the records after one and up to another, in order."""
     rows = await many(
         tx,
-        "SELECT * FROM audit_checkpoints WHERE sequence > ? AND sequence <= ? "
+        f"SELECT * FROM {table}_checkpoints WHERE sequence > ? AND sequence <= ? "  # noqa: S608 - as above
         "ORDER BY sequence, at",
         (after, through),
     )
     return [_from_row(row) for row in rows]
 
 
-async def last_checkpoint(tx: Tx, before: float | None = None) -> Checkpoint | None:
+async def last_checkpoint(
+    tx: Tx, before: float | None = None, table: Table = "audit"
+) -> Checkpoint | None:
     """Return the newest checkpoint, or the newest that was made before a moment."""
     row = await one(
         tx,
-        "SELECT * FROM audit_checkpoints WHERE :before IS NULL OR at < :before "
+        f"SELECT * FROM {table}_checkpoints WHERE :before IS NULL OR at < :before "  # noqa: S608 - as above
         "ORDER BY sequence DESC, at DESC LIMIT 1",
         {"before": before},
     )
     return None if row is None else _from_row(row)
 
 
-async def prunable(tx: Tx, before: float, keep_bytes: int, limit: int) -> Head | None:
+async def prunable(
+    tx: Tx, before: float, keep_bytes: int, limit: int, table: Table = "audit"
+) -> Head | None:
     """Return the last record that may go, within the `limit` oldest; None: all may stay.
 
     What was recorded before `before` may go, and the oldest beyond `keep_bytes`.
     """
-    left = (await chain(tx)).size
+    left = (await chain(tx, table)).size
     last = None
     for row in await many(
-        tx, "SELECT sequence, hash, at, size FROM audit ORDER BY sequence LIMIT ?", (limit,)
+        tx,
+        f"SELECT sequence, hash, at, size FROM {table} ORDER BY sequence LIMIT ?",  # noqa: S608 - as above
+        (limit,),
     ):
         if row["at"] >= before and left <= keep_bytes:
             break
@@ -129,20 +136,22 @@ async def prunable(tx: Tx, before: float, keep_bytes: int, limit: int) -> Head |
     return last
 
 
-async def prune(tx: Tx, anchor: Mapping[str, Any]) -> int:
+async def prune(tx: Tx, anchor: Mapping[str, Any], table: Table = "audit") -> int:
     """Forget the records up to the anchor's; the log begins there from now on. Return how many.
 
     The anchor is a signed statement of the last record that goes.
     """
     sequence = int(anchor["sequence"])
     [[size]] = await many(
-        tx, "SELECT coalesce(sum(size), 0) FROM audit WHERE sequence <= ?", (sequence,)
+        tx,
+        f"SELECT coalesce(sum(size), 0) FROM {table} WHERE sequence <= ?",  # noqa: S608 - as above
+        (sequence,),
     )
-    gone = await change(tx, "DELETE FROM audit WHERE sequence <= ?", (sequence,))
-    await change(tx, "DELETE FROM audit_checkpoints WHERE sequence <= ?", (sequence,))
+    gone = await change(tx, f"DELETE FROM {table} WHERE sequence <= ?", (sequence,))  # noqa: S608 - as above
+    await change(tx, f"DELETE FROM {table}_checkpoints WHERE sequence <= ?", (sequence,))  # noqa: S608 - as above
     await change(
         tx,
-        "UPDATE audit_chain SET size = size - ?, anchor = ?",
+        f"UPDATE {table}_chain SET size = size - ?, anchor = ?",  # noqa: S608 - as above
         (size, json.dumps(dict(anchor), sort_keys=True)),
     )
     return gone

@@ -1,13 +1,14 @@
 """An audit log: written in the transaction of what it records, each record chained to the last.
 
-The control state has one of the changes, the usage file one of the inferences; both look alike.
+The control state has one of the changes and one of the denials, the usage file one of the
+inferences; all look alike. A log's tables are named by its `table`, `audit` or `denials`.
 """
 
 import json
 import secrets
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from prsmd.core.chain import Head, canonical, content_of, digest_of, link
 from prsmd.domain.events import AuditFilter, AuditRecord
@@ -16,83 +17,85 @@ from .connection import Tx
 from .rows import change, many, one
 
 _SALT_BYTES = 16
-_INSERT = (
-    "INSERT INTO audit (sequence, at, principal, organization, action, subject, outcome, "
-    "request_id, details, salt, hash, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+Table = Literal["audit", "denials"]
+_COLUMNS = (
+    "sequence", "at", "principal", "organization", "action", "subject", "outcome", "request_id",
+    "details", "salt", "hash", "size", "address",
+)  # fmt: skip
 _TEXTS = ("principal", "organization", "action", "subject", "outcome")
 
 
-async def append(tx: Tx, record: AuditRecord) -> None:
+async def append(tx: Tx, record: AuditRecord, table: Table = "audit") -> None:
     """Store a record. Its details must be what JSON can hold."""
-    await append_all(tx, (record,))
+    await append_all(tx, (record,), table)
 
 
-async def append_all(tx: Tx, records: Sequence[AuditRecord]) -> None:
-    """Store records in this order."""
-    row = await one(tx, "SELECT * FROM audit_chain")
+async def append_all(
+    tx: Tx, records: Sequence[AuditRecord], table: Table = "audit", *, addresses: bool = True
+) -> None:
+    """Store records in this order. `addresses` False: the table has no column for them yet."""
+    row = await one(tx, f"SELECT * FROM {table}_chain")  # noqa: S608 - one of two names
     assert row is not None  # noqa: S101 - the migration wrote it
     rows, at, size = [], Head(row["sequence"], row["hash"]), 0
+    names = _COLUMNS if addresses else _COLUMNS[:-1]
     for record in records:
-        rows.append(_chained(row["log"], at, record))
-        *_, hashed, length = rows[-1]
-        at, size = Head(at.sequence + 1, hashed), size + length
-    await tx.executemany(_INSERT, rows)
+        chained = _chained(row["log"], at, record)
+        rows.append(tuple(chained[name] for name in names))
+        at, size = Head(at.sequence + 1, chained["hash"]), size + chained["size"]
+    marks = ", ".join("?" * len(names))
+    await tx.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", rows)  # noqa: S608 - names from this file
     await change(
         tx,
-        "UPDATE audit_chain SET sequence = ?, hash = ?, size = size + ?",
+        f"UPDATE {table}_chain SET sequence = ?, hash = ?, size = size + ?",  # noqa: S608 - as above
         (at.sequence, at.hash, size),
     )
 
 
 async def page(
-    tx: Tx, wanted: AuditFilter | None, limit: int, offset: int
+    tx: Tx, wanted: AuditFilter | None, limit: int, offset: int, table: Table = "audit"
 ) -> tuple[list[AuditRecord], int]:
     """Return records, newest first, and how many there are."""
     where, values = _where(wanted)
     rows = await many(
         tx,
-        f"SELECT * FROM audit {where} ORDER BY sequence DESC LIMIT ? OFFSET ?",  # noqa: S608 - names from this file
+        f"SELECT * FROM {table} {where} ORDER BY sequence DESC LIMIT ? OFFSET ?",  # noqa: S608 - names from this file
         (*values, limit, offset),
     )
-    [[total]] = await many(tx, f"SELECT count(*) FROM audit {where}", values)  # noqa: S608 - as above
+    [[total]] = await many(tx, f"SELECT count(*) FROM {table} {where}", values)  # noqa: S608 - as above
     return [_from_row(row) for row in rows], total
 
 
 async def after(
-    tx: Tx, sequence: int, limit: int, wanted: AuditFilter | None = None
+    tx: Tx,
+    sequence: int,
+    limit: int,
+    wanted: AuditFilter | None = None,
+    table: Table = "audit",
 ) -> list[AuditRecord]:
     """Return the first `limit` records after this one, oldest first."""
     where, values = _where(wanted)
     both = f"{where} AND sequence > ?" if where else "WHERE sequence > ?"
     rows = await many(
         tx,
-        f"SELECT * FROM audit {both} ORDER BY sequence LIMIT ?",  # noqa: S608 - names from this file
+        f"SELECT * FROM {table} {both} ORDER BY sequence LIMIT ?",  # noqa: S608 - names from this file
         (*values, sequence, limit),
     )
     return [_from_row(row) for row in rows]
 
 
-def _chained(log: str, last: Head, record: AuditRecord) -> tuple[Any, ...]:
-    """Return the row of the record as the next one of the chain; its hash and size come last."""
+def _chained(log: str, last: Head, record: AuditRecord) -> dict[str, Any]:
+    """Return the row of the record as the next one of the chain."""
     sequence, at = last.sequence + 1, float(record.at)  # as it will be read again
     content = content_of(record)
     content |= {"sequence": sequence, "at": at, "salt": secrets.token_hex(_SALT_BYTES)}
     text = canonical(content)
-    return (
-        sequence,
-        at,
-        record.principal,
-        record.organization,
-        record.action,
-        record.subject,
-        record.outcome,
-        record.request_id,
-        canonical(record.details).decode(),
-        content["salt"],
-        link(log, sequence, last.hash, digest_of(text)),
-        len(text),
-    )
+    return {
+        **content,
+        "address": record.address,
+        "details": canonical(record.details).decode(),
+        "hash": link(log, sequence, last.hash, digest_of(text)),
+        "size": len(text),
+    }
 
 
 def _where(wanted: AuditFilter | None) -> tuple[str, list[Any]]:
@@ -126,6 +129,7 @@ def _from_row(row: sqlite3.Row) -> AuditRecord:
         outcome=row["outcome"],
         request_id=row["request_id"],
         details=_details(row["details"]),
+        address=row["address"],
         salt=row["salt"],
         hash=row["hash"],
         size=row["size"],

@@ -33,5 +33,5 @@ async def chain_existing(tx: Tx) -> None:
             )
             for row in rows
         ]
-        await audit.append_all(tx, records)
+        await audit.append_all(tx, records, addresses=False)
     await tx.execute_fetchall("DROP TABLE audit_before_chain")

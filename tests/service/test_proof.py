@@ -66,7 +66,7 @@ TAMPERING = {
     ),
     "a record after the end": (
         ("INSERT INTO audit SELECT 999, at, principal, organization, action, subject, outcome,"
-        " request_id, details, salt, hash, size FROM audit WHERE sequence = 450"),
+        " request_id, details, salt, hash, size, address FROM audit WHERE sequence = 450"),
         "altered", 999,
     ),
 }  # fmt: skip

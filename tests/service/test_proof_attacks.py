@@ -195,7 +195,8 @@ async def test_a_copy_of_a_record_finds_no_place(ledger):
     with pytest.raises(sqlite3.IntegrityError):
         ledger.tamper("INSERT INTO audit SELECT * FROM audit WHERE sequence = 7")
     ledger.tamper(
-        f"INSERT INTO audit SELECT 451, {columns}, hash, size FROM audit WHERE sequence = 450",
+        f"INSERT INTO audit SELECT 451, {columns}, hash, size, address FROM audit"
+        " WHERE sequence = 450",
         "UPDATE audit_chain SET sequence = 451",
     )
     assert await found(ledger) == ((ProblemKind.ALTERED, 451), (ProblemKind.ALTERED, 451))

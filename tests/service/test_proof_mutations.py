@@ -24,10 +24,11 @@ MUTATIONS = int(os.environ.get("PRSMD_TEST_MUTATIONS", "300"))
 RECORDS, EVERY = 40, 7
 SIGNER = Signer(b"k" * 32)
 COLUMNS = ("sequence", "at", "principal", "organization", "action", "subject", "outcome",
-           "request_id", "details", "salt", "hash", "size")  # fmt: skip
+           "request_id", "details", "salt", "hash", "address", "size")  # fmt: skip
 ROWS = "SELECT sequence, at, " + ", ".join(f"CAST({name} AS BLOB)" for name in COLUMNS[2:-1])
 ROWS += ", size FROM audit ORDER BY sequence"
-INSERT = "INSERT INTO audit VALUES (?, ?, " + ", ".join(["CAST(? AS TEXT)"] * 9) + ", ?)"
+INSERT = f"INSERT INTO audit ({', '.join(COLUMNS)}) VALUES (?, ?, "
+INSERT += ", ".join(["CAST(? AS TEXT)"] * 10) + ", ?)"
 
 
 def record(number):
@@ -35,6 +36,7 @@ def record(number):
         at=1_767_225_600.5 + number, principal="key:a", organization="acme" if number % 3 else "b",
         action="models.deploy", subject=f"müller-{number}", outcome="allowed", request_id="r",
         details={"n": number, "seconds": 1e-06, "text": "müller"},
+        address="192.0.2.1" if number > 15 else "",  # the oldest are from before it was noted
     )  # fmt: skip
 
 
@@ -43,7 +45,9 @@ def flip(rows, chance):
     at, column = chance.randrange(len(rows)), chance.randrange(1, len(COLUMNS))
     row = list(rows[at])
     bit = 1 << chance.randrange(8)
-    if isinstance(row[column], bytes):
+    if row[column] == b"":
+        row[column] = b"x"
+    elif isinstance(row[column], bytes):
         raw = bytearray(row[column])
         raw[chance.randrange(len(raw))] ^= bit
         row[column] = bytes(raw)

@@ -1,0 +1,93 @@
+"""Where a request comes from: an address of the network, or a process on the Unix socket."""
+
+import dataclasses
+import socket
+import struct
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from prsmd.core.forwarding import client_address, hops_of, plain
+from prsmd.domain.errors import InvalidInputError
+
+_PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """The process that opened the Unix socket."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a request comes from. `ip` None: the Unix socket, and `peer` is who opened it.
+
+    `hop` is the address of the connection itself, which is a proxy's where one is trusted.
+    """
+
+    ip: str | None = None
+    hop: str | None = None
+    peer: Peer | None = None
+
+    @property
+    def address(self) -> str:
+        """The address as records and log lines have it."""
+        if self.peer is not None:
+            return f"unix:uid={self.peer.uid},pid={self.peer.pid}"
+        return self.ip or ""
+
+    @property
+    def whose(self) -> str:
+        """The address without what one caller can change at will: a process's number."""
+        return f"unix:uid={self.peer.uid}" if self.peer is not None else self.ip or ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Proxies:
+    """The networks of the proxies that are believed, and the header in which they tell."""
+
+    networks: Sequence[str] = ()
+    header: str = "X-Forwarded-For"
+
+
+ORIGIN = web.RequestKey("origin", Origin)
+
+
+def origin_of(request: web.Request, proxies: Proxies) -> Origin:
+    """Return where a request comes from. InvalidInputError where a proxy tells what is no address.
+
+    What callers write who are no trusted proxy is not looked at.
+    """
+    known = request.get(ORIGIN)
+    if known is None:
+        known = request[ORIGIN] = _found(request, proxies)
+    return known
+
+
+def _found(request: web.Request, proxies: Proxies) -> Origin:
+    opened = unix_socket(request)
+    if opened is not None:
+        credentials = opened.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size
+        )
+        pid, uid, gid = _PEER_CREDENTIALS.unpack(credentials)
+        return Origin(peer=Peer(pid=pid, uid=uid, gid=gid))
+    hop = plain(request.remote or "") or ""
+    if not proxies.networks:
+        return Origin(ip=hop, hop=hop)
+    hops = hops_of(proxies.header, request.headers.getall(proxies.header, ()))
+    address = client_address(hop, hops, proxies.networks)
+    if address is None:
+        request[ORIGIN] = Origin(ip=hop, hop=hop)
+        raise InvalidInputError.field(proxies.header, "names what is no address")
+    return Origin(ip=address, hop=hop)
+
+
+def unix_socket(request: web.Request) -> socket.socket | None:
+    """Return the socket of a local caller; None for one on TCP."""
+    found = request.transport.get_extra_info("socket") if request.transport else None
+    return found if found is not None and found.family == socket.AF_UNIX else None
