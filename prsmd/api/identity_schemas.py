@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from prsmd.api import patterns
+from prsmd.api.patch import PatchBody, absent
 from prsmd.api.schemas import Body
 from prsmd.core.networks import canonical
 from prsmd.domain.access import Permission
@@ -44,11 +45,11 @@ class OrganizationBody(Body):
     display_name: Words | None = None
 
 
-class OrganizationChangeBody(Body):
+class OrganizationChangeBody(PatchBody):
     """PATCH /v1/organizations/{organization_id}."""
 
-    display_name: Words | None = None
-    disabled: bool | None = None
+    display_name: Words = absent()
+    disabled: bool = absent()
 
 
 class RoleBody(Body):
@@ -60,12 +61,12 @@ class RoleBody(Body):
     organization: OrganizationName | None = None
 
 
-class RoleChangeBody(Body):
-    """PATCH /v1/roles/{name}."""
+class RoleChangeBody(PatchBody):
+    """PATCH /v1/roles/{name}. `organization` says whose role it is: by default your own."""
 
-    permissions: Permissions | None = None
-    description: Description | None = None
-    organization: OrganizationName | None = None
+    permissions: Permissions = absent()
+    description: Description = absent()
+    organization: OrganizationName | None = absent()
 
 
 class BindingBody(Body):
@@ -85,11 +86,11 @@ class MemberBody(Body):
     organization: OrganizationName | None = None
 
 
-class MemberChangeBody(Body):
+class MemberChangeBody(PatchBody):
     """PATCH /v1/members/{member_id}."""
 
-    name: Words | None = None
-    bindings: Annotated[list[BindingBody], Field(max_length=100)] | None = None
+    name: Words = absent()
+    bindings: Annotated[list[BindingBody], Field(max_length=100)] = absent()
 
 
 class KeyBody(Body):
@@ -105,16 +106,16 @@ class KeyBody(Body):
     requests_per_day: Rate | None = None
 
 
-class KeyChangeBody(Body):
+class KeyChangeBody(PatchBody):
     """PATCH /v1/api-keys/{key_id}. What is absent stays; null takes a bound away."""
 
-    name: Words = "key"
-    role: RoleName = "admin"
-    expires_in_seconds: Lifetime | None = None
-    models: Models | None = None
-    networks: Networks | None = None
-    requests_per_minute: Rate | None = None
-    requests_per_day: Rate | None = None
+    name: Words = absent()
+    role: RoleName = absent()
+    expires_in_seconds: Lifetime | None = absent()
+    models: Models | None = absent()
+    networks: Networks | None = absent()
+    requests_per_minute: Rate | None = absent()
+    requests_per_day: Rate | None = absent()
 
 
 class RotateBody(Body):

@@ -68,7 +68,7 @@ async def change(services: Services, request: web.Request, caller: Caller) -> Ap
     """Change a key: its name, its role, how long it lives and what it is held to."""
     refuse_unknown(request)
     body = await body_as(request, KeyChangeBody)
-    changes = {name: getattr(body, name) for name in body.model_fields_set}
+    changes = body.given()
     if not changes:
         raise InvalidInputError.field("body", "names nothing to change")
     for name in ("models", "networks"):

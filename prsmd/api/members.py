@@ -45,10 +45,10 @@ async def page(services: Services, request: web.Request, caller: Caller) -> web.
 async def change(services: Services, request: web.Request, caller: Caller) -> MemberReport:
     """Rename a member, or give it these roles in place of those it has."""
     refuse_unknown(request)
-    body = await body_as(request, MemberChangeBody)
-    bindings = None if body.bindings is None else _wishes(body.bindings)
+    given = (await body_as(request, MemberChangeBody)).given()
+    bindings = _wishes(given["bindings"]) if "bindings" in given else None
     member_id = request.match_info["member_id"]
-    return await services.members.change(caller, member_id, body.name, bindings)
+    return await services.members.change(caller, member_id, given.get("name"), bindings)
 
 
 async def remove(services: Services, request: web.Request, caller: Caller) -> MemberReport:

@@ -83,12 +83,22 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
         entry["requestBody"] = {"required": True, "content": {"application/x-tar": archive}}
     if operation.body is not None:
         schema = operation.body.model_json_schema(ref_template="#/components/schemas/{model}")
+        _drop_null_defaults(schema)
         schemas.update(schema.pop("$defs", {}))
         schemas[operation.body.__name__] = schema
         reference = {"$ref": f"#/components/schemas/{operation.body.__name__}"}
         content = {"application/json": {"schema": reference}}
         entry["requestBody"] = {"required": not operation.body_optional, "content": content}
     return entry
+
+
+def _drop_null_defaults(schema: Any) -> None:
+    """Drop `default: null`: what is left out is left out, and no client has to send it."""
+    inner = schema.values() if isinstance(schema, dict) else schema
+    if isinstance(schema, dict) and schema.get("default", ...) is None:
+        del schema["default"]
+    for each in [value for value in inner if isinstance(value, dict | list)]:
+        _drop_null_defaults(each)
 
 
 def _open_operation(probe: OpenOperation) -> dict[str, Any]:

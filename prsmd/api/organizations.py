@@ -54,8 +54,7 @@ async def change(services: Services, request: web.Request, caller: Caller) -> Or
     Nothing is stopped: its models run on, and those they are lent to use them.
     """
     refuse_unknown(request)
-    body = await body_as(request, OrganizationChangeBody)
-    wanted = OrganizationChange(display_name=body.display_name, disabled=body.disabled)
+    wanted = OrganizationChange(**(await body_as(request, OrganizationChangeBody)).given())
     return await services.organizations.change(
         caller, request.match_info["organization_id"], wanted
     )

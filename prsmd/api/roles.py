@@ -45,12 +45,12 @@ async def page(services: Services, request: web.Request, caller: Caller) -> web.
 async def change(services: Services, request: web.Request, caller: Caller) -> Role:
     """Change what a role allows. It counts at once for everybody who has it."""
     refuse_unknown(request)
-    body = await body_as(request, RoleChangeBody)
+    given = (await body_as(request, RoleChangeBody)).given()
     wish = RoleWish(
         name=request.match_info["name"],
-        organization=body.organization,
-        permissions=None if body.permissions is None else frozenset(body.permissions),
-        description=body.description,
+        organization=given.get("organization"),
+        permissions=frozenset(given["permissions"]) if "permissions" in given else None,
+        description=given.get("description"),
     )
     return await services.roles.change(caller, wish)
 

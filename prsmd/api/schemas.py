@@ -150,7 +150,10 @@ _SECRETS_SCHEMA = {
                 "type": "object",
                 "properties": {
                     "name": {"type": "string"},
-                    "as": {"enum": ["file", "environment"], "default": "file"},
+                    "as": {
+                        "description": "a file where it is left out",
+                        "enum": ["file", "environment"],
+                    },
                 },
                 "required": ["name"],
                 "additionalProperties": False,

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from prsmd.api.patch import PatchBody, absent
 from prsmd.api.schemas import Body
 from prsmd.domain.quota import UsageLimits
 from prsmd.service.shares import SHAREABLE, ShareRequest
@@ -25,6 +26,7 @@ def _moment(value: object) -> float | None:
 
 
 Amount = Annotated[int, Field(ge=1, le=10**12)]
+Pace = Annotated[int, Field(ge=1, le=10**6)]
 Moment = Annotated[
     float | None,
     BeforeValidator(_moment),
@@ -42,8 +44,17 @@ class UsageLimitsBody(Body):
 
     requests_per_day: Amount | None = None
     total_requests: Amount | None = None
-    requests_per_minute: Annotated[int, Field(ge=1, le=10**6)] | None = None
-    concurrent_requests: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    requests_per_minute: Pace | None = None
+    concurrent_requests: Pace | None = None
+
+
+class UsageLimitsChangeBody(PatchBody):
+    """Which limits change; null lifts one."""
+
+    requests_per_day: Amount | None = absent()
+    total_requests: Amount | None = absent()
+    requests_per_minute: Pace | None = absent()
+    concurrent_requests: Pace | None = absent()
 
 
 class ShareBody(Body):
@@ -78,28 +89,25 @@ class ShareBody(Body):
         )
 
 
-class ShareChangeBody(Body):
+class ShareChangeBody(PatchBody):
     """PATCH /v1/custom-models/{model_id}/shares/{share_id}: what is given changes, null: no bound.
 
     Limits change one by one.
     """
 
-    permissions: Permissions = Field(default=[])
-    allowed_organizations: Annotated[Borrowers, Field(min_length=1)] = Field(default=[])
-    allowed_keys: Annotated[Borrowers, Field(min_length=1)] = Field(default=[])
-    usage_limits: UsageLimitsBody = UsageLimitsBody()
-    expires_at: Moment = None
+    permissions: Permissions = absent()
+    allowed_organizations: Annotated[Borrowers, Field(min_length=1)] = absent()
+    allowed_keys: Annotated[Borrowers, Field(min_length=1)] = absent()
+    usage_limits: UsageLimitsChangeBody = absent()
+    expires_at: Moment = absent()
 
     def changes(self) -> dict[str, Any]:
         """Return the fields of a share that change, and to what."""
-        given, changes = self.model_fields_set, dict[str, Any]()
+        given = self.given()
+        names = {"allowed_organizations": "organizations", "allowed_keys": "keys"}
+        changes = {names[field]: frozenset(given[field]) for field in names.keys() & given.keys()}
         if "permissions" in given:
-            changes["permissions"] = frozenset(SHAREABLE[name] for name in self.permissions)
-        if "allowed_organizations" in given:
-            changes["organizations"] = frozenset(self.allowed_organizations)
-        if "allowed_keys" in given:
-            changes["keys"] = frozenset(self.allowed_keys)
+            changes["permissions"] = frozenset(SHAREABLE[name] for name in given["permissions"])
         if "expires_at" in given:
-            changes["expires_at"] = self.expires_at
-        changes["limits"] = self.usage_limits.model_dump(exclude_unset=True)
-        return changes
+            changes["expires_at"] = given["expires_at"]
+        return {**changes, "limits": given.get("usage_limits", {})}

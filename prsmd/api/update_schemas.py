@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from prsmd.api import patterns
+from prsmd.api.patch import PatchBody, absent, otherwise
 from prsmd.api.schemas import Body, DeployBody, Version, parse
 from prsmd.domain.rollout import Gate, HeaderRule, RolloutOptions, RolloutStrategy
 from prsmd.domain.spec import Spec
@@ -46,11 +47,11 @@ class HeaderBody(Body):
 class CanaryBody(Body):
     """How the traffic of a canary grows."""
 
-    steps: Annotated[list[Percent], Field(min_length=1, max_length=20)] = Field(
-        default=[*_DEFAULT.steps]
+    steps: Annotated[list[Percent], Field(min_length=1, max_length=20)] = otherwise(
+        [*_DEFAULT.steps]
     )
     header: HeaderBody | None = None
-    sticky: bool = False
+    sticky: bool = otherwise(value=False)
 
     @field_validator("steps")
     @classmethod
@@ -64,15 +65,17 @@ class CanaryBody(Body):
 class ShadowBody(Body):
     """How much of the traffic is copied."""
 
-    percent: Percent = _DEFAULT.shadow_percent
+    percent: Percent = otherwise(_DEFAULT.shadow_percent)
 
 
 class GateBody(Body):
     """What a revision on trial has to hold."""
 
-    max_error_rate: Annotated[float, Field(ge=0, le=1)] = _DEFAULT.gate.max_error_rate
-    max_latency_ratio: Annotated[float, Field(gt=0, le=1000)] = _DEFAULT.gate.max_latency_ratio
-    min_requests: Annotated[int, Field(ge=1, le=10**6)] = _DEFAULT.gate.min_requests
+    max_error_rate: Annotated[float, Field(ge=0, le=1)] = otherwise(_DEFAULT.gate.max_error_rate)
+    max_latency_ratio: Annotated[float, Field(gt=0, le=1000)] = otherwise(
+        _DEFAULT.gate.max_latency_ratio
+    )
+    min_requests: Annotated[int, Field(ge=1, le=10**6)] = otherwise(_DEFAULT.gate.min_requests)
 
 
 _TRIALS = tuple(strategy.value for strategy in RolloutStrategy if strategy.on_trial)
@@ -90,14 +93,16 @@ class RolloutBody(Body):
 
     strategy: Literal[
         "auto", "surge", "buffered_swap", "recreate", "blue_green", "canary", "shadow"
-    ] = "auto"
+    ] = otherwise("auto")
     max_surge: Annotated[int, Field(ge=0, le=1000)] | None = None
-    min_ready_seconds: Annotated[float, Field(ge=0, le=3600)] = _DEFAULT.min_ready_seconds
-    canary: CanaryBody = CanaryBody()
-    bake_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = _DEFAULT.bake_seconds
-    shadow: ShadowBody = ShadowBody()
-    gate: GateBody = GateBody()
-    promotion: Literal["auto", "manual"] = "auto"
+    min_ready_seconds: Annotated[float, Field(ge=0, le=3600)] = otherwise(
+        _DEFAULT.min_ready_seconds
+    )
+    canary: CanaryBody = otherwise(CanaryBody())
+    bake_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = otherwise(_DEFAULT.bake_seconds)
+    shadow: ShadowBody = otherwise(ShadowBody())
+    gate: GateBody = otherwise(GateBody())
+    promotion: Literal["auto", "manual"] = otherwise("auto")
 
     @field_validator("max_surge", *_ONLY_FOR)
     @classmethod
@@ -128,7 +133,7 @@ class RolloutBody(Body):
         )
 
 
-def _patch_of(schema: type[Body], name: str, **more: Any) -> type[Body]:
+def _patch_of(schema: type[Body], name: str, **more: Any) -> type[PatchBody]:
     """Return the schema of a merge patch on `schema`: everything may be left out or null."""
     fields: dict[str, Any] = dict(more)
     for field, info in schema.model_fields.items():
@@ -139,8 +144,8 @@ def _patch_of(schema: type[Body], name: str, **more: Any) -> type[Body]:
             kind = Annotated[inner, *info.metadata] if info.metadata else inner
         if get_origin(inner) is Mapping:
             kind = Annotated[kind, BeforeValidator(_without_nulls)]
-        fields[field] = (kind if type(None) in get_args(inner) else kind | None, None)
-    return create_model(name, __base__=Body, __doc__=schema.__doc__, **fields)
+        fields[field] = (kind if type(None) in get_args(inner) else kind | None, absent())
+    return create_model(name, __base__=PatchBody, __doc__=schema.__doc__, **fields)
 
 
 def _without_nulls(value: Any) -> Any:
@@ -150,14 +155,16 @@ def _without_nulls(value: Any) -> Any:
     return {name: inner for name, inner in value.items() if inner is not None}
 
 
-UpdateBody: type[Body] = _patch_of(DeployBody, "UpdateBody", rollout=(RolloutBody | None, None))
+UpdateBody: type[PatchBody] = _patch_of(
+    DeployBody, "UpdateBody", rollout=(RolloutBody | None, absent())
+)
 UpdateBody.__doc__ = "PUT /v1/custom-models/{model_id}: a merge patch on the current revision."
 
 
 def update_of(body: Any) -> tuple[Mapping[str, Any], RolloutOptions]:
     """Return an update's merge patch and how to roll it out. InvalidInputError names each field."""
-    checked: Any = parse(UpdateBody, body)
-    options = RolloutOptions() if checked.rollout is None else checked.rollout.options()
+    rollout = parse(UpdateBody, body).given().get("rollout")
+    options = RolloutOptions() if rollout is None else rollout.options()
     return {name: value for name, value in body.items() if name != "rollout"}, options
 
 
@@ -171,7 +178,7 @@ class RollbackBody(Body):
 
     revision: RevisionNumber | None = None
     version: Version | None = None
-    rollout: RolloutBody = RolloutBody()
+    rollout: RolloutBody = otherwise(RolloutBody())
 
     @model_validator(mode="after")
     def _one_target(self) -> "RollbackBody":
