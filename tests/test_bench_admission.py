@@ -20,7 +20,7 @@ def test_admission_is_measured_with_few_and_with_many_keys(tmp_path: Path) -> No
     assert all(told[name] > 0 for name in ("us_10", "us_10000", "us_10000_cold"))
 
 
-@pytest.mark.parametrize("name", ["footprint", "admission", "rollout"])
+@pytest.mark.parametrize("name", ["footprint", "admission", "rollout", "stall"])
 def test_scripts_bench_knows_each_measurement(name: str) -> None:
     [line] = [row for row in (ROOT / "scripts/bench").read_text().splitlines() if ") ;;" in row]
     assert name in line.strip().removesuffix(") ;;").split(" | ")
