@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
-from aiohttp.http import HttpVersion10
 
 from prsmd.api import (
     audit,
@@ -41,6 +40,13 @@ from prsmd.api.operations import (
     Services,
 )
 from prsmd.api.origin import origin_of
+from prsmd.api.request_heads import (
+    AmbiguousHeadError,
+    asks_to_upgrade,
+    close_after,
+    host_name,
+    refuse_ambiguous_head,
+)
 from prsmd.api.requests import BODY_SECONDS
 from prsmd.api.respond import (
     STREAM,
@@ -153,6 +159,8 @@ def _envelope(door: Door) -> Callable[..., Awaitable[web.StreamResponse]]:
             response = await handler(request)
         except PrsmdError as error:
             response = await _refused(request, error)
+            if isinstance(error, AmbiguousHeadError):
+                response.force_close()
         except web.HTTPException as error:
             response = error_response(request, _translated(request, error, door))
             if "Allow" in error.headers:
@@ -204,11 +212,17 @@ def _translated(request: web.Request, error: web.HTTPException, door: Door) -> P
 
 async def _expected(request: web.Request) -> web.StreamResponse | None:
     """Answer `Expect`; aiohttp asks this before the middleware."""
+    request[REQUEST_ID] = _request_id(request)
+    try:
+        refuse_ambiguous_head(request)
+    except AmbiguousHeadError as error:
+        refused = error_response(request, error)
+        refused.force_close()
+        return refused
     if request.headers["Expect"].lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
         return None
-    request[REQUEST_ID] = _request_id(request)
     return error_response(request, InvalidInputError.field("Expect", "must be 100-continue"))
 
 
@@ -219,10 +233,9 @@ def _check_head(request: web.Request, door: Door) -> None:
             f"The headers are larger than the {door.header_bytes} bytes that this server accepts.",
             limit_bytes=door.header_bytes,
         )
-    if request.version < HttpVersion10:
-        raise InvalidInputError.field("request", "must be HTTP/1.0 or HTTP/1.1")
+    refuse_ambiguous_head(request)
     if not request.raw_path.startswith("/"):
-        raise InvalidInputError.field("request", "must name a path of this server, not a URL")
+        raise AmbiguousHeadError.field("request", "must name a path of this server, not a URL")
     _check_host(request, door)
 
 
@@ -236,11 +249,10 @@ def _check_host(request: web.Request, door: Door) -> None:
         return
     if any(door.is_replica(address) for address in {origin.hop or "", origin.ip or ""}):
         raise PermissionDeniedError("A model's container may not call this API.")
-    host = request.headers.get("Host", "")
-    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-    if name.lower() not in door.hosts:
+    name = host_name(request)
+    if name not in door.hosts:
         raise InvalidInputError.field(
-            "Host", "is not a name of this server; add it to tcp.allowed_hosts", host[:100]
+            "Host", "is not a name of this server; add it to tcp.allowed_hosts", name[:100]
         )
 
 
@@ -251,6 +263,8 @@ def _request_id(request: web.Request) -> str:
 
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
     mark(response, request.get(REQUEST_ID, ""))
+    if asks_to_upgrade(request):
+        close_after(response)
     left = request.get(LEFT)
     if left is not None:
         response.headers["X-RateLimit-Limit"] = str(left.limit)

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from prsmd.api.operations import REQUEST_ID
+from prsmd.api.request_heads import close_after
 from prsmd.api.respond import error_response, mark, new_request_id
 from prsmd.domain.errors import InvalidInputError, PrsmdError, RequestTooLargeError
 
@@ -109,7 +110,7 @@ class Connection(web.RequestHandler):
             log.error("request failed", exc_info=exc, extra={"request_id": request[REQUEST_ID]})
         response = error_response(request, _refusal(status, exc))
         mark(response, request[REQUEST_ID])
-        response.force_close()
+        close_after(response)
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from prsmd.api.identity import note_left
 from prsmd.api.operations import REQUEST_ID, Operation, Services
+from prsmd.api.request_heads import SingleHeaders
 from prsmd.api.requests import PAGE_QUERY, body_as, page_body, page_of, refuse_unknown
 from prsmd.api.respond import event_stream, json_response, rounded, wants_stream
 from prsmd.api.schemas import InferBody
@@ -34,7 +35,7 @@ async def infer(services: Services, request: web.Request, caller: Caller) -> web
     held: list[Held] = []
     try:
         route, result = await services.inferences.infer(
-            caller, request.match_info["model_id"], inference, request.headers, held.extend
+            caller, request.match_info["model_id"], inference, SingleHeaders(request), held.extend
         )
     finally:
         note_left(request, held)

@@ -106,7 +106,7 @@ def error_body(
 
 def wants_stream(request: web.Request) -> bool:
     """Tell whether the client asked for server-sent events."""
-    return "text/event-stream" in request.headers.get("Accept", "")
+    return any("text/event-stream" in value for value in request.headers.getall("Accept", ()))
 
 
 async def event_stream(request: web.Request) -> EventStream:
