@@ -32,6 +32,7 @@ from prsmd.gateway.infer import Gateway, GatewaySettings
 from prsmd.runtime.base import Runtime
 from prsmd.service.answers import Answers
 from prsmd.service.audit import Audit
+from prsmd.service.authorization import Authorization
 from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
 from prsmd.service.forecast import Forecaster
@@ -298,6 +299,7 @@ def _services(
     deployments, revisions = Deployments(**changes), Revisions(**changes)
     return Services(
         answers=Answers(database, locks.entrance.ring.digest),
+        authorization=Authorization(database),
         deployments=deployments,
         revisions=revisions,
         rehearsals=_rehearsals(parts, reconciler, deployments, revisions),

@@ -40,6 +40,7 @@ from prsmd.api.operations import (
     Services,
 )
 from prsmd.api.origin import origin_of
+from prsmd.api.request_body import CONTINUE, refuse_coded
 from prsmd.api.request_heads import (
     AmbiguousHeadError,
     asks_to_upgrade,
@@ -66,6 +67,7 @@ from prsmd.domain.errors import (
     RateLimitedError,
     RequestTooLargeError,
 )
+from prsmd.service.authorization import may_ask
 from prsmd.service.caller import Caller
 
 log = logging.getLogger(__name__)
@@ -132,6 +134,8 @@ def _guarded(
         async with door.underway.watch(identified):
             if operation.answer is not None:
                 return await carry_out(operation, services, request, caller)
+            if not operation.counts_itself and may_ask(caller, operation.permission):
+                refuse_coded(request)
             response: web.StreamResponse = await operation.handler(services, request, caller)
             return response
 
@@ -171,6 +175,8 @@ def _envelope(door: Door) -> Callable[..., Awaitable[web.StreamResponse]]:
             log.exception("request failed", extra={"request_id": request[REQUEST_ID]})
             hidden = PrsmdError("Something failed here; see the log.")
             response = await _refused(request, hidden)
+        if not request.content.is_eof():
+            close_after(response)  # what is left of the body would be taken for the next request
         _note(request, response, time.perf_counter() - began)
         return response
 
@@ -211,18 +217,13 @@ def _translated(request: web.Request, error: web.HTTPException, door: Door) -> P
 
 
 async def _expected(request: web.Request) -> web.StreamResponse | None:
-    """Answer `Expect`; aiohttp asks this before the middleware."""
-    request[REQUEST_ID] = _request_id(request)
-    try:
-        refuse_ambiguous_head(request)
-    except AmbiguousHeadError as error:
-        refused = error_response(request, error)
-        refused.force_close()
-        return refused
-    if request.headers["Expect"].lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
+    """Answer a wrong `Expect`; aiohttp asks this before the middleware.
+
+    Who waits for leave to send a body gets it when the body is read, and not before.
+    """
+    if request.headers["Expect"].lower() == CONTINUE:
         return None
+    request[REQUEST_ID] = _request_id(request)
     return error_response(request, InvalidInputError.field("Expect", "must be 100-continue"))
 
 

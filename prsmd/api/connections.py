@@ -68,6 +68,7 @@ class Connection(web.RequestHandler):
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
+            auto_decompress=False,  # nothing is unpacked for whom nobody has let in yet
             access_log=None,  # type: ignore[arg-type]  # its own default is the annotated type
             keepalive_timeout=patience.idle_seconds,
             lingering_time=min(_LINGER_SECONDS, patience.header_seconds),

@@ -10,6 +10,8 @@ import re
 from aiohttp import web
 
 from prsmd.api.operations import Operation, Services
+from prsmd.api.permission import require_permission
+from prsmd.api.request_body import refuse_coded
 from prsmd.api.requests import content, dry_run
 from prsmd.api.respond import json_response
 from prsmd.domain.errors import InvalidInputError, PrsmdError
@@ -24,11 +26,19 @@ _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 async def carry_out(
     operation: Operation, services: Services, request: web.Request, caller: Caller
 ) -> web.StreamResponse:
-    """Answer a request to an operation with an `answer`. A dry run has no use for a key."""
+    """Answer a request to an operation with an `answer`. A dry run has no use for a key.
+
+    The body is looked at only once the caller may have the operation, or the answer it had before.
+    """
     if operation.rehearsal is not None and dry_run(request):
+        await require_permission(operation, services, request, caller)
+        refuse_coded(request)
         told: web.StreamResponse = await operation.rehearsal(services, request, caller)
         return told
-    once = await _once(operation, services, request)
+    key = _key(request)
+    await _require_permission(operation, services, request, caller, key)
+    refuse_coded(request)
+    once = await _once(operation, services, request, key)
     subject = f"{request.method} {request.path}"[:200]
     stored = await services.answers.first(caller, once, subject)
     if stored is not None:
@@ -46,10 +56,28 @@ async def carry_out(
     raise RuntimeError(f"{operation.method} {operation.path} did not remember its answer")
 
 
-async def _once(operation: Operation, services: Services, request: web.Request) -> Once:
+async def _require_permission(
+    operation: Operation, services: Services, request: web.Request, caller: Caller, key: str | None
+) -> None:
+    """Return if the caller may, or has had an answer with this key: what it tells of may be gone.
+
+    Whether the answer is given again is decided with the body at hand.
+    """
+    if key is not None and await services.answers.has(caller, key):
+        return
+    try:
+        await require_permission(operation, services, request, caller)
+    except PrsmdError:
+        # A twin of this request may have been done meanwhile, and be why this one was refused.
+        if key is None or not await services.answers.has(caller, key):
+            raise
+
+
+async def _once(
+    operation: Operation, services: Services, request: web.Request, key: str | None
+) -> Once:
     assert operation.answer is not None  # noqa: S101 - only such operations come here
     render = functools.partial(operation.answer, services)
-    key = _key(request)
     if key is None:
         return Once(render)
     return Once(render, key, services.answers.fingerprint(await _essence(operation, request)))

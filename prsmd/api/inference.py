@@ -1,11 +1,14 @@
 """Inference: the same admission, pools and protocols as any other door to the data path."""
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
 
 from prsmd.api.identity import note_left
 from prsmd.api.operations import REQUEST_ID, Operation, Services
+from prsmd.api.request_body import refuse_coded
 from prsmd.api.request_heads import SingleHeaders
 from prsmd.api.requests import PAGE_QUERY, body_as, page_body, page_of, refuse_unknown
 from prsmd.api.respond import event_stream, json_response, rounded, wants_stream
@@ -22,23 +25,28 @@ from prsmd.service.status import Report
 async def infer(services: Services, request: web.Request, caller: Caller) -> web.StreamResponse:
     """Answer a model's outputs, or its event stream when asked for one."""
     refuse_unknown(request)
-    body = await body_as(request, InferBody)
-    inference = Inference(
-        inputs=body.inputs,
-        parameters=body.parameters,
+    asked = Inference(
+        inputs=None,
         request_id=request[REQUEST_ID],
         stream=wants_stream(request),
         client=caller.principal.id,
         organization=caller.principal.organization,
         address=caller.address,
     )
-    held: list[Held] = []
+    counted: list[Held] = []
+
+    async def complete(held: Sequence[Held], inference: Inference) -> Inference:
+        counted.extend(held)
+        refuse_coded(request)
+        body = await body_as(request, InferBody)
+        return dataclasses.replace(inference, inputs=body.inputs, parameters=body.parameters)
+
     try:
         route, result = await services.inferences.infer(
-            caller, request.match_info["model_id"], inference, SingleHeaders(request), held.extend
+            caller, request.match_info["model_id"], asked, SingleHeaders(request), complete
         )
     finally:
-        note_left(request, held)
+        note_left(request, counted)
     if result.stream is not None:
         return await _relay(request, result.stream)
     metadata = {

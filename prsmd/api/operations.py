@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from prsmd.domain.access import Permission
 from prsmd.service.answers import Answers
 from prsmd.service.audit import Audit
+from prsmd.service.authorization import Authorization
 from prsmd.service.caller import Caller
 from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
@@ -63,6 +64,7 @@ class Services:
     shares: Shares
     usage: Usage
     answers: Answers
+    authorization: Authorization
     public_url: str
     uploads: Path
 

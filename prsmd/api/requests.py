@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 
+from prsmd.api.request_body import ask_for_body
 from prsmd.api.schemas import parse
 from prsmd.domain.errors import InvalidInputError
 from prsmd.service.precondition import Expected
@@ -99,6 +100,7 @@ async def content(request: web.Request) -> bytes:
         raise web.HTTPRequestEntityTooLarge(limit, request.content_length)
     try:
         async with asyncio.timeout(request.app[BODY_SECONDS]):
+            await ask_for_body(request)
             return await request.read()
     except TimeoutError:
         raise InvalidInputError.field("body", "did not arrive in time") from None

@@ -87,6 +87,8 @@ def error_response(request: web.BaseRequest, error: PrsmdError) -> web.Response:
         response.headers["Retry-After"] = str(max(1, math.ceil(float(seconds))))
     if error.status_hint == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="prsmd"'
+    if error.status_hint == 415:
+        response.headers["Accept-Encoding"] = ", ".join(error.details["accepted_codings"])
     return response
 
 

@@ -12,6 +12,7 @@ from typing import IO
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from prsmd.api.request_body import ask_for_body
 from prsmd.api.requests import BODY_SECONDS
 from prsmd.domain.errors import InvalidInputError, RequestTooLargeError, StorageFullError
 
@@ -65,6 +66,7 @@ async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
     """Yield the body in pieces worth a write."""
     kept = bytearray()
     patience = request.app[BODY_SECONDS]
+    await ask_for_body(request)
     while True:
         try:
             async with asyncio.timeout(patience):

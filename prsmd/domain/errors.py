@@ -91,6 +91,13 @@ class RequestTooLargeError(PrsmdError):
     status_hint = 413
 
 
+class UnsupportedMediaTypeError(PrsmdError):
+    """The body is in a form that is not taken here; the details say which are."""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    status_hint = 415
+
+
 class QueueFullError(PrsmdError):
     """All replicas are busy and the bounded queue is full."""
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 
 from prsmd.core.routes import Route, RoutingTable
 from prsmd.core.trial import TrialReading
+from prsmd.domain.errors import PrsmdError
 
-from .endings import unavailable
+from .endings import outcome_of, refused, unavailable
 from .exchange import Inference
 from .ledger import Ledger, Outcome, Performance, Totals
 from .meters import Held
@@ -134,6 +135,20 @@ class Gateway:
         pool = self._pools.get(deployment_id)
         return None if pool is None else pool.route
 
+    def refuse_at_once(self, route: Route, inference: Inference) -> None:
+        """Raise what `infer` would raise now, and record it; `inference` may lack its body yet.
+
+        Returning promises nothing: all may be different once the body is there.
+        """
+        pool = self._pools.get(route.deployment_id)
+        if pool is None or self._stopping:
+            raise self._closed(route, inference, pool)
+        refusal = pool.refusal(inference.client, inference.headers)
+        if refusal is not None:
+            error = refused(refusal, self._clock())
+            self._turn_away(route, inference, outcome_of(error), known=True)
+            raise error
+
     async def infer(
         self, route: Route, inference: Inference, held: Sequence[Held] = ()
     ) -> InferenceResult:
@@ -148,9 +163,7 @@ class Gateway:
         if pool is None or self._stopping:
             for each in held:
                 each.end(counts=False)
-            self._turn_away(route, inference, Outcome.UNAVAILABLE, known=pool is not None)
-            why = GONE if pool is None else STOPPING
-            raise unavailable(why, why)
+            raise self._closed(route, inference, pool)
         passage = Passage(pool, inference, self._upstream, self._clock, self._end, held)
         self._passages.add(passage)
         self._nothing_underway.clear()
@@ -247,6 +260,11 @@ class Gateway:
             self._leaving.remove(pool)
             if pool.route.deployment_id not in self._pools:
                 self._ledger.forget(pool.route.deployment_id)
+
+    def _closed(self, route: Route, inference: Inference, pool: Pool | None) -> PrsmdError:
+        self._turn_away(route, inference, Outcome.UNAVAILABLE, known=pool is not None)
+        why = GONE if pool is None else STOPPING
+        return unavailable(why, why)
 
     def _turn_away(
         self, route: Route, inference: Inference, outcome: Outcome, *, known: bool

@@ -6,7 +6,7 @@ also releases, and decides how long to wait.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from prsmd.core.admission import (
     RESOURCE_UNAVAILABLE,
@@ -140,18 +140,17 @@ class Pool:
         The trial says which side it belongs to. One that finds the side on trial crowded goes to
         the stable side: a trial must not cost a request.
         """
-        trial = self.route.trial
-        if trial is not None:
-            ticket.on_trial = takes_trial(trial, self._arrivals, ticket.client, ticket.headers)
+        verdict = self._decide(ticket)
         self._arrivals += 1
         ticket.arrival = self._arrivals
-        verdict = self._admit(ticket)
-        if ticket.on_trial and not isinstance(verdict, Admit) and self._trial_is_crowded():
-            ticket.on_trial = False
-            verdict = self._admit(ticket)
         self._settle(ticket, verdict)
         self._note(now)
         return verdict
+
+    def refusal(self, client: str, headers: Mapping[str, str]) -> Refuse | None:
+        """Return why a new inference of this client would be refused now; None: it would not be."""
+        verdict = self._decide(Ticket(_unheard, client, headers))
+        return verdict if isinstance(verdict, Refuse) else None
 
     def claim_again(
         self, ticket: Ticket, unreached: Target, now: float
@@ -227,6 +226,17 @@ class Pool:
         if ticket.on_trial:
             return self._trial, self._stable
         return self._stable, self._spare
+
+    def _decide(self, ticket: Ticket) -> Admit[Target] | Wait | Refuse:
+        """Decide about a newcomer, and of which side it is; counts nothing."""
+        trial = self.route.trial
+        if trial is not None:
+            ticket.on_trial = takes_trial(trial, self._arrivals, ticket.client, ticket.headers)
+        verdict = self._admit(ticket)
+        if ticket.on_trial and not isinstance(verdict, Admit) and self._trial_is_crowded():
+            ticket.on_trial = False
+            verdict = self._admit(ticket)
+        return verdict
 
     def _admit(self, ticket: Ticket) -> Admit[Target] | Wait | Refuse:
         own, spare = self._sides(ticket)
@@ -307,3 +317,7 @@ class Pool:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = now
+
+
+def _unheard(_verdict: Target | Refuse) -> None:
+    """What a ticket that never waits is told: nothing."""

@@ -32,6 +32,10 @@ class Answers:
         """
         return self._digest(hashlib.sha256(request).hexdigest()).hex()
 
+    async def has(self, caller: Caller, key: str) -> bool:
+        """Tell whether a request of the caller's with this key was answered within the last day."""
+        return await self._find(caller, key) is not None
+
     async def first(self, caller: Caller, once: Once, subject: str) -> Answer | None:
         """Return what the first request with this key was answered within the last day, or None.
 
@@ -43,9 +47,7 @@ class Answers:
         """
         if once.key is None:
             return None
-        async with self._database.read() as tx:
-            since = time.time() - KEPT_SECONDS
-            found = await idempotency.find(tx, caller.principal.id, once.key, since)
+        found = await self._find(caller, once.key)
         if found is None:
             return None
         async with denials_recorded(self._database, caller, "answers.repeat", subject):
@@ -56,6 +58,11 @@ class Answers:
                 " path, query or body differs. Send that request, or use a new key."
             )
         return Answer(body=json.loads(found.body), status=found.status, headers=found.headers)
+
+    async def _find(self, caller: Caller, key: str) -> Remembered | None:
+        async with self._database.read() as tx:
+            since = time.time() - KEPT_SECONDS
+            return await idempotency.find(tx, caller.principal.id, key, since)
 
 
 def _refuse_less(caller: Caller, found: Remembered) -> None:

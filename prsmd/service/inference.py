@@ -1,7 +1,7 @@
 """Inference: find the route, check the permission, hand over to the gateway. No database on it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NoReturn
 
@@ -26,6 +26,8 @@ from prsmd.store.db import Database
 
 DENIED, UNAVAILABLE = "denied", Outcome.UNAVAILABLE.value
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+Complete = Callable[[Sequence[Held], Inference], Awaitable[Inference]]
+"""Completes an inference that was admitted, and is counted in these limits, with its body."""
 
 
 class Inferences:
@@ -45,13 +47,14 @@ class Inferences:
         model: str,
         inference: Inference,
         headers: Mapping[str, str] = _NO_HEADERS,
-        on_admitted: Callable[[Sequence[Held]], None] | None = None,
+        on_admitted: Complete | None = None,
     ) -> tuple[Route, InferenceResult]:
         """Return the model's answer and the route it took. See `Gateway.infer` for the errors.
 
         Of the request's `headers` (names in any case) only the one that a trial asks about goes on
         to the gateway. Who is refused before a route is found is noted too. `on_admitted` hears
-        what the inference is counted in.
+        what the inference is counted in and returns it with what the model is to be asked: of who
+        is refused, nothing is read. What it raises is raised, and then nothing was counted.
         """
         try:
             route, share = self._route(caller, model) or await self._missing(caller, model)
@@ -65,13 +68,25 @@ class Inferences:
         except PrsmdError:
             self._gateway.note_limited(route, inference)
             raise
-        if on_admitted is not None:
-            on_admitted(held)
         try:
+            if on_admitted is not None:
+                inference = await self._completed(route, inference, held, on_admitted)
             return route, await self._gateway.infer(route, inference, held)
         except (QueueFullError, ResourceUnavailableError) as error:
             if caller.borrows(route.organization):
                 raise _to_borrowers(error) from None
+            raise
+
+    async def _completed(
+        self, route: Route, inference: Inference, held: Sequence[Held], complete: Complete
+    ) -> Inference:
+        """Return an admitted inference with its body, unless it would be refused anyway."""
+        try:
+            self._gateway.refuse_at_once(route, inference)
+            return await complete(held, inference)
+        except BaseException:
+            for each in held:
+                each.end(counts=False)
             raise
 
     async def _count(self, caller: Caller, route: Route, share: Share | None) -> Sequence[Held]:

@@ -1,6 +1,7 @@
 """Inference: who may, what is found, and what a model that cannot answer yet says."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import pytest
 from multidict import CIMultiDict
@@ -8,12 +9,18 @@ from multidict import CIMultiDict
 from prsmd.core.routes import RoutingTable
 from prsmd.core.trial import Trial
 from prsmd.domain.errors import (
+    InvalidInputError,
     ModelNotFoundError,
     PermissionDeniedError,
+    PrsmdError,
+    QueueFullError,
+    RateLimitedError,
     ResourceUnavailableError,
 )
 from prsmd.domain.rollout import HeaderRule
 from prsmd.gateway.infer import Inference
+from prsmd.gateway.meters import Held
+from prsmd.service.keys import KeyRequest
 from tests.engine.harness import Life, caller, spec
 
 QUESTION = Inference(inputs={"text": "hello"}, request_id="q1")
@@ -109,3 +116,75 @@ async def test_the_header_that_a_trial_asks_for_chooses_the_side(
 
     assert result.replica_id == ("tried" if on_trial else stable.replica_id)
     assert (result.model_version == "2.0.0") == on_trial
+
+
+class Reading:
+    """Completes inferences, as the API does by reading the body; or fails, as a bad body does."""
+
+    def __init__(self, error: PrsmdError | None = None) -> None:
+        self.error = error
+        self.held: list[Held] = []
+        self.asked = 0
+
+    async def __call__(self, held: Sequence[Held], inference: Inference) -> Inference:
+        self.asked += 1
+        self.held += held
+        if self.error is not None:
+            raise self.error
+        return inference
+
+
+async def test_the_body_of_who_is_refused_is_not_asked_for(life: Life) -> None:
+    await life.deploy()
+    await life.settle()
+    await life.tick()
+    infer, reading = life.services.inferences.infer, Reading()
+    for who, model in ((caller("viewer"), "legal"), (caller(), "nobody")):
+        with pytest.raises((PermissionDeniedError, ModelNotFoundError)):
+            await infer(who, model, QUESTION, {}, reading)
+    await life.appliance.gateway.drain(1.0)
+    with pytest.raises(ResourceUnavailableError, match="stopping"):
+        await infer(caller(), "legal", QUESTION, {}, reading)
+
+    assert reading.asked == 0
+
+
+async def test_the_body_of_what_finds_the_queue_full_is_not_asked_for(life: Life) -> None:
+    await life.deploy()
+    await life.settle()
+    await life.tick()
+    gateway, reading = life.appliance.gateway, Reading()
+    route = gateway.find("default", "legal")
+    assert route is not None
+    full = dataclasses.replace(route.serving, queue_depth=0)
+    nobody = dataclasses.replace(route, targets=(), hopeless=False, serving=full)
+    gateway.publish(RoutingTable({route.deployment_id: nobody}))
+
+    with pytest.raises(QueueFullError):
+        await life.services.inferences.infer(caller(), "legal", QUESTION, {}, reading)
+
+    assert reading.asked == 0
+
+
+async def test_what_turns_out_to_be_wrong_is_not_counted(life: Life) -> None:
+    await life.deploy()
+    await life.settle()
+    await life.tick()
+    limited = await life.services.keys.create(
+        caller("owner"), KeyRequest(name="k", role="invoker", requests_per_day=2)
+    )
+    held_to = caller("invoker")
+    who = dataclasses.replace(
+        held_to, principal=dataclasses.replace(held_to.principal, id=f"key:{limited[0].id}")
+    )
+    wrong = Reading(InvalidInputError.field("body", "is not valid JSON"))
+    for _ in range(4):
+        with pytest.raises(InvalidInputError):
+            await life.services.inferences.infer(who, "legal", QUESTION, {}, wrong)
+    right = Reading()
+    for _ in range(2):
+        await life.services.inferences.infer(who, "legal", QUESTION, {}, right)
+    with pytest.raises(RateLimitedError):
+        await life.services.inferences.infer(who, "legal", QUESTION, {}, right)
+
+    assert (wrong.asked, right.asked) == (4, 2)

@@ -1,0 +1,49 @@
+"""Permission before the body: who may not is refused before a byte of the body is parsed or kept.
+
+What is asked is read from the route table and the path, for every operation alike.
+"""
+
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from prsmd.api.operations import Operation, Services
+from prsmd.service.caller import Caller
+
+_MODELS = ("model_id", "deployment_id")
+_KINDS: Mapping[str, str] = {
+    "key_id": "key",
+    "member_id": "member",
+    "organization_id": "organization",
+    "server": "registry",
+}
+_KEY_MARK = "prsm_"  # API keys begin so; one that is pasted into a path is not to be recorded
+
+
+async def require_permission(
+    operation: Operation, services: Services, request: web.Request, caller: Caller
+) -> None:
+    """Return if the caller may carry out an operation that changes something; else audit and raise.
+
+    Raises:
+        PermissionDeniedError: the caller may not.
+        ModelNotFoundError: there is no such model for the caller.
+    """
+    if operation.permission is None:
+        raise RuntimeError(f"{operation.method} {operation.path} names no permission")
+    model = next((request.match_info[n] for n in _MODELS if n in request.match_info), None)
+    await services.authorization.require(
+        caller, operation.permission, subject_of(operation.path, request.match_info), model
+    )
+
+
+def subject_of(path: str, named: Mapping[str, str]) -> str:
+    """Return what an operation would change, as the audit log names it before the body is known.
+
+    `named` are the parameters of the path.
+    """
+    subject = path.removeprefix("/v1/")
+    for parameter, value in named.items():
+        kind = _KINDS.get(parameter) or ("role" if "/roles/" in path else "secret")
+        return f"{kind}:{'unknown' if _KEY_MARK in value else value[:100]}"
+    return subject
