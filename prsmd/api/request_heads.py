@@ -17,7 +17,6 @@ from prsmd.domain.errors import InvalidInputError
 SINGLETON_HEADERS = frozenset(
     {
         "authorization",
-        "content-encoding",
         "content-length",
         "content-type",
         "expect",
