@@ -20,6 +20,7 @@ from prsmd.engine.autoscaler import Autoscaler
 from prsmd.engine.capture import LogCapture
 from prsmd.engine.executor import Executor, Workshop
 from prsmd.engine.launcher import Launcher
+from prsmd.engine.loop_lag import LoopLag
 from prsmd.engine.observer import Feeds, NodeLimits, Observer
 from prsmd.engine.prober import Prober, ProberSettings
 from prsmd.engine.reconciler import Parts, Reconciler
@@ -79,6 +80,7 @@ class Appliance:
     application: web.Application
     auditing: Auditing
     sharing: Sharing
+    lag: LoopLag
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,7 @@ class Drivers:
     instance: str
     clock: Callable[[], float] = time.time
     usage: Database | None = None
+    lag: LoopLag = dataclasses.field(default_factory=LoopLag)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,11 +122,13 @@ async def assemble(
     runtime = await choose_runtime(settings, instance, in_use)
     if runtime.name != in_use:
         await database.write(lambda tx: meta.set(tx, _RUNTIME_KEY, runtime.name))
+    lag = LoopLag()
     gpus = NvmlGpus(
         NvmlSettings(
             sample_seconds=settings.gpus.sample_seconds,
             deadline_seconds=settings.gpus.deadline_seconds,
-        )
+        ),
+        judge=lag,
     )
     drivers = Drivers(
         database=database,
@@ -132,6 +137,7 @@ async def assemble(
         gpus=gpus,
         host=PsutilHost(),
         instance=instance,
+        lag=lag,
     )
     return await connect(settings, drivers, public_url)
 
@@ -149,7 +155,7 @@ async def connect(
     auditing = auditing_of(settings, books)
     sharing = await sharing_of(database, drivers.usage, auditing.notes, drivers.clock)
     entrance = await entrance_of(settings, database, sharing.lessor.meters)
-    gateway = Gateway(limits, drivers.clock, sharing.notes)
+    gateway = Gateway(limits, drivers.clock, sharing.notes, drivers.lag)
     reconciler = Reconciler(
         Policy(
             drain_timeout_seconds=engine.drain_timeout_seconds,
@@ -177,6 +183,7 @@ async def connect(
         application=build(services, door_of(settings, entrance, parts.observer)),
         auditing=auditing,
         sharing=sharing,
+        lag=drivers.lag,
     )
 
 
@@ -216,7 +223,7 @@ def _parts(
     patience = ProberSettings(
         interval_seconds=section.probe_seconds, timeout_seconds=section.probe_timeout_seconds
     )
-    prober = Prober(patience, reconciler.wake, gateway.in_flight)
+    prober = Prober(patience, reconciler.wake, gateway.in_flight, drivers.lag)
     feeds = Feeds(
         probes=prober.probes,
         in_flight=gateway.in_flight,
@@ -247,7 +254,7 @@ def _stock(settings: Settings, drivers: Drivers, sealer: Sealer, retry_seconds: 
         pull_attempts=section.pull_attempts,
         retry_seconds=retry_seconds,
     )
-    return Stock(drivers.runtime, drivers.database, sealer, limits, drivers.clock)
+    return Stock(drivers.runtime, drivers.database, sealer, limits, drivers.clock, drivers.lag)
 
 
 def _observer(settings: Settings, drivers: Drivers, feeds: Feeds) -> Observer:
@@ -261,6 +268,7 @@ def _observer(settings: Settings, drivers: Drivers, feeds: Feeds) -> Observer:
             memory_reserved_bytes=parse_memory(settings.node.memory_reserved),
         ),
         feeds=feeds,
+        lag=drivers.lag,
     )
 
 

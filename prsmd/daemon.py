@@ -165,6 +165,7 @@ def _loops(appliance: Appliance, settings: Settings) -> list[tuple[str, Coroutin
     reconciler, parts = appliance.reconciler, appliance.parts
     loops = [
         ("reconciler", reconciler.run(parts)),
+        ("loop-lag", appliance.lag.run()),
         ("prober", parts.prober.run()),
         ("autoscaler", appliance.autoscaler.run(settings.autoscale.interval_seconds)),
         ("hints", janitor.hear_hints(appliance.runtime, reconciler.wake)),
@@ -192,7 +193,8 @@ async def _watchdog(appliance: Appliance, period_seconds: float) -> None:
         except (TimeoutError, PrsmdError):
             log.error("the store's writer does not answer; giving no sign of life")  # noqa: TRY400
             continue
-        if time.monotonic() - appliance.reconciler.last_tick < max(period_seconds, 60.0):
+        since = appliance.lag.on_time_since(appliance.reconciler.last_tick)
+        if since < max(period_seconds, 60.0):
             systemd.notify("WATCHDOG=1")
         else:
             log.error("the reconciler has not finished a tick; giving no sign of life")

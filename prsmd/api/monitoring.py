@@ -17,6 +17,7 @@ from prsmd.api.requests import refuse_unknown
 from prsmd.api.respond import json_response
 from prsmd.core.rollout import traffic
 from prsmd.domain.access import Permission
+from prsmd.engine.loop_lag import Lag
 from prsmd.service.audit import Backlog
 from prsmd.service.caller import Caller
 from prsmd.service.health import Measurements
@@ -65,6 +66,7 @@ class _Scrape:
         )
         yield from _audit(measured.audit)
         yield _gauge("prsmd_tick_age_seconds", "Since the last tick", measured.tick_age_seconds)
+        yield from _lag(measured.lag)
         yield _gauge("prsmd_host_cpu_percent", "Of the whole machine", measured.host.cpu_percent)
         yield _gauge(
             "prsmd_host_memory_available_bytes",
@@ -75,6 +77,17 @@ class _Scrape:
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _lag(lag: Lag) -> Iterable[Metric]:
+    worst = "How late the event loop was at worst in the last minute"
+    yield _gauge("prsmd_event_loop_lag_seconds", worst, lag.worst_seconds)
+    lost = CounterMetricFamily(
+        "prsmd_stalled_seconds", "Time in which nothing could be judged, by cause", labels=["cause"]
+    )
+    for kind, seconds in lag.lost_seconds.items():
+        lost.add_metric([kind.value], seconds)
+    yield lost
 
 
 def _audit(backlog: Backlog | None) -> Iterable[Metric]:

@@ -65,6 +65,7 @@ class AutoscaleInputs:
     sampled_at: float
     gpu: GpuUse | None = None
     idle_since: float | None = None
+    stalled: str | None = None
     history: tuple[Need, ...] = ()
 
 
@@ -94,6 +95,7 @@ def recommend(inputs: AutoscaleInputs, settings: AutoscaleSettings, now: float) 
     return (
         _within_bounds(inputs, now)
         or _from_zero(inputs, now)
+        or _stalled(inputs)
         or _stale(inputs, settings, now)
         or _to_zero(inputs, now)
         or _by_ratio(inputs, settings, now)
@@ -130,6 +132,12 @@ def _from_zero(inputs: AutoscaleInputs, now: float) -> Scale | Hold | None:
     if waiting and inputs.scaling.max_replicas:
         return _scale(inputs, 1, now, f"{_count(waiting, 'request')} waiting for a replica")
     return Hold(reason="scaled to zero, and no request is waiting", needed=0)
+
+
+def _stalled(inputs: AutoscaleInputs) -> Hold | None:
+    if inputs.stalled is None:
+        return None
+    return _hold(inputs, f"what was measured is no evidence: {inputs.stalled}", inputs.current)
 
 
 def _stale(inputs: AutoscaleInputs, settings: AutoscaleSettings, now: float) -> Hold | None:

@@ -63,7 +63,7 @@ def coming_words(replica: Replica, sight: Sight) -> str:
     """Return what still keeps a replica from serving."""
     if replica.state is ReplicaState.PENDING:
         return f"replica {replica.id} is being launched (image pull and container start)"
-    error = sight.probe(replica).last_error
+    error = sight.probe(replica).words
     last = f": {error}" if error else ""
     if replica.state is ReplicaState.STARTING:
         return f"replica {replica.id} is starting and not ready yet{last}"

@@ -7,6 +7,7 @@ happen and why; the executor carries it out and decides nothing.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from prsmd.core.stalls import Stall
 from prsmd.core.trial import TrialReading
 from prsmd.domain.deployment import Deployment, Revision, same_container
 from prsmd.domain.node import Gpu, Node
@@ -85,12 +86,19 @@ class ObservedContainer:
 class Probe:
     """What the prober last found. `failures` counts liveness failures in a row.
 
-    `last_error` is what the last failed probe met, in words ("connection refused").
+    `last_error` is what the last failed probe met, in words ("connection refused"). `unknown` is
+    why the newest probe found nothing out, so that the rest is what the one before it found.
     """
 
     ready: bool
     failures: int = 0
     last_error: str | None = None
+    unknown: str | None = None
+
+    @property
+    def words(self) -> str | None:
+        """What keeps the replica from being known to be well; None: nothing does."""
+        return self.last_error if self.unknown is None else f"unknown: {self.unknown}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +110,8 @@ class Observed:
     executor has a task in progress (pull, start, stop), and what `preparing` names. `strangers` is
     GPU memory in use, in bytes by GPU UUID, by processes that are not ours, and `stranger_pids`
     who they are. `trials` is what the data path measured, and `demand` how many replicas' worth of
-    work there was lately (in flight and queued over a replica's slots), by deployment id. `at` is
-    seconds since the epoch.
+    work there was lately (in flight and queued over a replica's slots), by deployment id. `stalls`
+    is when nobody could look. `at` is seconds since the epoch.
     """
 
     node: Node
@@ -115,6 +123,7 @@ class Observed:
     stranger_pids: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     trials: Mapping[str, TrialReading] = dataclasses.field(default_factory=dict)
     demand: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    stalls: tuple[Stall, ...] = ()
     at: float = 0.0
 
 

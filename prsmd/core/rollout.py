@@ -217,7 +217,8 @@ def _bake(item: DesiredDeployment, rollout: Rollout, layout: Layout, sight: Sigh
     if isinstance(verdict, Broken):
         return Course(action=_back(rollout, verdict.reason, verdict.evidence, now))
     since = now if rollout.step_since is None else rollout.step_since
-    baked_at = since + options.bake_seconds
+    unseen = max(0.0, now - since - sight.counted(since))  # then nothing was measured either
+    baked_at = since + options.bake_seconds + unseen
     if since <= now < baked_at:
         return Course(waiting_for=f"{_flow_words(rollout)}; it bakes", until=baked_at)
     if isinstance(verdict, TooFew):
@@ -281,6 +282,6 @@ def _next_settled(item: DesiredDeployment, layout: Layout, sight: Sight) -> floa
         at
         for replica in layout.kept
         if sight.ready(replica) and not has_settled(item, replica, sight)
-        if (at := settles_at(item, replica)) is not None
+        if (at := settles_at(item, replica, sight)) is not None
     ]
     return min(moments, default=None)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from prsmd.core.plan import Observed, ObservedContainer, Probe
+from prsmd.core.stalls import lost_on_clock
 from prsmd.domain.replica import Endpoint, Replica, ReplicaState
 
 _NEVER_PROBED = Probe(ready=False)
@@ -53,6 +54,11 @@ class Sight:
         if container is not None and container.endpoint is not None:
             return container.endpoint
         return replica.endpoint
+
+    def counted(self, since: float) -> float:
+        """Return the seconds since a moment, without those in which nobody could look."""
+        at = self.observed.at
+        return at - since - lost_on_clock(self.observed.stalls, since, at)
 
     def in_flight(self, replica: Replica) -> int:
         """Return how many inferences the replica is answering now."""

@@ -103,18 +103,23 @@ def has_settled(item: DesiredDeployment, replica: Replica, sight: Sight) -> bool
     """
     if not sight.ready(replica):
         return False
-    until, at = settles_at(item, replica), sight.observed.at
+    until, at = settles_at(item, replica, sight), sight.observed.at
     return until is None or until <= at or (replica.ready_at or at) > at
 
 
-def settles_at(item: DesiredDeployment, replica: Replica) -> float | None:
-    """Return when a replica that was ready will count, in epoch seconds; None: it counts now."""
+def settles_at(item: DesiredDeployment, replica: Replica, sight: Sight) -> float | None:
+    """Return when a replica that was ready will count, in epoch seconds; None: it counts now.
+
+    What nobody could look at does not count.
+    """
     rollout = item.rollout
     if rollout is None or not rollout.active or replica.ready_at is None:
         return None
     if replica.ready_at < rollout.started_at:
         return None
-    return replica.ready_at + rollout.options.min_ready_seconds
+    passed = sight.observed.at - replica.ready_at
+    unseen = max(0.0, passed - sight.counted(replica.ready_at))
+    return replica.ready_at + rollout.options.min_ready_seconds + unseen
 
 
 def _rank(replica: Replica, sight: Sight) -> tuple[bool, bool, int, int, int, float, str]:

@@ -60,7 +60,7 @@ def _starting(
         return _gone(replica, container)
     began = replica.created_at if replica.started_at is None else replica.started_at
     ready = _ready_at_last(replica, moment.sight)
-    overdue = moment.now - began >= timeout
+    overdue = moment.sight.counted(began) >= timeout
     if ready is None and overdue and _was_asked(replica, moment.sight):
         cause = exits.startup_timeout(timeout, moment.sight.probe(replica))
         return Fail(replica=replica, cause=cause)
@@ -68,8 +68,13 @@ def _starting(
 
 
 def _was_asked(replica: Replica, sight: Sight) -> bool:
-    """Tell whether silence means something: after a restart nobody has asked the replica yet."""
-    return sight.probed(replica) or sight.endpoint(replica) is None
+    """Tell whether silence means something.
+
+    After a restart nobody has asked the replica yet, and what was not heard while the daemon stood
+    still is asked again.
+    """
+    known = sight.probed(replica) and sight.probe(replica).unknown is None
+    return known or sight.endpoint(replica) is None
 
 
 def _running(replica: Replica, container: ObservedContainer | None, moment: Moment) -> Care | None:
@@ -89,7 +94,7 @@ def _draining(replica: Replica, container: ObservedContainer | None, moment: Mom
         return Stop(replica=replica, reason="everything it had accepted is answered")
     since = replica.created_at if replica.draining_since is None else replica.draining_since
     limit = moment.policy.drain_timeout_seconds
-    if moment.now - since >= limit:
+    if moment.sight.counted(since) >= limit:
         reason = f"its drain timeout of {limit:g} s is over with {in_flight} still in flight"
         return Stop(replica=replica, reason=reason)
     return None

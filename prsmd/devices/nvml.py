@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from prsmd.core.stalls import OWN, AlwaysOnTime, DeadlineJudge
 from prsmd.domain.node import GpuSample
 
 from .nvml_reading import NO_DRIVER, KnownGpus, fault_in_words
@@ -59,14 +60,19 @@ class _Ended:
 
 
 class NvmlGpus:
-    """The GPUs of this machine as NVML tells. `on_sample` runs on the loop after every change."""
+    """The GPUs of this machine as NVML tells. `on_sample` runs on the loop after every change.
+
+    `judge` is asked whether a helper that missed its deadline was heard at all.
+    """
 
     def __init__(
         self,
         settings: NvmlSettings | None = None,
         *,
         on_sample: Callable[[GpuSample], None] | None = None,
+        judge: DeadlineJudge | None = None,
     ) -> None:
+        self._judge = judge or AlwaysOnTime()
         self._settings = settings or NvmlSettings()
         self._on_sample = on_sample
         self._known = KnownGpus()
@@ -104,7 +110,7 @@ class NvmlGpus:
         """Return how many samples a new helper gave, and why it ended (None: to look afresh)."""
         served = 0
         look_afresh_at = time.monotonic() + self._settings.retry_seconds
-        async with _Helper(self._settings.environment) as helper:
+        async with _Helper(self._settings.environment, self._judge) as helper:
             while not (self._known.incomplete and served and time.monotonic() > look_afresh_at):
                 limit = self._settings
                 answer = await helper.ask(
@@ -157,8 +163,9 @@ class NvmlGpus:
 class _Helper:
     """One helper process, killed on exit. Asked when it is dead, it answers how it died."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], judge: DeadlineJudge) -> None:
         self._environment = environment
+        self._judge = judge
         self._process: asyncio.subprocess.Process | None = None
         self._refused = ""
 
@@ -184,13 +191,26 @@ class _Helper:
         if self._process is None:
             return _Ended(self._refused)
         try:
-            async with asyncio.timeout(deadline):
-                line = await self._exchange(self._process)
+            line = await self._exchange_within(deadline, self._process)
         except TimeoutError:
             return _Ended(f"the NVIDIA driver did not answer within {deadline:g} s")
         except (OSError, ValueError):
             line = b""
         return _understood(line) if line else await self._how_it_died(self._process)
+
+    async def _exchange_within(self, deadline: float, process: asyncio.subprocess.Process) -> bytes:
+        """Return what the helper says; one that could not be heard in time is waited for again."""
+        exchange = asyncio.create_task(self._exchange(process), name="nvml-helper-exchange")
+        try:
+            while True:
+                began = self._judge.now()
+                done, _ = await asyncio.wait({exchange}, timeout=deadline)
+                if done:
+                    return exchange.result()
+                if self._judge.unknown(began, OWN) is None:
+                    raise TimeoutError
+        finally:
+            exchange.cancel()
 
     async def _exchange(self, process: asyncio.subprocess.Process) -> bytes:
         assert process.stdin is not None  # noqa: S101 - both are pipes, as asked above

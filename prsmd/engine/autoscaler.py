@@ -21,6 +21,7 @@ from prsmd.core.autoscale import (
 )
 from prsmd.core.plan import DesiredDeployment
 from prsmd.core.slots import target_replicas
+from prsmd.core.stalls import OWN, lost_on_clock
 from prsmd.domain.deployment import Deployment, Recommendation
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.events import Event
@@ -34,6 +35,7 @@ from prsmd.store import deployments, events
 from prsmd.store.db import Database, Tx
 
 log = logging.getLogger(__name__)
+_STALLED_PART = 0.5  # of the time since the last look: what was measured then is no load
 _GLANCE_SECONDS = 0.25  # how late a model that is scaled to zero learns that it is wanted
 
 
@@ -58,6 +60,9 @@ class Autoscaler:
         settings: AutoscaleSettings,
         wake: Callable[[], None],
     ) -> None:
+        self._lag = observer.lag
+        self._looked_at = self._lag.now()
+        self._stalled: str | None = None
         self._database = database
         self._recorder = recorder
         self._observer = observer
@@ -89,6 +94,9 @@ class Autoscaler:
 
     async def look(self, now: float) -> None:
         """Decide once for every deployment. A failure with one keeps none of the others waiting."""
+        unknown = self._lag.unknown(self._looked_at, OWN, _STALLED_PART)
+        self._stalled = None if unknown is None else unknown.reason
+        self._looked_at = self._lag.now()
         async with self._database.read() as tx:
             desired = await load_desired(tx)
         self._forget_all_but({item.deployment.id for item in desired})
@@ -171,9 +179,15 @@ class Autoscaler:
             average=load.average,
             sampled_at=now,
             gpu=_gpu_use(item, observed.node.gpus) if spec.resources.gpu_millis else None,
-            idle_since=self._gateway.idle_since(item.deployment.id),
+            idle_since=self._idle_since(item.deployment.id, now),
+            stalled=self._stalled,
             history=history,
         )
+
+    def _idle_since(self, deployment_id: str, now: float) -> float | None:
+        """Return since when it is idle; time in which nobody could have reached it is not idle."""
+        since = self._gateway.idle_since(deployment_id)
+        return None if since is None else since + lost_on_clock(self._lag.stalls(), since, now)
 
 
 def _asked(deployment: Deployment) -> tuple[int, float]:

@@ -5,14 +5,16 @@ An engine that does not answer is observed as such; telemetry says itself how ol
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from prsmd.core.plan import Observed, ObservedContainer, Probe
+from prsmd.core.stalls import OWN
 from prsmd.core.strangers import strangers_memory, strangers_pids
 from prsmd.core.trial import TrialReading
 from prsmd.devices.base import Gpus, Host
 from prsmd.domain.errors import EngineError
 from prsmd.domain.node import GpuSample, Node
+from prsmd.engine.loop_lag import LoopLag
 from prsmd.runtime.base import Container, ContainerState, Runtime
 
 # A look at the engine takes milliseconds. What is published must not wait for one that hangs as
@@ -45,11 +47,19 @@ class Observer:
     """Reads the engine, the devices and the feeds.
 
     `containers` and `engine_error` are what the engine said last; `replica_hosts` are the addresses
-    that only our containers have (none where the runtime does not isolate).
+    that only our containers have (none where the runtime does not isolate); `lag` tells when nobody
+    could look.
     """
 
     def __init__(
-        self, *, runtime: Runtime, gpus: Gpus, host: Host, limits: NodeLimits, feeds: Feeds
+        self,
+        *,
+        runtime: Runtime,
+        gpus: Gpus,
+        host: Host,
+        limits: NodeLimits,
+        feeds: Feeds,
+        lag: LoopLag,
     ) -> None:
         self.containers: Mapping[str, Container] = {}
         self.replica_hosts: frozenset[str] = frozenset()
@@ -59,6 +69,7 @@ class Observer:
         self._host = host
         self._limits = limits
         self._feeds = feeds
+        self.lag = lag
         self._patience_seconds = _PATIENCE_SECONDS
         self._latest: Observed | None = None
 
@@ -80,6 +91,7 @@ class Observer:
             stranger_pids=strangers_pids(sample.gpus, own),
             trials=self._feeds.trials(),
             demand=self._feeds.demand(),
+            stalls=self.lag.stalls(),
         )
         return self._latest
 
@@ -101,23 +113,40 @@ class Observer:
         )
 
     async def _list(self) -> tuple[ObservedContainer, ...] | None:
-        patience = self._patience_seconds
+        """Return what runs; None where the engine does not say.
+
+        A look that this daemon was late for itself says nothing about the engine.
+        """
+        began, patience = self.lag.now(), self._patience_seconds
+        self.lag.look_began()
+        answered: bool | None = False
         try:
             async with asyncio.timeout(patience):
                 found = await self._runtime.list()
         except TimeoutError:
+            if self.lag.unknown(began, OWN) is not None:
+                answered = None
+                return None
             self.engine_error = f"the container engine did not answer within {patience:g} s"
             self._patience_seconds = min(2 * patience, _LONGEST_PATIENCE_SECONDS)
             return None
         except EngineError as error:
             self.engine_error = error.message
             return None
+        else:
+            answered = True
+        finally:
+            self.lag.look_ended(answered=answered)
+        self._take(found)
+        return tuple(_observed(container) for container in found)
+
+    def _take(self, found: Sequence[Container]) -> None:
+        """Remember what the engine said."""
         self.engine_error = None
         self._patience_seconds = _PATIENCE_SECONDS
         self.containers = {container.labels.replica: container for container in found}
         if self._runtime.isolates:
             self.replica_hosts = frozenset(c.endpoint.host for c in found if c.endpoint)
-        return tuple(_observed(container) for container in found)
 
     def _own_pids(self, sample: GpuSample) -> frozenset[int]:
         """Return the processes on the GPUs that are our replicas'."""

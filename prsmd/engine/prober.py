@@ -3,17 +3,20 @@
 Ready is a 200 on the protocol's health path. Any other HTTP answer means alive but not ready; no
 answer at all (refused, reset, timeout) counts as a liveness failure. One exception: a replica that
 was ready and works on requests is taken to be busy while it is silent, for as long as one request
-may take; many model servers do one thing at a time.
+may take; many model servers do one thing at a time. And what is not heard while this daemon, its
+machine or the engine stood still is unknown: the last finding stays.
 """
 
 import asyncio
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import aiohttp
 
 from prsmd.core.plan import Probe
+from prsmd.core.stalls import ANY, OWN, AlwaysOnTime, DeadlineJudge, StallKind, Unknown
 from prsmd.domain.replica import Endpoint
 from prsmd.gateway.wary import WaryConnector
 
@@ -48,7 +51,8 @@ class Prober:
     """A task for each target, so that one that hangs holds up nobody else.
 
     `on_change` runs when a replica became ready or stopped being so, and when a running one failed.
-    `in_flight` gives the number of requests by replica id.
+    `in_flight` gives the number of requests by replica id. `judge` is asked whether a missed
+    deadline counts.
     """
 
     def __init__(
@@ -56,10 +60,12 @@ class Prober:
         settings: ProberSettings,
         on_change: Callable[[], None],
         in_flight: Callable[[], Mapping[str, int]],
+        judge: DeadlineJudge | None = None,
     ) -> None:
         self._settings = settings
         self._on_change = on_change
         self._in_flight = in_flight
+        self._judge = judge or AlwaysOnTime()
         self._silent_since: dict[str, float] = {}
         self._targets: Mapping[str, ProbeTarget] = {}
         self._probes: dict[str, Probe] = {}
@@ -104,24 +110,30 @@ class Prober:
 
     async def _probe_repeatedly(self, session: aiohttp.ClientSession, replica_id: str) -> None:
         while (target := self._targets.get(replica_id)) is not None:
-            await self._probe(session, target)
-            eager = self._settings.eager_seconds
-            await asyncio.sleep(eager if target.eager else self._settings.interval_seconds)
+            known = await self._probe(session, target)
+            soon = target.eager or not known
+            pause = self._settings.eager_seconds if soon else self._settings.interval_seconds
+            await asyncio.sleep(pause)
 
-    async def _probe(self, session: aiohttp.ClientSession, target: ProbeTarget) -> None:
+    async def _probe(self, session: aiohttp.ClientSession, target: ProbeTarget) -> bool:
+        """Ask and note what was found; return whether that is known."""
         before = self._probes.get(target.replica_id)
         found = await self._ask(session, target, before)
-        if target.replica_id not in self._targets:
-            return
+        if target.replica_id not in self._targets or found is None:
+            return False
         self._probes[target.replica_id] = found
         was_ready = before is not None and before.ready
-        if found.ready != was_ready or (found.failures and not target.eager):
+        failed = found.failures and found.unknown is None
+        if found.ready != was_ready or (failed and not target.eager):
             self._on_change()
+        return found.unknown is None
 
     async def _ask(
         self, session: aiohttp.ClientSession, target: ProbeTarget, before: Probe | None
-    ) -> Probe:
+    ) -> Probe | None:
+        """Return what was found; None: unknown, and no probe was heard before either."""
         url = f"http://{target.endpoint}{target.path}"
+        began = self._judge.now()
         try:
             async with session.get(url, allow_redirects=False) as response:
                 self._silent_since.pop(target.replica_id, None)
@@ -129,6 +141,10 @@ class Prober:
                     return Probe(ready=True)
                 return Probe(ready=False, last_error=f"{target.path} answered {response.status}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            unknown = self._judge.unknown(began, _stalls_that_explain(error))
+            if unknown is not None:
+                self._silent_since.pop(target.replica_id, None)
+                return _still(before, unknown)
             silent = isinstance(error, TimeoutError) and self._is_busy(target)
             if before is not None and before.ready and silent:
                 return before
@@ -140,10 +156,20 @@ class Prober:
 
     def _is_busy(self, target: ProbeTarget) -> bool:
         """Tell whether silence is explained by the requests that the replica works on."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         since = self._silent_since.setdefault(target.replica_id, now)
         working = self._in_flight().get(target.replica_id, 0) > 0
         return working and now - since < target.busy_seconds
+
+
+def _stalls_that_explain(error: Exception) -> frozenset[StallKind]:
+    """Return what explains that no answer came: an engine that hangs refuses no connection."""
+    return ANY if isinstance(error, TimeoutError) else OWN
+
+
+def _still(before: Probe | None, unknown: Unknown) -> Probe | None:
+    """Return the last finding, which stays, with the word that the newest one is unknown."""
+    return None if before is None else dataclasses.replace(before, unknown=unknown.reason)
 
 
 def _words(error: Exception, target: ProbeTarget) -> str:

@@ -9,6 +9,7 @@ import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 
+from prsmd.core.stalls import AlwaysOnTime, DeadlineJudge
 from prsmd.domain.errors import PullBrokenOffError
 from prsmd.domain.image import Login
 from prsmd.runtime.base import Image, Images, PullProgress
@@ -20,11 +21,21 @@ MakeRoom = Callable[[str, int], Awaitable[None]]
 
 
 class Puller:
-    """Pulls with some attempts. The first pause is twice `retry_seconds`; each next one doubles."""
+    """Pulls with some attempts. The first pause is twice `retry_seconds`; each next one doubles.
+
+    What broke off while this daemon or the engine stood still was no attempt; as many of those are
+    forgiven as there are attempts.
+    """
 
     def __init__(
-        self, images: Images, make_room: MakeRoom, attempts: int, retry_seconds: float
+        self,
+        images: Images,
+        make_room: MakeRoom,
+        attempts: int,
+        retry_seconds: float,
+        judge: DeadlineJudge | None = None,
     ) -> None:
+        self._judge = judge or AlwaysOnTime()
         self._images = images
         self._make_room = make_room
         self._attempts = attempts
@@ -33,14 +44,18 @@ class Puller:
     async def pull(self, wanted: str, login: Login | None, note: Note) -> Image:
         """Return the image. ImageUnavailableError or NoRoomForImageError say why not."""
         trouble: str | None = None
-        for attempt in range(1, self._attempts):
+        attempt, forgiven = 1, 0
+        while attempt < self._attempts:
+            began = self._judge.now()
             try:
                 return await self._attempt(wanted, login, _telling(note, attempt, trouble))
             except PullBrokenOffError as error:
                 trouble = error.message.removeprefix(f"pull {wanted}: ")
+                excused = self._judge.unknown(began) is not None and forgiven < self._attempts
             pause = min(self._retry_seconds * 2.0**attempt, _LONGEST_PAUSE_SECONDS)
             log.info("pull of %s broke off: %s; again in %g s", wanted, trouble, pause)
-            _telling(note, attempt + 1, trouble)(PullProgress(status="waiting"))
+            forgiven, attempt = forgiven + excused, attempt + (not excused)
+            _telling(note, attempt, trouble)(PullProgress(status="waiting"))
             await asyncio.sleep(pause)
         try:
             return await self._attempt(wanted, login, _telling(note, self._attempts, trouble))

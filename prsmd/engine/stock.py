@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from prsmd.core.collect import Content, KeptRevision, Verdict, collect, kept_revisions
+from prsmd.core.stalls import DeadlineJudge
 from prsmd.domain.errors import (
     ConflictError,
     EngineError,
@@ -89,6 +90,7 @@ class Stock:
         sealer: Sealer,
         settings: StockSettings,
         clock: Callable[[], float] = time.time,
+        judge: DeadlineJudge | None = None,
     ) -> None:
         self._images = runtime.images
         self._database = database
@@ -98,7 +100,7 @@ class Stock:
         self.still = asyncio.Lock()
         self._loading = asyncio.Lock()  # one archive at a time, so that room is counted once
         self._puller = Puller(
-            self._images, self.make_room, settings.pull_attempts, settings.retry_seconds
+            self._images, self.make_room, settings.pull_attempts, settings.retry_seconds, judge
         )
         self._under_way: set[tuple[str, str]] = set()
 

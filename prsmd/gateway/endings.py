@@ -3,6 +3,7 @@
 import asyncio
 
 from prsmd.core.admission import QUEUE_FULL, Refuse
+from prsmd.core.stalls import Unknown
 from prsmd.domain.errors import (
     InferenceTimeoutError,
     InvalidInputError,
@@ -17,7 +18,19 @@ from prsmd.domain.errors import (
 from .ledger import Outcome
 
 RETRY_SECONDS = 5
+
+
+class StalledError(InferenceTimeoutError):
+    """A deadline was missed while the daemon could not hear: it says nothing about the model."""
+
+
+class UnheardError(ProviderError):
+    """An exchange broke off while the daemon could not hear: it says nothing about the model."""
+
+
 _OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (
+    (StalledError, Outcome.STALLED),
+    (UnheardError, Outcome.STALLED),
     (ProviderError, Outcome.PROVIDER_ERROR),
     (InferenceTimeoutError, Outcome.TIMEOUT),
     (QueueFullError, Outcome.QUEUE_FULL),
@@ -54,6 +67,10 @@ def unavailable(message: str, reason: str, retry: int = RETRY_SECONDS) -> Resour
     )
 
 
-def timed_out(message: str, seconds: float) -> InferenceTimeoutError:
-    """Return the error for an inference that took too long."""
+def timed_out(
+    message: str, seconds: float, unknown: Unknown | None = None
+) -> InferenceTimeoutError:
+    """Return the error for an inference that took too long; `unknown`: it may be nobody's fault."""
+    if unknown is not None:
+        return StalledError(f"{message}, but {unknown.reason}", timeout_seconds=seconds)
     return InferenceTimeoutError(message, timeout_seconds=seconds)

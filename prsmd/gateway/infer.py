@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from prsmd.core.routes import Route, RoutingTable
+from prsmd.core.stalls import DeadlineJudge
 from prsmd.core.trial import TrialReading
 from prsmd.domain.errors import PrsmdError
 
@@ -53,7 +54,8 @@ class GatewaySettings(UpstreamSettings):
 class Gateway:
     """Pools, queues, ledger and upstream of all deployments.
 
-    `clock` gives seconds since the epoch; `notes` hears how each inference ended.
+    `clock` gives seconds since the epoch; `notes` hears how each inference ended; `judge` is asked
+    whether what was late is held against a model.
     """
 
     def __init__(
@@ -61,12 +63,13 @@ class Gateway:
         settings: GatewaySettings | None = None,
         clock: Callable[[], float] = time.time,
         notes: NoteTaker | None = None,
+        judge: DeadlineJudge | None = None,
     ) -> None:
         settings = settings or GatewaySettings()
         self._clock = clock
         self._notes = notes
         self._ledger = Ledger(settings.performance_window_seconds)
-        self._upstream = Upstream(settings)
+        self._upstream = Upstream(settings, judge)
         self._shadow = Shadow(self._upstream, settings.shadow_copies, clock)
         self._pools: dict[str, Pool] = {}
         self._leaving: list[Pool] = []

@@ -23,11 +23,13 @@ class Outcome(enum.StrEnum):
     INVALID = "invalid"
     CANCELLED = "cancelled"
     LIMITED = "limited"
+    STALLED = "stalled"
 
 
 FAILURES = frozenset({Outcome.PROVIDER_ERROR, Outcome.TIMEOUT, Outcome.UNAVAILABLE})
 """What the model or the appliance did wrong. Refusing more than the queue or a limit holds,
-refusing wrong inputs, and clients that go away are counted, but are no errors of the model."""
+refusing wrong inputs, clients that go away, and what the daemon itself was late for are counted,
+but are no errors of the model."""
 
 _REVISIONS_KEPT = 8  # beyond the newest ones, what was counted is only in the deployment's totals
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from prsmd.core.admission import Admit, Refuse, Wait
+from prsmd.core.stalls import Unknown
 from prsmd.domain.errors import InvalidInputError, PrsmdError
 
 from .endings import outcome_of, refused, timed_out, unavailable
@@ -77,6 +78,8 @@ class Passage:
         self._clock = clock
         self._on_end = on_end
         self._arrived = time.perf_counter()
+        self.judge = upstream.judge
+        self._judged_from = self.judge.now()
         self._began: float | None = None  # the exchange with the target that is held
         self._took: float | None = None
         self._latest = math.inf
@@ -169,6 +172,7 @@ class Passage:
         if self.exchange_seconds < self.timeout_seconds:
             self._allow(deadline, self.exchange_seconds)
         self._began = time.perf_counter()
+        self._judged_from = self.judge.now()
         return self._began
 
     def _allow(self, deadline: asyncio.Timeout, seconds: float) -> None:
@@ -183,7 +187,7 @@ class Passage:
             counts = time.perf_counter() - began >= self.exchange_seconds * _FAIR_PART
         else:
             counts = outcome in {Outcome.OK, Outcome.PROVIDER_ERROR}
-        if counts:
+        if counts and self._unknown() is None:
             meter.record(seconds, on_trial=self.on_trial, failed=outcome is not Outcome.OK)
 
     async def _settle(self, verdict: Admit[Target] | Wait | Refuse) -> Target:
@@ -213,14 +217,19 @@ class Passage:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
+    def _unknown(self) -> Unknown | None:
+        """Return why it says nothing about the model how late or long this is; None: it does."""
+        return self.judge.unknown(self._judged_from)
+
     def _late(self) -> PrsmdError:
         if self._began is not None:
             seconds = self.exchange_seconds
-            return timed_out(f"the model did not answer within {seconds:g} s", seconds)
+            words = f"the model did not answer within {seconds:g} s"
+            return timed_out(words, seconds, self._unknown())
         seconds = self.timeout_seconds
         if (why := self.pool.shortage(self._ticket)) is not None:
             return unavailable(f"no replica became ready within {seconds:g} s: {why}", why)
-        return timed_out(f"no slot became free within {seconds:g} s", seconds)
+        return timed_out(f"no slot became free within {seconds:g} s", seconds, self._unknown())
 
 
 class InferenceStream:
@@ -241,12 +250,16 @@ class InferenceStream:
         if self._passage.ended:
             raise StopAsyncIteration
         seconds = self._passage.exchange_seconds
+        judge = self._passage.judge
+        asked = judge.now()
         try:
             async with asyncio.timeout(seconds):
                 chunk = await self._answer.read_chunk()
         except TimeoutError:
-            self._end(Outcome.TIMEOUT)
-            raise timed_out(f"the model's stream paused for {seconds:g} s", seconds) from None
+            words = f"the model's stream paused for {seconds:g} s"
+            error = timed_out(words, seconds, judge.unknown(asked))
+            self._end(outcome_of(error))
+            raise error from None
         except BaseException as error:
             self._end(outcome_of(error))
             raise

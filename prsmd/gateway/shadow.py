@@ -14,6 +14,7 @@ from typing import Any
 from prsmd.core.comparison import compare
 from prsmd.domain.errors import InvalidInputError, ProviderError
 
+from .endings import UnheardError
 from .exchange import Inference, send
 from .passage import InferenceResult, Passage
 from .pool import Pool
@@ -91,21 +92,28 @@ class Shadow:
         copy.pool.release_copy(copy.target, self._clock())
 
     async def _run(self, copy: _Copy) -> None:
-        began = time.perf_counter()
+        began, judged_from = time.perf_counter(), self._upstream.judge.now()
         try:
             async with asyncio.timeout(copy.target.serving.request_timeout_seconds):
                 outputs = await self._ask(copy)
-        except NotSentError:
+        except (NotSentError, UnheardError):
             copy.meter.dropped += 1
             return
         except (ProviderError, TimeoutError, InvalidInputError):
             # The stable revision could say these inputs: not to be able to is a failure here.
-            copy.meter.record(time.perf_counter() - began, on_trial=True, failed=True)
+            self._measure(copy, began, judged_from, failed=True)
             return
-        copy.meter.record(time.perf_counter() - began, on_trial=True, failed=False)
+        self._measure(copy, began, judged_from, failed=False)
         alike = await _alike(copy.outputs, outputs)
         copy.meter.compared += 1
         copy.meter.differing += not alike
+
+    def _measure(self, copy: _Copy, began: float, judged_from: float, *, failed: bool) -> None:
+        """Count a copy's answer, unless the daemon could not have heard it in time."""
+        if self._upstream.judge.unknown(judged_from) is not None:
+            copy.meter.dropped += failed
+            return
+        copy.meter.record(time.perf_counter() - began, on_trial=True, failed=failed)
 
     async def _ask(self, copy: _Copy) -> Any:
         inference = dataclasses.replace(copy.inference, stream=False)

@@ -5,15 +5,19 @@ No redirects, cookies, proxies, decompression or headers of the client. Foreign 
 """
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 
 import aiohttp
 from yarl import URL
 
+from prsmd.core.stalls import OWN, AlwaysOnTime, DeadlineJudge
 from prsmd.domain.errors import ProviderError, PrsmdError
 from prsmd.domain.replica import Endpoint
 from prsmd.gateway.wary import WaryConnector
 from prsmd.protocols.base import ContainerAnswer, ContainerRequest, printable
+
+from .endings import UnheardError
 
 CHUNK_BYTES = 64 * 1024
 _CONNECTIONS_TRIED = 3
@@ -46,7 +50,14 @@ class UpstreamAnswer:
     `bytes_sent` is how large the request's body was, `bytes_read` what was read of the answer's.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, max_bytes: int, bytes_sent: int) -> None:
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        max_bytes: int,
+        bytes_sent: int,
+        broken: Callable[[Exception, str], ProviderError] | None = None,
+    ) -> None:
+        self._broken = broken or _broken
         self._response = response
         self._max_bytes = max_bytes
         self.status = response.status
@@ -72,7 +83,7 @@ class UpstreamAnswer:
         try:
             chunk = await self._response.content.read(CHUNK_BYTES)
         except (aiohttp.ClientError, OSError) as error:
-            raise _broken(error, "the model's answer broke off") from error
+            raise self._broken(error, "the model's answer broke off") from error
         self.bytes_read += len(chunk)
         return chunk
 
@@ -82,9 +93,10 @@ class UpstreamAnswer:
 
 
 class Upstream:
-    """The HTTP client towards all containers."""
+    """The HTTP client towards all containers. `judge` tells whether what broke off counts."""
 
-    def __init__(self, settings: UpstreamSettings) -> None:
+    def __init__(self, settings: UpstreamSettings, judge: DeadlineJudge | None = None) -> None:
+        self.judge = judge or AlwaysOnTime()
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
 
@@ -123,6 +135,7 @@ class Upstream:
             "Accept-Encoding": "identity",
             "X-Request-ID": request_id,
         }
+        began = self.judge.now()
         response = await self._request(self._session, endpoint, request, headers)
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             response.close()
@@ -130,7 +143,19 @@ class Upstream:
                 "the model compressed its answer without being asked to",
                 provider_status=response.status,
             )
-        return UpstreamAnswer(response, self._settings.max_answer_bytes, len(request.body))
+        return UpstreamAnswer(
+            response,
+            self._settings.max_answer_bytes,
+            len(request.body),
+            functools.partial(self._broken, began),
+        )
+
+    def _broken(self, began: float, error: Exception, what: str) -> ProviderError:
+        """Return the error for an exchange that broke off, as far as it says anything."""
+        found, unknown = _broken(error, what), self.judge.unknown(began, OWN)
+        if unknown is None:
+            return found
+        return UnheardError(f"{found.message}, but {unknown.reason}")
 
     async def _request(
         self,
@@ -147,16 +172,20 @@ class Upstream:
             path=request.path,
             encoded=True,
         )
-        for _ in range(_CONNECTIONS_TRIED):
+        for attempt in range(_CONNECTIONS_TRIED):
+            began = self.judge.now()
             try:
                 return await session.request(
                     request.method, url, data=request.body, headers=headers, allow_redirects=False
                 )
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                late = isinstance(error, TimeoutError) and self.judge.unknown(began)
+                if late and attempt + 1 < _CONNECTIONS_TRIED:
+                    continue
                 raise NotSentError(f"cannot connect to {endpoint}: {_cause(error)}") from error
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 if session.closed or not _was_not_written(error):
-                    raise _broken(error, "the model did not answer in HTTP") from error
+                    raise self._broken(began, error, "the model did not answer in HTTP") from error
         raise NotSentError(f"every connection to {endpoint} ended before it could be used")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from prsmd.domain.access import Permission
 from prsmd.domain.node import GpuSample, HostSample
+from prsmd.engine.loop_lag import Lag
 from prsmd.engine.observer import Observer
 from prsmd.engine.reconciler import Reconciler
 from prsmd.gateway.infer import Gateway, Load, Totals
@@ -35,6 +36,7 @@ class Measurements:
     store_writable: bool
     audit: Backlog | None
     tick_age_seconds: float
+    lag: Lag
 
 
 class Health:
@@ -50,6 +52,7 @@ class Health:
         status: Status,
         audit: Audit,
     ) -> None:
+        self._lag = observer.lag
         self._database = database
         self._observer = observer
         self._reconciler = reconciler
@@ -65,7 +68,7 @@ class Health:
         return (
             self._observer.latest().containers is not None
             and self._database.writable
-            and self._tick_age() < _SLOWEST_TICK_SECONDS
+            and self._lag.on_time_since(self._reconciler.last_tick) < _SLOWEST_TICK_SECONDS
         )
 
     async def measure(self, caller: Caller) -> Measurements:
@@ -86,6 +89,7 @@ class Health:
             store_writable=self._database.writable,
             audit=self._audit.backlog() if caller.scope is None else None,
             tick_age_seconds=self._tick_age(),
+            lag=self._lag.lag(),
         )
 
     def _tick_age(self) -> float:

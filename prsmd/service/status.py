@@ -192,9 +192,7 @@ class Status:
             ready=row.state is ReplicaState.RUNNING and probe is not None and probe.ready,
             in_flight=self._sources.gateway.in_flight().get(row.id, 0),
             usage=self._sources.usage.usage(row.id) if row.active else None,
-            message=self._message(
-                row, desired.revision_of(row), probe.last_error if probe else None
-            ),
+            message=self._message(row, desired.revision_of(row), probe.words if probe else None),
         )
 
     def _message(self, row: Replica, revision: Revision, probe_error: str | None) -> str:
