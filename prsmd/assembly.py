@@ -25,6 +25,7 @@ from prsmd.engine.observer import Feeds, NodeLimits, Observer
 from prsmd.engine.prober import Prober, ProberSettings
 from prsmd.engine.reconciler import Parts, Reconciler
 from prsmd.engine.recorder import Recorder
+from prsmd.engine.state_watch import StateWatch
 from prsmd.engine.stock import Stock, StockSettings
 from prsmd.engine.usage import UsageMeter
 from prsmd.engines import choose_runtime
@@ -37,7 +38,7 @@ from prsmd.service.authorization import Authorization
 from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
 from prsmd.service.forecast import Forecaster
-from prsmd.service.health import Health
+from prsmd.service.health import Files, Health
 from prsmd.service.images import Images
 from prsmd.service.inference import Inferences
 from prsmd.service.keys import Keys
@@ -81,6 +82,7 @@ class Appliance:
     auditing: Auditing
     sharing: Sharing
     lag: LoopLag
+    watch: StateWatch
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +186,9 @@ async def connect(
         auditing=auditing,
         sharing=sharing,
         lag=drivers.lag,
+        watch=StateWatch(
+            database, drivers.usage, settings.access.organization, settings.daemon.state_dir
+        ),
     )
 
 
@@ -327,20 +332,20 @@ def _services(
         audit=locks.audit,
         shares=locks.sharing.shares(recorder),
         usage=locks.sharing.usage(),
-        health=_health(parts, reconciler, status, locks.audit),
+        health=_health(parts, reconciler, status, locks),
         public_url=public_url,
         uploads=stock.settings.folder,
     )
 
 
-def _health(parts: Parts, reconciler: Reconciler, status: Status, audit: Audit) -> Health:
+def _health(parts: Parts, reconciler: Reconciler, status: Status, locks: _Locks) -> Health:
     return Health(
-        database=parts.database,
+        files=Files(parts.database, locks.sharing.books),
         observer=parts.observer,
         reconciler=reconciler,
         gateway=parts.gateway,
         status=status,
-        audit=audit,
+        audit=locks.audit,
     )
 
 

@@ -22,6 +22,7 @@ from prsmd.settings import AuditSection, Settings
 from prsmd.store import audit
 from prsmd.store.checkpoint_file import CheckpointFile, keep_public_key
 from prsmd.store.db import Database
+from prsmd.store.errors import damaged
 
 log = logging.getLogger(__name__)
 _DAY_SECONDS = 86400.0
@@ -70,7 +71,7 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
     """Return the audit's parts. ConfigurationError when its key cannot be used."""
     section, state = settings.audit, settings.daemon.state_dir
     signer = _signer(settings)
-    public_keys = keep_public_key(state / "audit-public-keys.pem", signer)
+    public_keys = _public_keys(state / "audit-public-keys.pem", signer)
     logs = _logs(section, books)
     notary = Notary(
         logs,
@@ -131,6 +132,13 @@ def _flushables(section: AuditSection, books: Books, notes: Notes | None) -> tup
         return ()
     due = section.summary_seconds if section.inferences == "summary" else 0.0
     return (Witness(notes, books.usage, due, books.clock),)
+
+
+def _public_keys(path: Path, signer: Signer) -> bytes:
+    try:
+        return keep_public_key(path, signer)
+    except (OSError, ValueError) as error:
+        raise damaged(path, str(error)) from error
 
 
 def _signer(settings: Settings) -> Signer:

@@ -1,7 +1,7 @@
 """The daemon: startup, run, shutdown. Its end never stops a model.
 
-Exit codes: 0 after SIGTERM (or SIGINT, SIGQUIT), 1 for a failure, 78 for settings that cannot be
-used.
+Exit codes: 0 after SIGTERM (or SIGINT, SIGQUIT), 1 for a failure, 78 for settings or a state
+that cannot be used, which starting again does not mend.
 """
 
 import argparse
@@ -31,7 +31,9 @@ from prsmd.domain.quantity import parse_memory
 from prsmd.engine import janitor
 from prsmd.settings import Settings
 from prsmd.signals import Received
+from prsmd.store import orders
 from prsmd.store.db import USAGE, Database
+from prsmd.store.errors import StoreDamagedError, StoreNotItsOwnError, StoreSchemaError
 from prsmd.store.recovering import RecoveringDatabase
 
 log = logging.getLogger("prsmd")
@@ -48,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = load(options.config, os.environ, options.set)
     except ConfigurationError as error:
         sys.exit(_refuse(error))
+    if options.new_instance or options.accept_state:
+        sys.exit(_order(settings, begin=options.new_instance))
     if options.check:
         sys.stdout.write("configuration is valid\n")
         return
@@ -58,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         uvloop.run(run(settings, received))
     except ConfigurationError as error:
         sys.exit(_refuse(error))
+    except (StoreDamagedError, StoreNotItsOwnError, StoreSchemaError) as error:
+        log.critical("%s", error.message)
+        sys.exit(EXIT_CONFIGURATION)
     except PrsmdError as error:
         log.critical("%s", error.message)
         sys.exit(EXIT_FAILURE)
@@ -176,6 +183,7 @@ def _loops(appliance: Appliance, settings: Settings) -> list[tuple[str, Coroutin
         ("usage", appliance.sharing.flusher.run()),
         ("notary", appliance.auditing.notary.run()),
         ("retention", appliance.auditing.retention.run()),
+        ("state-watch", appliance.watch.run()),
     ]
     period = systemd.watchdog_seconds()
     if period is not None:
@@ -243,8 +251,25 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one"
     )
     parser.add_argument("--check", action="store_true", help="check the settings and exit")
+    parser.add_argument(
+        "--new-instance", action="store_true", help="move the state aside, for a new one to begin"
+    )
+    parser.add_argument(
+        "--accept-state", action="store_true", help="take an older or other control.db as it is"
+    )
     parser.add_argument("--version", action="version", version=f"prsmd {__version__}")
     return parser.parse_args(arguments)
+
+
+def _order(settings: Settings, *, begin: bool) -> int:
+    """Prepare the state folder for the next start, as was asked; return the exit code."""
+    folder = settings.daemon.state_dir
+    try:
+        sys.stdout.write(orders.begin_anew(folder) if begin else orders.accept(folder))
+    except PrsmdError as error:
+        sys.stderr.write(f"prsmd: {error.message}\n")
+        return EXIT_FAILURE
+    return 0
 
 
 def _refuse(error: ConfigurationError) -> int:

@@ -31,9 +31,11 @@ async def healthz(_services: Services, _request: web.Request) -> web.Response:
 
 
 async def readyz(services: Services, _request: web.Request) -> web.Response:
-    """Answer 200 when loop, engine and store work; 503 otherwise. No details: it is open."""
-    ready = services.health.ready()
-    return json_response({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+    """Answer 200 when loop, engine and store work; else 503 and why. No details: it is open."""
+    trouble = services.health.trouble()
+    if trouble is None:
+        return json_response({"status": "ready"})
+    return json_response({"status": "not ready", "reason": trouble}, 503)
 
 
 async def metrics(services: Services, request: web.Request, caller: Caller) -> web.Response:
@@ -63,6 +65,12 @@ class _Scrape:
         )
         yield _gauge(
             "prsmd_store_writable", "1 while the store takes writes", measured.store_writable
+        )
+        yield _gauge(
+            "prsmd_store_damaged", "1 where the state's file is damaged", measured.store_damaged
+        )
+        yield _gauge(
+            "prsmd_usage_damaged", "1 where the usage file is damaged", measured.usage_damaged
         )
         yield from _audit(measured.audit)
         yield _gauge("prsmd_tick_age_seconds", "Since the last tick", measured.tick_age_seconds)

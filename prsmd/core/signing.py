@@ -3,9 +3,11 @@
 The same key and text always give the same signature; keys are read and kept by others.
 """
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -41,7 +43,8 @@ class Trust:
 
     def __init__(self, pems: bytes) -> None:
         blocks = pems.split(_PEM_END)[:-1]
-        keys = [load_pem_public_key(block.strip() + b"\n" + _PEM_END) for block in blocks]
+        with _understood():
+            keys = [load_pem_public_key(block.strip() + b"\n" + _PEM_END) for block in blocks]
         if not keys:
             raise ValueError("it holds no public key in PEM form")
         self._keys: dict[str, Ed25519PublicKey] = {}
@@ -77,7 +80,17 @@ def _private(key: bytes) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(key)
     if not key.lstrip().startswith(b"-----BEGIN"):
         raise ValueError("it is neither a PEM file nor 32 bytes")
-    loaded = load_pem_private_key(key, password=None)
+    with _understood():
+        loaded = load_pem_private_key(key, password=None)
     if not isinstance(loaded, Ed25519PrivateKey):
         raise ValueError("it is not an Ed25519 key")  # noqa: TRY004 - the file's content is wrong
     return loaded
+
+
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
+    """Raise ValueError for a key that is encrypted, or of a kind that nobody knows here."""
+    try:
+        yield
+    except (UnsupportedAlgorithm, TypeError) as error:
+        raise ValueError(f"it holds a key that cannot be used: {error}") from error

@@ -34,9 +34,19 @@ class Measurements:
     host: HostSample
     engine_reachable: bool
     store_writable: bool
+    store_damaged: bool
+    usage_damaged: bool
     audit: Backlog | None
     tick_age_seconds: float
     lag: Lag
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Files:
+    """The files of the state. `usage` None: inferences are not recorded."""
+
+    control: Database
+    usage: Database | None
 
 
 class Health:
@@ -45,7 +55,7 @@ class Health:
     def __init__(
         self,
         *,
-        database: Database,
+        files: Files,
         observer: Observer,
         reconciler: Reconciler,
         gateway: Gateway,
@@ -53,7 +63,8 @@ class Health:
         audit: Audit,
     ) -> None:
         self._lag = observer.lag
-        self._database = database
+        self._database = files.control
+        self._usage = files.usage
         self._observer = observer
         self._reconciler = reconciler
         self._gateway = gateway
@@ -65,11 +76,21 @@ class Health:
 
         Inference goes on without its audit: what cannot be recorded makes nothing unready.
         """
-        return (
-            self._observer.latest().containers is not None
-            and self._database.writable
-            and self._lag.on_time_since(self._reconciler.last_tick) < _SLOWEST_TICK_SECONDS
-        )
+        return self.trouble() is None
+
+    def trouble(self) -> str | None:
+        """Return why not, in words that tell nothing of this machine; None where it is ready."""
+        if self._database.damage is not None:
+            return "the file of the state is damaged"
+        if not self._database.in_place():
+            return "the file of the state was removed or replaced"
+        if not self._database.writable:
+            return "the state cannot be written"
+        if self._observer.latest().containers is None:
+            return "the engine does not answer"
+        if self._lag.on_time_since(self._reconciler.last_tick) >= _SLOWEST_TICK_SECONDS:
+            return "the loop does not move"
+        return None
 
     async def measure(self, caller: Caller) -> Measurements:
         """Return everything a scrape shows, of the organizations that the caller sees."""
@@ -87,6 +108,8 @@ class Health:
             host=observed.node.host,
             engine_reachable=observed.containers is not None,
             store_writable=self._database.writable,
+            store_damaged=self._database.damage is not None,
+            usage_damaged=self._usage is not None and self._usage.damage is not None,
             audit=self._audit.backlog() if caller.scope is None else None,
             tick_age_seconds=self._tick_age(),
             lag=self._lag.lag(),

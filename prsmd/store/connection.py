@@ -9,7 +9,7 @@ import aiosqlite
 
 from prsmd.domain.errors import StorageFullError
 
-from .errors import StoreDamagedError, StoreFailedError
+from .errors import StoreFailedError, damaged
 
 Tx = aiosqlite.Connection
 
@@ -97,10 +97,7 @@ async def _refuse_damage(tx: Tx, path: Path) -> None:
     rows = await tx.execute_fetchall("PRAGMA quick_check(5)")
     problems = [line for row in rows for line in str(row[0]).splitlines()]
     if problems != ["ok"]:
-        raise StoreDamagedError(
-            f"{path} is damaged: {'; '.join(problems)}. Restore a backup, or move the file away.",
-            problems=problems,
-        )
+        raise damaged(path, "; ".join(problems))
 
 
 async def _use_wal(tx: Tx, path: Path) -> None:

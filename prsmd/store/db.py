@@ -16,15 +16,17 @@ from typing import TypeVar
 
 from prsmd.domain.errors import ConflictError, StorageFullError
 
-from . import meta
+from . import continuity, meta
 from .connection import Durability, Tx, open_writer
-from .errors import BackupError, translated
+from .errors import BackupError, StoreDamagedError, damaged, translated
+from .examination import examine, refuse_garbled
+from .head import Head, HeadFile
 from .lock import FolderLock
 from .migrate import CONTROL as CONTROL_MIGRATIONS
 from .migrate import USAGE as USAGE_MIGRATIONS
 from .migrate import known_migrations, migrate
 from .readers import Readers
-from .writer import Writer, WriterLimits
+from .writer import CommitCounter, Writer, WriterLimits
 
 __all__ = ["CONTROL", "USAGE", "Database", "DatabaseFile", "Tx", "WriterLimits"]
 
@@ -62,6 +64,7 @@ class Database:
         self._readers = readers
         self._stack = stack
         self._identity = _identity(path)
+        self._damage: str | None = None
 
     @classmethod
     async def open(
@@ -74,6 +77,7 @@ class Database:
         Raises:
             StoreLockedError: another process uses the folder.
             StoreDamagedError: the file is not an intact database.
+            StoreNotItsOwnError: the control file is not the one that this folder had.
             StoreSchemaError: a newer prsmd wrote it, or a migration's checksum changed.
             StorageFullError: the folder or the file cannot be written.
         """
@@ -81,15 +85,21 @@ class Database:
         async with contextlib.AsyncExitStack() as stack:
             if file.guards:
                 stack.callback(_take(folder).release)
-            with translated():
+            with translated(path):
+                head, known = _head_of(folder, file)
                 tx = await open_writer(path, file.durability)
                 stack.push_async_callback(tx.close)
+                if head is not None:
+                    await continuity.refuse_blank(tx, path, known)
                 await migrate(tx, known_migrations(file.migrations))
-                if file.guards:
-                    await meta.ensure_instance_id(tx)
+                await refuse_garbled(tx, path)
+                counter = None
+                if head is not None:
+                    counter = await _continue(tx, path, head, known)
+                    stack.callback(head.close)
                 readers = await Readers.open(path, READER_COUNT)
                 stack.push_async_callback(readers.close)
-            writer = Writer(tx, limits or WriterLimits())
+            writer = Writer(tx, limits or WriterLimits(), counter)
             stack.push_async_callback(writer.close)
             return cls(path, writer, readers, stack.pop_all())
         raise AssertionError  # pragma: no cover - the stack swallows no error
@@ -125,7 +135,28 @@ class Database:
         if not self.in_place():
             words = "was removed or replaced while prsmd has it open. Nothing was changed."
             raise StorageFullError(f"{self.path} {words}")
-        return await self._writer.submit(transaction)
+        try:
+            return await self._writer.submit(transaction)
+        except StoreDamagedError as error:
+            self._damage = error.message
+            raise
+
+    @property
+    def damage(self) -> str | None:
+        """What says that the file is damaged: words of a reader, the writer or `examine`."""
+        return self._damage or self._readers.damage
+
+    async def examine(self, table: str | None = None) -> None:
+        """Look at the file itself: at its header and one table, or at all of it.
+
+        Raises:
+            StoreDamagedError: it is not an intact database; `damage` says so from then on.
+        """
+        try:
+            await asyncio.to_thread(examine, self.path, table)
+        except StoreDamagedError as error:
+            self._damage = error.message
+            raise
 
     def read(self) -> AbstractAsyncContextManager[Tx]:
         """Lend a connection that can only read and sees one snapshot. Never waits for the writer.
@@ -174,6 +205,29 @@ def _take(folder: Path) -> FolderLock:
         return FolderLock(folder)
     except OSError as error:
         raise StorageFullError(f"{folder} cannot be used for the state: {error}.") from error
+
+
+def _head_of(folder: Path, file: DatabaseFile) -> tuple[HeadFile | None, Head | None]:
+    """Return the head's file, for the control file, and what it says; refuse what was lost."""
+    if not file.guards:
+        return None, None
+    head = HeadFile(folder)
+    known = head.read()
+    continuity.refuse_vanished(folder / file.name, known)
+    return head, known
+
+
+async def _continue(tx: Tx, path: Path, head: HeadFile, known: Head | None) -> CommitCounter:
+    """Return what counts the commits from here on, of a file that is the folder's own."""
+    await meta.ensure_instance_id(tx)
+    try:
+        instance, commits = await meta.instance_id(tx), await meta.commits(tx)
+    except ValueError as error:
+        raise damaged(path, f"its identity cannot be read: {error}") from error
+    if known is None or not known.unchecked:
+        await continuity.refuse_other(tx, path, known)
+    head.begin(Head(instance, commits))
+    return CommitCounter(commits, head.note)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

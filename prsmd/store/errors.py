@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from prsmd.domain.errors import (
@@ -29,6 +30,10 @@ class StoreSchemaError(PrsmdError):
 
 class StoreDamagedError(PrsmdError):
     """The file is not an intact database."""
+
+
+class StoreNotItsOwnError(PrsmdError):
+    """The control file is not the one that this folder had: it was lost, emptied or put back."""
 
 
 class StoreFailedError(PrsmdError):
@@ -71,8 +76,20 @@ def is_io(error: sqlite3.Error) -> bool:
     return primary_code(error) == sqlite3.SQLITE_IOERR
 
 
-def translate(error: sqlite3.Error) -> PrsmdError:
-    """Return the domain's error for SQLite's; the caller raises it `from` the original."""
+def damaged(path: Path, why: str) -> StoreDamagedError:
+    """Return the error for a file that is not what prsmd wrote."""
+    words = f"{path} is damaged: {why}. Restore a backup, or move the file away."
+    return StoreDamagedError(words, problems=[why])
+
+
+def translate(error: sqlite3.Error | UnicodeDecodeError, path: Path | None = None) -> PrsmdError:
+    """Return the domain's error for SQLite's; the caller raises it `from` the original.
+
+    A UnicodeDecodeError comes from Python's sqlite3 where a message quotes what is not text.
+    """
+    if isinstance(error, UnicodeDecodeError) or primary_code(error) in _DAMAGED or _garbled(error):
+        where = Path("The state's file") if path is None else path
+        return damaged(where, f"{error}" or "it is not an intact database")
     code = primary_code(error)
     if code in _STORAGE:
         return StorageFullError(f"The state could not be written: {error}. Nothing was changed.")
@@ -80,15 +97,22 @@ def translate(error: sqlite3.Error) -> PrsmdError:
         return ConflictError(f"This contradicts what is stored: {error}.")
     if code in _BUSY:
         return StoreBusyError("Another process keeps the state locked. Nothing was changed.")
-    if code in _DAMAGED:
-        return StoreDamagedError(f"The state's file is damaged: {error}.")
     return PrsmdError("The state could not be read or written.", sqlite=str(error))
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Raise the domain's error for every one of SQLite's that leaves the block."""
+def translated(path: Path | None = None) -> Iterator[None]:
+    """Raise the domain's error for every one of SQLite's that leaves the block.
+
+    `path` is the file that it is about.
+    """
     try:
         yield
-    except sqlite3.Error as error:
-        raise translate(error) from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise translate(error, path) from error
+
+
+def _garbled(error: sqlite3.Error) -> bool:
+    """Tell whether a column is not text, or the schema is not what the migrations made."""
+    words = str(error)
+    return words.startswith(("Could not decode", "no such table", "no such column", "malformed"))

@@ -6,6 +6,7 @@ from .connection import Tx
 from .rows import change, one
 
 _INSTANCE = "instance_id"
+_COMMITS = "commits"
 
 
 async def ensure_instance_id(tx: Tx) -> None:
@@ -21,6 +22,16 @@ async def instance_id(tx: Tx) -> str:
     """Return the random identity made when this database was first opened."""
     [value] = await tx.execute_fetchall("SELECT value FROM meta WHERE key = ?", (_INSTANCE,))
     return str(value[0])
+
+
+async def commits(tx: Tx) -> int:
+    """Return how many commits this database has, of those that were counted."""
+    return int(await get(tx, _COMMITS) or 0)
+
+
+async def count_commit(tx: Tx, commits: int) -> None:
+    """Say in the transaction that is open that it is commit number `commits`."""
+    await set(tx, _COMMITS, str(commits))
 
 
 async def get(tx: Tx, key: str) -> str | None:

@@ -6,13 +6,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from .connection import Tx, open_reader
-from .errors import StoreClosedError, translated
+from .errors import StoreClosedError, StoreDamagedError, translated
 
 
 class Readers:
-    """Lends reading connections; more readers than connections wait for one."""
+    """Lends reading connections; more readers than connections wait for one.
 
-    def __init__(self, connections: list[Tx]) -> None:
+    `damage` is what the last reader who found the file damaged was told; None: nobody was.
+    """
+
+    def __init__(self, connections: list[Tx], path: Path) -> None:
+        self.damage: str | None = None
+        self._path = path
         self._idle: asyncio.LifoQueue[Tx] = asyncio.LifoQueue()
         self._closed = False
         for connection in connections:
@@ -29,7 +34,7 @@ class Readers:
             for connection in connections:
                 await connection.close()
             raise
-        return cls(connections)
+        return cls(connections, path)
 
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[Tx]:
@@ -40,9 +45,12 @@ class Readers:
         try:
             if self._closed:
                 raise StoreClosedError("The state is closed.")
-            with translated():
+            with translated(self._path):
                 await tx.execute_fetchall("BEGIN")
                 yield tx
+        except StoreDamagedError as error:
+            self.damage = error.message
+            raise
         finally:
             # The rollback is queued before anything can suspend, so a cancelled reader cannot
             # leave its snapshot to the next one.

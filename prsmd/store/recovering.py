@@ -15,16 +15,20 @@ from prsmd.domain.errors import PrsmdError, StorageFullError
 
 from .connection import Tx
 from .db import Database, DatabaseFile
+from .errors import StoreDamagedError, StoreSchemaError
 from .writer import WriterLimits
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+_MOST_ASIDE = 3
+_LOOK_AGAIN_SECONDS = 60.0  # for a file that only somebody's hand makes good: it is read as a whole
 
 
 class RecoveringDatabase(Database):
     """A database that may be away for a while. `fatal` is never done.
 
-    Whoever writes has it opened again, at most once in `limits.retry_seconds`.
+    Whoever writes has it opened again, at most once in `limits.retry_seconds`. `losses` are the
+    damaged files that were moved aside, in words, oldest first.
     """
 
     def __init__(self, folder: Path, file: DatabaseFile, limits: WriterLimits) -> None:
@@ -37,6 +41,7 @@ class RecoveringDatabase(Database):
         self._reason = "it was not opened yet"
         self._retry_at = 0.0
         self._opening = asyncio.Lock()
+        self.losses: list[str] = []
 
     @classmethod
     async def open(
@@ -44,17 +49,27 @@ class RecoveringDatabase(Database):
     ) -> "RecoveringDatabase":
         """Open the file now, or later where the disk is full or fails just now.
 
-        Raises:
-            StoreDamagedError, StoreSchemaError: somebody has to look at it.
+        A damaged file is moved aside, and a new one begun: `losses` says so. One that another
+        release wrote stays closed.
         """
         if file is None or file.guards:
             raise ValueError("what is desired must not be away")
         found = cls(folder, file, limits or WriterLimits())
         try:
-            found._current = await Database.open(folder, found._limits, file)
-        except StorageFullError as error:
+            found._current = await found._open_intact()
+        except (StorageFullError, StoreDamagedError, StoreSchemaError) as error:
             found._away(error)
         return found
+
+    @property
+    def damage(self) -> str | None:
+        """Why it is away, if it is for being damaged; else what its readers and writer say."""
+        return self._reason if self._current is None else self._current.damage
+
+    async def examine(self, table: str | None = None) -> None:
+        """Look at the file as `Database.examine` does. Nothing while it is away."""
+        if self._current is not None:
+            await self._current.examine(table)
 
     @property
     def last_tick(self) -> float:
@@ -65,6 +80,10 @@ class RecoveringDatabase(Database):
     def writable(self) -> bool:
         """Whether it is here and can be written, as far as is known."""
         return self._current is not None and self._current.writable
+
+    def in_place(self) -> bool:
+        """Tell whether it is here, and is what a next start would find."""
+        return self._current is not None and self._current.in_place()
 
     async def write(self, transaction: Callable[[Tx], Awaitable[T]]) -> T:
         """Run `transaction` as `Database.write` does. StorageFullError while the file is away."""
@@ -97,7 +116,7 @@ class RecoveringDatabase(Database):
     async def _here(self) -> Database:
         async with self._opening:
             current = self._current
-            if current is not None and not current.fatal.done() and current.in_place():
+            if current is not None and self._is_good(current):
                 return current
             if current is not None:
                 await self._lose(current)
@@ -105,9 +124,41 @@ class RecoveringDatabase(Database):
                 raise self._refusal()
             return await self._open_again()
 
+    @staticmethod
+    def _is_good(current: Database) -> bool:
+        return not current.fatal.done() and current.in_place() and current.damage is None
+
+    async def _open_intact(self) -> Database:
+        """Open the file; one that is damaged is moved aside, unless too many are there already."""
+        try:
+            return await Database.open(self._folder, self._limits, self._file)
+        except StoreDamagedError as error:
+            if not self._move_aside(error):
+                raise
+        return await Database.open(self._folder, self._limits, self._file)
+
+    def _move_aside(self, error: StoreDamagedError) -> bool:
+        name = f"{self.path.name}.damaged-"
+        if len(list(self._folder.glob(f"{name}*Z"))) >= _MOST_ASIDE:
+            return False
+        aside = self.path.with_name(time.strftime(f"{name}%Y%m%dT%H%M%SZ", time.gmtime()))
+        try:
+            self.path.replace(aside)
+            for suffix in ("-wal", "-shm"):
+                beside = self.path.with_name(self.path.name + suffix)
+                if beside.exists():
+                    beside.replace(aside.with_name(aside.name + suffix))
+        except OSError as problem:
+            _log.error("%s cannot be moved aside: %s", self.path, problem)
+            return False
+        words = f"{error.message} It was moved to {aside.name}, and an empty one begun."
+        _log.error("%s", words)
+        self.losses.append(words)
+        return True
+
     async def _open_again(self) -> Database:
         try:
-            self._current = found = await Database.open(self._folder, self._limits, self._file)
+            self._current = found = await self._open_intact()
         except PrsmdError as error:
             self._away(error)
             raise self._refusal() from error
@@ -115,7 +166,10 @@ class RecoveringDatabase(Database):
         return found
 
     async def _lose(self, current: Database) -> None:
-        if current.fatal.done():
+        if current.damage is not None:
+            self._away(StorageFullError(current.damage))
+            self._retry_at = 0.0
+        elif current.fatal.done():
             self._away(current.fatal.result())
         else:
             self._away(StorageFullError(f"{self.path} was removed or replaced."))
@@ -135,7 +189,9 @@ class RecoveringDatabase(Database):
         if error.message != self._reason:
             _log.error("%s is away until it can be opened again: %s", self.path, error.message)
         self._reason = error.message
-        self._retry_at = time.monotonic() + self._limits.retry_seconds
+        mended_by_hand = isinstance(error, StoreDamagedError | StoreSchemaError)
+        pause = _LOOK_AGAIN_SECONDS if mended_by_hand else self._limits.retry_seconds
+        self._retry_at = time.monotonic() + pause
 
     def _refusal(self) -> StorageFullError:
         return StorageFullError(f"{self.path} cannot be used: {self._reason}")

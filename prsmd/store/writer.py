@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from prsmd.domain.errors import PrsmdError, StorageFullError
 
+from . import meta
 from .connection import Tx
 from .errors import (
     StoreClosedError,
@@ -49,12 +50,15 @@ class Writer:
     error, when nothing can be written any more and the process should end.
     """
 
-    def __init__(self, tx: Tx, limits: WriterLimits) -> None:
+    def __init__(
+        self, tx: Tx, limits: WriterLimits, counter: "CommitCounter | None" = None
+    ) -> None:
         self.last_tick = time.monotonic()
         self.fatal: asyncio.Future[PrsmdError] = asyncio.get_running_loop().create_future()
         self.writable = True
         self._tx = tx
         self._limits = limits
+        self._counter = counter
         self._waiting: collections.deque[_Job] = collections.deque()
         self._arrived = asyncio.Event()
         self._closing = False
@@ -141,11 +145,15 @@ class Writer:
             await self._tx.execute_fetchall("BEGIN IMMEDIATE")
             for job in jobs:
                 await self._run_in_savepoint(job)
+            if self._counter is not None:
+                await meta.count_commit(self._tx, self._counter.commits + 1)
             committing = True
             await self._tx.execute_fetchall("COMMIT")
         except sqlite3.Error as error:
             await self._abandon(jobs, error, committing=committing)
             return
+        if self._counter is not None:
+            self._counter.step()
         self._note_writable()
         for job in jobs:
             job.deliver()
@@ -247,6 +255,19 @@ class Writer:
 
 
 @dataclasses.dataclass(slots=True)
+class CommitCounter:
+    """How many commits the file has, and who is told of each one when it is on the disk."""
+
+    commits: int
+    told: Callable[[int], None]
+
+    def step(self) -> None:
+        """Count one more, which is on the disk."""
+        self.commits += 1
+        self.told(self.commits)
+
+
+@dataclasses.dataclass(slots=True)
 class _Job:
     run: Callable[[Tx], Awaitable[Any]]
     done: asyncio.Future[Any]
@@ -261,7 +282,7 @@ class _Job:
             self.done.set_result(self.result)
 
     def fail(self, error: BaseException) -> None:
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, sqlite3.Error | UnicodeDecodeError):
             error = _caused_by(error)
         if self.done.cancelled():
             _log.warning("a change that nobody waits for any more failed: %s", error)
@@ -276,7 +297,7 @@ async def _touch(tx: Tx) -> None:
     await tx.execute_fetchall("UPDATE schema_migrations SET name = name")
 
 
-def _caused_by(error: sqlite3.Error) -> PrsmdError:
+def _caused_by(error: sqlite3.Error | UnicodeDecodeError) -> PrsmdError:
     translated = translate(error)
     translated.__cause__ = error
     return translated

@@ -50,7 +50,7 @@ async def test_folder_and_files_are_closed_to_others(database):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     await database.write(lambda tx: meta.set(tx, "k", "v"))
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
-    assert set(modes) == {"lock", "control.db", "control.db-wal", "control.db-shm"}
+    assert set(modes) == {"lock", "control.head", "control.db", "control.db-wal", "control.db-shm"}
     assert set(modes.values()) == {0o600}
 
 

@@ -147,10 +147,61 @@ async def test_a_start_finds_it_failing_and_goes_on_without_it(tmp_path):
     await database.close()
 
 
-async def test_a_start_with_a_damaged_one_is_refused_for_somebody_has_to_look_at_it(tmp_path):
+async def test_a_start_with_a_damaged_one_moves_it_aside_and_says_so(tmp_path, caplog):
+    content = b"not a database" * 1000
+    (tmp_path / "usage.db").write_bytes(content)
+    database = await RecoveringDatabase.open(tmp_path, LIMITS, USAGE)
+    await database.write(make)
+    [aside] = tmp_path.glob("usage.db.damaged-*")
+    assert aside.read_bytes() == content
+    assert database.writable
+    assert [aside.name in words for words in database.losses] == [True]
+    assert "usage.db is damaged" in caplog.text
+    await database.close()
+
+
+async def test_one_that_is_damaged_too_often_stays_closed(tmp_path):
+    for number in range(3):
+        (tmp_path / f"usage.db.damaged-{number}Z").touch()
     (tmp_path / "usage.db").write_bytes(b"not a database" * 1000)
-    with pytest.raises(StoreDamagedError):
-        await RecoveringDatabase.open(tmp_path, LIMITS, USAGE)
+    database = await RecoveringDatabase.open(tmp_path, LIMITS, USAGE)
+    assert not database.writable
+    assert "is damaged" in database.damage
+    with pytest.raises(StorageFullError, match=r"is damaged.*Restore a backup"):
+        await database.write(make)
+    await database.close()
+
+
+async def test_one_that_is_damaged_while_it_is_open_is_begun_anew(tmp_path):
+    database = await opened(tmp_path)
+    for _ in range(20):
+        await database.write(add)
+    for name in ("usage.db", "usage.db-wal"):
+        with (tmp_path / name).open("r+b") as file:
+            file.write(b"\xff" * (tmp_path / name).stat().st_size)
+    with pytest.raises(StoreDamagedError, match=r"usage\.db is damaged"):
+        await database.examine()
+    assert "is damaged" in database.damage
+    await database.write(make)
+    assert database.damage is None
+    assert len(database.losses) == 1
+    assert await count(database) == 0
+    await database.close()
+
+
+async def test_one_of_another_release_stays_closed_as_it_is(tmp_path):
+    database = await opened(tmp_path)
+    await database.write(_of_a_newer_release)
+    await database.close()
+    before = (tmp_path / "usage.db").read_bytes()
+    database = await RecoveringDatabase.open(tmp_path, LIMITS, USAGE)
+    assert "newer prsmd" in database.damage
+    await database.close()
+    assert (tmp_path / "usage.db").read_bytes() == before
+
+
+async def _of_a_newer_release(tx):
+    await tx.execute_fetchall("INSERT INTO schema_migrations VALUES (999, 'later', 'x', 0)")
 
 
 async def test_what_is_desired_is_never_away(tmp_path):

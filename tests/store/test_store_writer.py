@@ -224,7 +224,7 @@ async def test_a_reader_cannot_write(database):
 async def test_sqlite_errors_that_leave_a_reader_are_translated(database):
     with pytest.raises(Exception, match="could not be read") as refusal:
         async with database.read() as tx:
-            await tx.execute_fetchall("SELECT * FROM nowhere")
+            await tx.execute_fetchall("SELECT no_such_function()")
     assert refusal.value.code == "INTERNAL"
 
 

@@ -1,0 +1,118 @@
+"""Looks at the files of the state while the daemon runs, to tell of damage before the next start.
+
+Reads a part at a time; mends nothing. What is wrong with control.db is in `Database.damage` and
+`writable`, from where readiness has it.
+"""
+
+import asyncio
+import functools
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from prsmd.domain.errors import PrsmdError
+from prsmd.domain.events import own_record
+from prsmd.store import audit
+from prsmd.store.continuity import CHECKPOINTS
+from prsmd.store.db import Database
+from prsmd.store.examination import tables_of
+from prsmd.store.recovering import RecoveringDatabase
+
+log = logging.getLogger(__name__)
+_FILES = ("pepper", "audit-key", "envelope-key", "audit-public-keys.pem", CHECKPOINTS)
+_LOOK_SECONDS = 5.0
+_LARGEST_BYTES = 64 * 1024**2  # of a file whose tables are read again and again
+
+
+class StateWatch:
+    """Looks at both databases and at the files beside them, in `folder`.
+
+    What happens to the usage file is on record in the audit of changes, as of `organization`.
+    """
+
+    def __init__(
+        self,
+        control: Database,
+        usage: Database | None,
+        organization: str,
+        folder: Path,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._control = control
+        self._usage = usage
+        self._files = {folder / name for name in _FILES if (folder / name).exists()}
+        self._organization = organization
+        self._clock = clock
+        self._recorded = 0
+        self._rounds: dict[str, Iterator[str]] = {}
+        self._told: set[str] = set()
+
+    async def run(self) -> None:
+        """Look, again and again; for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Look once: at where the files are, and at the next part of each database."""
+        for path in [path for path in self._files if not path.exists()]:
+            self._files.discard(path)
+            log.error("%s was removed while prsmd runs: put it back before the next start", path)
+        for database in (self._control, self._usage):
+            if database is not None:
+                await self._examine(database)
+        await self._record_losses()
+
+    async def _examine(self, database: Database) -> None:
+        if database is self._control and not database.in_place():
+            self._tell(f"{database.path} was removed or replaced while prsmd has it open")
+            return
+        try:
+            await database.examine(await self._next_table(database))
+            if database is self._usage:
+                await database.ping()  # opens it anew where it is away or damaged
+        except PrsmdError as error:
+            self._tell(error.message)
+        if database.damage is not None:
+            self._tell(database.damage)
+        elif database.in_place():
+            self._told.clear()
+
+    async def _next_table(self, database: Database) -> str | None:
+        name = str(database.path)
+        if name not in self._rounds:
+            async with database.read() as tx:
+                tables = await tables_of(tx)
+            self._rounds[name] = itertools.cycle(tables)
+        table = next(self._rounds[name])
+        if table == "audit" and await asyncio.to_thread(_is_large, database.path):
+            return next(self._rounds[name])
+        return table
+
+    async def _record_losses(self) -> None:
+        losses = self._usage.losses if isinstance(self._usage, RecoveringDatabase) else []
+        for words in losses[self._recorded :]:
+            details = {"message": words}
+            record = own_record(
+                self._clock(), self._organization, "usage.lost", "usage.db", details
+            )
+            try:
+                await self._control.write(functools.partial(audit.append, record=record))
+            except PrsmdError as error:
+                log.warning("the loss of usage.db is not on record yet: %s", error.message)
+                return
+            self._recorded += 1
+
+    def _tell(self, words: str) -> None:
+        if words not in self._told:
+            self._told.add(words)
+            log.critical("%s", words)
+
+
+def _is_large(path: Path) -> bool:
+    try:
+        return path.stat().st_size > _LARGEST_BYTES
+    except OSError:
+        return False

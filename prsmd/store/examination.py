@@ -1,0 +1,86 @@
+"""Looks whether a database file is intact, by parts, on connections of its own; changes nothing."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from .connection import Tx
+from .errors import damaged, is_io, translate
+from .rows import many
+
+# The logs of the audit have their own proof, and may be as large as they are allowed to be.
+_PROVEN = frozenset({"audit"})
+_AT_ONCE = 500
+_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+
+
+def examine(path: Path, table: str | None = None) -> None:
+    """Read the header and one table of the file, or all of it. Blocks on the disk.
+
+    Raises:
+        StoreDamagedError: it is not an intact database.
+    """
+    try:
+        problems = _problems(path, table)
+    except sqlite3.Error as error:
+        if is_io(error):
+            raise damaged(path, f"it cannot be read: {error}") from error
+        raise translate(error, path) from error
+    except UnicodeDecodeError as error:
+        raise translate(error, path) from error
+    if problems != ["ok"]:
+        raise damaged(path, "; ".join(problems[:5]))
+
+
+def _problems(path: Path, table: str | None) -> list[str]:
+    with (
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database,
+    ):
+        database.execute("PRAGMA cell_size_check = ON")
+        database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        checked = "PRAGMA quick_check(5)" if table is None else f"PRAGMA quick_check({table})"
+        return [str(row[0]) for row in database.execute(checked)]
+
+
+async def tables_of(tx: Tx) -> list[str]:
+    """Return the names of the tables."""
+    return [str(row[0]) for row in await many(tx, _TABLES)]
+
+
+async def refuse_garbled(tx: Tx, path: Path) -> None:
+    """Refuse text that is not text, in any table but the audit's own.
+
+    Raises:
+        StoreDamagedError: says where.
+    """
+    factory, tx.text_factory = tx.text_factory, bytes
+    try:
+        for [name] in await many(tx, _TABLES):
+            table = name.decode(errors="replace")
+            if table not in _PROVEN:
+                await _refuse_garbled_table(tx, path, table)
+    finally:
+        tx.text_factory = factory
+
+
+async def _refuse_garbled_table(tx: Tx, path: Path, table: str) -> None:
+    found = await many(tx, "SELECT name FROM pragma_table_info(?) WHERE type = 'TEXT'", (table,))
+    columns = [row[0].decode(errors="replace") for row in found]
+    if not columns:
+        return
+    wanted = ", ".join(f'"{column}"' for column in columns)
+    async with tx.execute(f'SELECT {wanted} FROM "{table}"') as cursor:  # noqa: S608 - names of the schema
+        while rows := list(await cursor.fetchmany(_AT_ONCE)):
+            for row in rows:
+                for column, value in zip(columns, row, strict=True):
+                    if _is_garbled(value):
+                        raise damaged(path, f"{table}.{column} holds what is no text")
+
+
+def _is_garbled(value: object) -> bool:
+    if isinstance(value, bytes):
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            return True
+    return False
