@@ -15,6 +15,7 @@ A daemon that keeps memory after a case (`kept_mb`) is replaced by a new one; it
 import argparse
 import json
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -44,6 +45,7 @@ def main() -> int:
     if options.only and len(chosen) < len(set(options.only)):
         print("stall: --only names a case that is not there; see --list", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended then too
     with (
         tempfile.TemporaryDirectory() as scratch,
         running_site(Path(scratch), options.records) as s,

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import re
 import resource
+import signal
 import socket
 import ssl
 import time
@@ -26,6 +27,7 @@ _PRIORITY = 10  # steps below whoever starts them
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _BLOCK = 256 * 1024
 _SMALL_BUFFER = 4096
+_PATIENCE_SECONDS = 600  # for whoever started this one may be dead
 _CHUNKS_END = b"0\r\n\r\n"
 
 Request = tuple[bytes, ...]  # its pieces
@@ -267,11 +269,13 @@ def _tls() -> ssl.SSLContext:
 
 
 def _run(work: _Work, number: int, begin: Any, tell: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.nice(_PRIORITY)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     work.source = f"127.0.1.{number + 1}"
-    begin.wait()
+    if not begin.wait(_PATIENCE_SECONDS):
+        return
     began = time.monotonic()
     asyncio.run(work.run())
     tell.send(work.counts + collections.Counter(ms=round(1000 * (time.monotonic() - began))))

@@ -6,6 +6,8 @@ connection. Only an answer 200 counts. How late it woke itself is the machine's 
 
 import contextlib
 import multiprocessing
+import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -69,8 +71,9 @@ class Watch:
 
 def _run(connect: Connect, request: bytes, seen: Any) -> None:
     connection: socket.socket | None = None
-    seen[_LAST] = time.monotonic()
-    while True:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    seen[_LAST], parent = time.monotonic(), os.getppid()
+    while os.getppid() == parent:
         if seen[_MARK]:
             seen[_LONGEST] = seen[_COUNT] = seen[_BAD] = seen[_LATE] = seen[_MARK] = 0
         try:

@@ -1,6 +1,7 @@
 """The aiohttp application: every route guarded alike, every error in the documented envelope."""
 
 import asyncio
+import functools
 import logging
 import re
 import time
@@ -32,9 +33,7 @@ from prsmd.api import (
 from prsmd.api.idempotency import carry_out
 from prsmd.api.identity import LEFT, Door, count, identify
 from prsmd.api.operations import (
-    OPEN_TABLE,
     REQUEST_ID,
-    TABLE,
     OpenHandler,
     Operation,
     Services,
@@ -113,8 +112,8 @@ def build(services: Services, door: Door) -> web.Application:
     for opened in monitoring.OPEN_OPERATIONS:
         handler = _opened(opened.handler, services)
         app.router.add_get(opened.path, handler, expect_handler=_expected)
-    app[TABLE] = OPERATIONS
-    app[OPEN_TABLE] = monitoring.OPEN_OPERATIONS
+    described = functools.partial(openapi.describe, OPERATIONS, monitoring.OPEN_OPERATIONS)
+    app[openapi.DOCUMENT] = openapi.Document(described)
     app[BODY_SECONDS] = door.body_seconds
     app.on_response_prepare.append(_mark)
     return app

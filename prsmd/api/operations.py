@@ -1,7 +1,7 @@
 """What an operation of the API is: one row of the route table, from which OpenAPI is made too."""
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,3 @@ class OpenOperation:
     path: str
     handler: OpenHandler
     summary: str
-
-
-TABLE = web.AppKey("operations", Sequence[Operation])
-OPEN_TABLE = web.AppKey("open_operations", Sequence[OpenOperation])

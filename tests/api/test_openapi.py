@@ -1,6 +1,8 @@
 """The OpenAPI document says what is served: no more, no less, and nothing that dangles."""
 
+import asyncio
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 
 from prsmd.api.app import OPERATIONS
 from prsmd.api.monitoring import OPEN_OPERATIONS
-from prsmd.api.openapi import describe
+from prsmd.api.openapi import Document, describe
 from prsmd.domain.access import ROLES, Permission
 from tests.api.conftest import Site
 
@@ -122,3 +124,48 @@ def test_only_the_probes_are_described_as_open(document):
         path for _, path, operation in operations(document) if operation.get("security") == []
     }
     assert opened == {"/healthz", "/readyz"}
+
+
+class Making:
+    """Makes a document when it is let, counts how often, and fails as often as it is told."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.begun = asyncio.Event()
+        self.made = 0
+        self._loop = asyncio.get_running_loop()
+        self._let = threading.Event()
+        self._failures = failures
+
+    def let(self) -> None:
+        self._let.set()
+
+    def __call__(self) -> dict[str, Any]:
+        self.made += 1
+        self._loop.call_soon_threadsafe(self.begun.set)
+        assert self._let.wait(30)
+        if self.made <= self._failures:
+            raise ValueError("told to fail")
+        return {"é": 1}
+
+
+async def test_the_document_is_made_once_beside_the_loop_whoever_stops_waiting_for_it():
+    making = Making()
+    document = Document(making)
+    first, *others = [asyncio.create_task(document.body()) for _ in range(5)]
+    await making.begun.wait()
+    first.cancel()
+    making.let()
+
+    assert {await other for other in others} == {'{"é":1}'.encode()}
+    assert await document.body() == '{"é":1}'.encode()
+    assert making.made == 1
+
+
+async def test_a_document_that_could_not_be_made_is_made_again():
+    making = Making(failures=1)
+    making.let()
+    document = Document(making)
+    with pytest.raises(ValueError, match="told to fail"):
+        await document.body()
+
+    assert await document.body() == '{"é":1}'.encode()
