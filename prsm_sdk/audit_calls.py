@@ -1,6 +1,7 @@
 """Calls about the audit: query, follow, verify, export. As in `calls`, sends nothing itself.
 
-`log` is `changes` or `inferences`. A text filter that ends in `*` is how what is meant begins.
+`log` is `changes`, `denials` or `inferences`; None: changes, or denials where they are asked for by
+their outcome. A text filter that ends in `*` is how what is meant begins.
 """
 
 from collections.abc import Mapping
@@ -10,13 +11,12 @@ from .audit_models import AuditRecord, AuditVerdict, PublicKeys
 from .calls import Call, Follow, window
 from .wire import Page, page_of
 
-CHANGES = "changes"
 _PATH = "/v1/audit"
 _VERIFY_TIMEOUT = 3600.0  # a log can be millions of records long
 
 
 def records(
-    log: str = CHANGES,
+    log: str | None = None,
     filters: Mapping[str, str | float | None] | None = None,
     limit: int = 20,
     offset: int = 0,
@@ -30,12 +30,12 @@ def records(
         method="GET",
         path=_PATH,
         decode=page_of(("records",), AuditRecord.decode),
-        query={"log": log, **_given(filters or {}), **window(limit, offset)},
+        query={**_given({"log": log, **(filters or {})}), **window(limit, offset)},
     )
 
 
 def follow_records(
-    log: str = CHANGES,
+    log: str | None = None,
     filters: Mapping[str, str | float | None] | None = None,
     after: int | None = None,
 ) -> Follow[AuditRecord]:
@@ -44,28 +44,28 @@ def follow_records(
         path=_PATH,
         event="audit",
         decode=AuditRecord.decode,
-        query={"log": log, **_given(filters or {})},
+        query=_given({"log": log, **(filters or {})}),
         resumable=True,
         last_event_id="" if after is None else str(after),
     )
 
 
-def verify(log: str = CHANGES) -> Call[AuditVerdict]:
+def verify(log: str | None = None) -> Call[AuditVerdict]:
     """Have the daemon verify its log."""
     return Call(
         method="GET",
         path=f"{_PATH}/verify",
         decode=AuditVerdict.decode,
-        query={"log": log},
+        query=_given({"log": log}),
         timeout=_VERIFY_TIMEOUT,
     )
 
 
 def export(
-    log: str = CHANGES, organization: str | None = None, since: str | float | None = None
+    log: str | None = None, organization: str | None = None, since: str | float | None = None
 ) -> Call[Any]:
     """Return the call whose answer is downloaded: JSON lines that prove themselves."""
-    query = {"log": log, **_given({"organization": organization, "since": since})}
+    query = _given({"log": log, "organization": organization, "since": since})
     return Call(method="GET", path=f"{_PATH}/export", decode=lambda data: data, query=query)
 
 

@@ -18,7 +18,7 @@ class Audit:
 
     async def list(
         self,
-        log: str = audit_calls.CHANGES,
+        log: str | None = None,
         filters: Filters | None = None,
         limit: int = 20,
         offset: int = 0,
@@ -32,20 +32,20 @@ class Audit:
 
     def follow(
         self,
-        log: str = audit_calls.CHANGES,
+        log: str | None = None,
         filters: Filters | None = None,
         after: int | None = None,
     ) -> AsyncIterator[AuditRecord]:
         """Follow records as they are written, from after the one of this sequence."""
         return self._transport.follow(audit_calls.follow_records(log, filters, after))
 
-    async def verify(self, log: str = audit_calls.CHANGES) -> AuditVerdict:
+    async def verify(self, log: str | None = None) -> AuditVerdict:
         """Have the daemon verify that no record was changed or removed."""
         return await self._transport.send(audit_calls.verify(log))
 
     def export(
         self,
-        log: str = audit_calls.CHANGES,
+        log: str | None = None,
         organization: str | None = None,
         since: str | float | None = None,
     ) -> AsyncIterator[bytes]:

@@ -38,7 +38,7 @@ from prsmd.service.authorization import Authorization
 from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
 from prsmd.service.forecast import Forecaster
-from prsmd.service.health import Files, Health
+from prsmd.service.health import Files, Health, Recorded
 from prsmd.service.images import Images
 from prsmd.service.inference import Inferences
 from prsmd.service.keys import Keys
@@ -156,7 +156,7 @@ async def connect(
     books = Books(database, drivers.usage, drivers.instance, drivers.clock)
     auditing = auditing_of(settings, books)
     sharing = await sharing_of(database, drivers.usage, auditing.notes, drivers.clock)
-    entrance = await entrance_of(settings, database, sharing.lessor.meters)
+    entrance = await entrance_of(settings, database, sharing.lessor.meters, auditing.denials)
     gateway = Gateway(limits, drivers.clock, sharing.notes, drivers.lag)
     reconciler = Reconciler(
         Policy(
@@ -345,7 +345,7 @@ def _health(parts: Parts, reconciler: Reconciler, status: Status, locks: _Locks)
         reconciler=reconciler,
         gateway=parts.gateway,
         status=status,
-        audit=locks.audit,
+        recorded=Recorded(locks.audit, locks.entrance.failures),
     )
 
 

@@ -7,14 +7,17 @@ from pathlib import Path
 
 from prsmd import __version__, keyfiles
 from prsmd.config import ConfigurationError
+from prsmd.core.coalesce import Shares
 from prsmd.core.signing import Signer, Trust
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.events import own_record
 from prsmd.domain.quantity import parse_memory
+from prsmd.engine.denials import TABLE, Denials
 from prsmd.engine.flusher import Flushable, Flusher
 from prsmd.engine.notary import AuditLog, Notary, NotarySettings
 from prsmd.engine.retention import Retention
 from prsmd.engine.witness import Witness
+from prsmd.gateway.refusals import Refusals
 from prsmd.gateway.tape import Notes, Tally, Tape
 from prsmd.service.audit import Audit
 from prsmd.service.proof import Prover
@@ -36,6 +39,7 @@ class Auditing:
     """
 
     notes: Notes | None
+    denials: Denials
     flusher: Flusher
     notary: Notary
     retention: Retention
@@ -93,9 +97,13 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
         await books.changes.write(lambda tx: audit.append(tx, record))
 
     notes = _notes(section) if books.usage is not None else None
+    shares = Shares(each=section.denials_per_minute, caller=6 * section.denials_per_minute)
+    denials = Denials(books.changes, organization, shares, clock=books.clock)
+    sources = (denials, *_flushables(section, books, notes))
     return Auditing(
         notes=notes,
-        flusher=Flusher(_flushables(section, books, notes), section.flush_seconds),
+        denials=denials,
+        flusher=Flusher(sources, section.flush_seconds),
         notary=notary,
         retention=Retention(logs, notary, books.changes, organization, books.clock),
         service=Audit(logs, Prover(notary), public_keys, notes),
@@ -110,21 +118,28 @@ def _logs(section: AuditSection, books: Books) -> list[AuditLog]:
         keep_seconds=section.keep_days * _DAY_SECONDS,
         keep_bytes=parse_memory(section.keep_bytes),
     )
+    denials = AuditLog(
+        name="denials",
+        database=books.changes,
+        keep_seconds=section.denials_keep_days * _DAY_SECONDS,
+        keep_bytes=parse_memory(section.denials_keep_bytes),
+        table=TABLE,
+    )
     if books.usage is None:
-        return [changes]
+        return [changes, denials]
     inferences = AuditLog(
         name="inferences",
         database=books.usage,
         keep_seconds=section.inferences_keep_days * _DAY_SECONDS,
         keep_bytes=parse_memory(section.inferences_keep_bytes),
     )
-    return [changes, inferences]
+    return [changes, denials, inferences]
 
 
 def _notes(section: AuditSection) -> Notes | None:
     if section.inferences == "each":
-        return Tape()
-    return Tally() if section.inferences == "summary" else None
+        return Refusals(Tape())
+    return Refusals(Tally()) if section.inferences == "summary" else None
 
 
 def _flushables(section: AuditSection, books: Books, notes: Notes | None) -> tuple[Flushable, ...]:

@@ -4,17 +4,21 @@ import dataclasses
 from collections.abc import Callable
 
 from prsmd import keyfiles
+from prsmd.api.access_lines import AccessLines
 from prsmd.api.identity import Door
 from prsmd.api.origin import Proxies
 from prsmd.config import ConfigurationError
+from prsmd.core.attempts import Attempts
 from prsmd.devices.interfaces import interface_to
 from prsmd.domain.quantity import parse_memory
+from prsmd.engine.denials import Denials
 from prsmd.engine.observer import Observer
 from prsmd.gateway.meters import Meters
 from prsmd.runtime.docker_config import BRIDGES
 from prsmd.service import organizations
 from prsmd.service.access import Access, KeyRing, PeerRule, Peers, Tokens, gid_of, uid_of
 from prsmd.service.directory import Directory
+from prsmd.service.failures import Failures
 from prsmd.service.throttle import Throttle
 from prsmd.service.underway import Underway
 from prsmd.settings import OidcSection, Settings, UnixRole
@@ -32,6 +36,8 @@ class Entrance:
     access: Access
     underway: Underway
     throttle: Throttle
+    failures: Failures
+    denials: Denials
 
 
 class Replicas:
@@ -70,8 +76,13 @@ async def ensure_organizations(settings: Settings, database: Database) -> None:
     await organizations.ensure(database, named)
 
 
-async def entrance_of(settings: Settings, database: Database, meters: Meters) -> Entrance:
-    """Return the entrance, with everybody whom the store knows. `meters` count what keys may."""
+async def entrance_of(
+    settings: Settings, database: Database, meters: Meters, denials: Denials
+) -> Entrance:
+    """Return the entrance, with everybody whom the store knows. `meters` count what keys may.
+
+    `denials` is where it is on record that somebody was not let in.
+    """
     section = settings.access
     async with database.read() as tx:
         directory = await Directory.load(tx)
@@ -89,6 +100,8 @@ async def entrance_of(settings: Settings, database: Database, meters: Meters) ->
         ),
         underway=underway,
         throttle=Throttle(directory, meters),
+        failures=Failures(Attempts(section.failed_attempts_per_minute), denials, directory),
+        denials=denials,
     )
 
 
@@ -103,6 +116,9 @@ def door_of(settings: Settings, entrance: Entrance, observer: Observer) -> Door:
         body_bytes=parse_memory(settings.limits.body),
         body_seconds=settings.limits.body_timeout_seconds,
         header_bytes=parse_memory(settings.limits.header),
+        failures=entrance.failures,
+        denials=entrance.denials,
+        lines=AccessLines(settings.daemon.access_log),
         proxies=Proxies(settings.tcp.trusted_proxies, settings.tcp.proxy_header),
     )
 

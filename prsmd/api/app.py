@@ -70,7 +70,6 @@ from prsmd.service.authorization import may_ask
 from prsmd.service.caller import Caller
 
 log = logging.getLogger(__name__)
-access_log = logging.getLogger("prsmd.access")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 OPERATIONS: Sequence[Operation] = (
@@ -127,7 +126,9 @@ def _guarded(
         if not operation.counts_itself:
             await count(request, door, identified.principal)
         address = origin_of(request, door.proxies).address
-        caller = Caller(identified.principal, request[REQUEST_ID], address=address)
+        caller = Caller(
+            identified.principal, request[REQUEST_ID], address=address, denials=door.denials
+        )
         if operation.answer is not None and not operation.uploads:
             return await carry_out(operation, services, request, caller)
         async with door.underway.watch(identified):
@@ -161,7 +162,7 @@ def _envelope(door: Door) -> Callable[..., Awaitable[web.StreamResponse]]:
             _check_head(request, door)
             response = await handler(request)
         except PrsmdError as error:
-            response = await _refused(request, error)
+            response = await _refused(request, error, door)
             if isinstance(error, AmbiguousHeadError):
                 response.force_close()
         except web.HTTPException as error:
@@ -173,16 +174,16 @@ def _envelope(door: Door) -> Callable[..., Awaitable[web.StreamResponse]]:
         except Exception:
             log.exception("request failed", extra={"request_id": request[REQUEST_ID]})
             hidden = PrsmdError("Something failed here; see the log.")
-            response = await _refused(request, hidden)
+            response = await _refused(request, hidden, door)
         if not request.content.is_eof():
             close_after(response)  # what is left of the body would be taken for the next request
-        _note(request, response, time.perf_counter() - began)
+        door.lines.note(request, response.status, time.perf_counter() - began)
         return response
 
     return envelope
 
 
-async def _refused(request: web.Request, error: PrsmdError) -> web.StreamResponse:
+async def _refused(request: web.Request, error: PrsmdError, door: Door) -> web.StreamResponse:
     """Answer an error; a stream has its head sent already and can only be broken off."""
     begun: EventStream | None = request.get(STREAM)
     if isinstance(error, QuotaExceededError | RateLimitedError):
@@ -190,13 +191,7 @@ async def _refused(request: web.Request, error: PrsmdError) -> web.StreamRespons
         request[LEFT] = Standing(of["limit_type"], of["limit"], 0, of["reset_time"])
     if begun is None:
         return error_response(request, error)
-    access_log.warning(
-        "%s %s broke off: %s",
-        request.method,
-        request.rel_url.raw_path[:200],
-        error.message,
-        extra={"request_id": request[REQUEST_ID]},
-    )
+    door.lines.broke_off(request, error.message)
     await break_off(request, begun, error)
     return begun
 
@@ -271,17 +266,3 @@ async def _mark(request: web.Request, response: web.StreamResponse) -> None:
         response.headers["X-RateLimit-Remaining"] = str(left.remaining)
         if left.reset_time is not None:
             response.headers["X-RateLimit-Reset"] = str(left.reset_time)
-
-
-def _note(request: web.Request, response: web.StreamResponse, seconds: float) -> None:
-    if access_log.isEnabledFor(logging.DEBUG) or response.status >= 500:
-        level = logging.WARNING if response.status >= 500 else logging.DEBUG
-        access_log.log(
-            level,
-            "%s %s %d %.1f ms",
-            request.method,
-            request.rel_url.raw_path[:200],
-            response.status,
-            seconds * 1000,
-            extra={"request_id": request[REQUEST_ID]},
-        )

@@ -25,7 +25,7 @@ _TEXTS = {
     "outcome": "allowed or denied; of inferences, how they ended",
     "organization": "whose records, for administrators",
 }
-_LOG = {"log": "changes (the default) or inferences"}
+_LOG = {"log": "changes, denials or inferences; by default changes, or denials for outcome=denied"}
 _SINCE = {"since": "from this moment on"}
 _PAGE = {"limit": "how many, 1 to 100 (20)", "offset": "how many to leave out (0)"}
 PAGE_QUERY = {
@@ -175,7 +175,8 @@ def _filter(request: web.Request) -> AuditFilter:
 
 
 def _log(request: web.Request) -> str:
-    return request.query.get("log", "changes")
+    default = "denials" if request.query.get("outcome") == "denied" else "changes"
+    return request.query.get("log", default)
 
 
 def _text(request: web.Request, name: str) -> str | None:

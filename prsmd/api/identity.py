@@ -1,17 +1,23 @@
 """Who sends a request: which proof counts, and what is left of what they may send."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
+from prsmd.api.access_lines import WHO, AccessLines
+from prsmd.api.operations import REQUEST_ID
 from prsmd.api.origin import Proxies, origin_of
 from prsmd.core.meter import Standing
 from prsmd.domain.access import Principal
 from prsmd.domain.errors import InvalidApiKeyError
+from prsmd.domain.origin import Origin
+from prsmd.engine.denials import Denials
 from prsmd.gateway.meters import Held, tightest
 from prsmd.service.access import Access, Identified
+from prsmd.service.failures import Failures
 from prsmd.service.throttle import Throttle
 from prsmd.service.underway import Underway
 
@@ -21,6 +27,9 @@ LEFT = web.RequestKey("left", Standing)
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
     """How callers are let in.
+
+    `failures` watches who fails to say who they are (None: nobody is slowed down), `denials` is
+    where it is on record what was denied (None: in the store at once).
 
     `hosts` are the names that TCP clients may use in `Host`; `is_replica` tells whether an address
     is a model's container, which may not call at all.
@@ -34,6 +43,9 @@ class Door:
     body_bytes: int
     body_seconds: float
     header_bytes: int
+    failures: Failures | None = None
+    denials: Denials | None = None
+    lines: AccessLines = dataclasses.field(default_factory=AccessLines)
     proxies: Proxies = dataclasses.field(default_factory=Proxies)
 
 
@@ -43,9 +55,33 @@ async def identify(request: web.Request, door: Door) -> Identified:
     Raises:
         InvalidApiKeyError: nobody that is known here.
     """
-    text, origin = _credential(request), origin_of(request, door.proxies)
+    text, usable = _credential(request)
+    origin = origin_of(request, door.proxies)
+    async with _watched(request, door, text):
+        if not usable:
+            raise InvalidApiKeyError("Send the key as 'Authorization: Bearer KEY'.")
+        identified = await _identified(door, text, origin)
+    request[WHO] = identified.principal.id
+    return identified
+
+
+def _watched(
+    request: web.Request, door: Door, text: str | None
+) -> contextlib.AbstractAsyncContextManager[None]:
+    if door.failures is None:
+        return contextlib.nullcontext()
+    origin = origin_of(request, door.proxies)
+    return door.failures.watched(text, origin, request[REQUEST_ID])
+
+
+async def _identified(door: Door, text: str | None, origin: Origin) -> Identified:
     if text is not None:
-        return await door.access.by_credential(text, origin.ip)
+
+        def may_verify() -> None:
+            if door.failures is not None:
+                door.failures.refuse(origin.whose, text, None)
+
+        return await door.access.by_credential(text, origin.ip, may_verify)
     if origin.peer is not None:
         return door.access.by_peer(origin.peer.uid, origin.peer.gid)
     raise InvalidApiKeyError(
@@ -70,11 +106,13 @@ def note_left(request: web.Request, held: Sequence[Held]) -> None:
         request[LEFT] = left
 
 
-def _credential(request: web.Request) -> str | None:
+def _credential(request: web.Request) -> tuple[str | None, bool]:
+    """Return what was sent to prove somebody (None: nothing), and whether it has a known form."""
     text = request.headers.get("X-API-Key")
     authorization = request.headers.get("Authorization")
-    if text is None and authorization is not None:
-        scheme, _, text = authorization.partition(" ")
-        if scheme.lower() != "bearer":
-            raise InvalidApiKeyError("Send the key as 'Authorization: Bearer KEY'.")
-    return None if text is None else text.strip()
+    if text is not None or authorization is None:
+        return None if text is None else text.strip(), True
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer":
+        return authorization, False
+    return token.strip(), True

@@ -1,6 +1,6 @@
 """Probes and Prometheus metrics. Labels are ids of existing things, so their number is bounded."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -73,6 +73,7 @@ class _Scrape:
             "prsmd_usage_damaged", "1 where the usage file is damaged", measured.usage_damaged
         )
         yield from _audit(measured.audit)
+        yield from _failures(measured.failures)
         yield _gauge("prsmd_tick_age_seconds", "Since the last tick", measured.tick_age_seconds)
         yield from _lag(measured.lag)
         yield _gauge("prsmd_host_cpu_percent", "Of the whole machine", measured.host.cpu_percent)
@@ -106,6 +107,17 @@ def _audit(backlog: Backlog | None) -> Iterable[Metric]:
     yield _gauge("prsmd_audit_waiting", "Inferences not on record yet", backlog.waiting)
     lost = "Inferences that had no room to wait for the record"
     yield CounterMetricFamily("prsmd_audit_lost", lost, value=backlog.lost)
+
+
+def _failures(failures: Mapping[str, int]) -> Iterable[Metric]:
+    counts = CounterMetricFamily(
+        "prsmd_authentication_failures",
+        "Attempts to say who one is that failed, or (throttled) were not looked at",
+        labels=["reason"],
+    )
+    for reason, count in failures.items():
+        counts.add_metric([reason], count)
+    return (counts,) if failures else ()
 
 
 def _deployments(measured: Measurements) -> Iterable[Metric]:

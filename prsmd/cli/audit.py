@@ -30,6 +30,8 @@ _FILTERS = {
     "outcome": "allowed or denied; of inferences, how they ended",
     "organization": "whose records, for administrators",
 }
+_LOGS = ("changes", "denials", "inferences")
+_WHICH = "which log: changes, but denials with --outcome denied"
 _COLUMNS = (
     "sequence", "at", "principal", "address", "organization", "action", "subject", "outcome",
 )  # fmt: skip
@@ -66,9 +68,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     verbs.add_parser("public-key", help="show the keys that exports are verified with")
     for name, verb in verbs.choices.items():
         if name != "public-key":
-            verb.add_argument(
-                "--log", choices=["changes", "inferences"], default="changes", help="which log"
-            )
+            verb.add_argument("--log", choices=_LOGS, help=_WHICH)
         add_global_options(verb, inherit=True)
 
 

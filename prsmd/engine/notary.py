@@ -36,12 +36,13 @@ _SLICE = 100  # records hashed in one go: one or two milliseconds of the loop
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AuditLog:
-    """One chained log: its name, the file of the state that it is in, how long it is kept."""
+    """One chained log: its name, the file and tables that it is in, how long it is kept."""
 
     name: str
     database: Database
     keep_seconds: float
     keep_bytes: int
+    table: audit.Table = "audit"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,19 +153,23 @@ class Notary:
         """
         before, filed = self._clock() - audited.keep_seconds, await self.filed(audited)
         async with audited.database.read() as tx:
-            last = await attestations.prunable(tx, before, audited.keep_bytes, _AT_ONCE)
+            last = await attestations.prunable(
+                tx, before, audited.keep_bytes, _AT_ONCE, audited.table
+            )
             if last is None:
                 return 0
             start = start_head(await self._uncontradicted(tx, audited, filed))
         await _refuse_broken(audited, start, last)
         anchor = self.statement(ANCHOR, audited, last)
-        return await audited.database.write(lambda tx: attestations.prune(tx, anchor))
+        return await audited.database.write(
+            lambda tx: attestations.prune(tx, anchor, audited.table)
+        )
 
     async def _attest(self, audited: AuditLog, *, everything: bool) -> None:
         filed = await self.filed(audited)
         async with audited.database.read() as tx:
-            chain = await attestations.chain(tx)
-            last = await attestations.last_checkpoint(tx)
+            chain = await attestations.chain(tx, audited.table)
+            last = await attestations.last_checkpoint(tx, table=audited.table)
             covered = _covered(chain, last)
             new = chain.head.sequence - covered.sequence
             renewed = last is not None and last.key != self._signer.fingerprint
@@ -182,13 +187,14 @@ class Notary:
 
         PrsmdError: somebody changed it, or it was restored from a backup.
         """
-        chain, last = await attestations.chain(tx), await attestations.last_checkpoint(tx)
+        chain = await attestations.chain(tx, audited.table)
+        last = await attestations.last_checkpoint(tx, table=audited.table)
         if not self.trusts_start(audited, chain.anchor):
             raise PrsmdError("the place where the log begins is not signed as such")
         for signed in (last, filed):
             if signed is None or signed.sequence <= start_head(chain.anchor).sequence:
                 continue
-            if await attestations.hash_of(tx, signed.sequence) != signed.hash:
+            if await attestations.hash_of(tx, signed.sequence, audited.table) != signed.hash:
                 raise PrsmdError(f"record {signed.sequence} is not the one that was signed")
             if signed.sequence > chain.head.sequence:
                 raise PrsmdError(f"the log ends before record {signed.sequence}, which was signed")
@@ -206,7 +212,7 @@ class Notary:
         checkpoint = Checkpoint(**{name: statement[name] for name in fields})
 
         async def write(tx: Tx) -> None:
-            await attestations.add_checkpoint(tx, checkpoint)
+            await attestations.add_checkpoint(tx, checkpoint, audited.table)
 
         await audited.database.write(write)
         log.info("audit checkpoint %s", canonical(statement).decode())
@@ -215,9 +221,9 @@ class Notary:
         """Append the checkpoints that the file has not: also those of before a crash."""
         filed = await self.filed(audited)
         async with audited.database.read() as tx:
-            through = (await attestations.chain(tx)).head.sequence
+            through = (await attestations.chain(tx, audited.table)).head.sequence
             after = 0 if filed is None else filed.sequence
-            missing = await attestations.checkpoints(tx, after, through)
+            missing = await attestations.checkpoints(tx, after, through, audited.table)
         if missing:
             lines = [canonical(each.statement(audited.name, self.instance)) for each in missing]
             await asyncio.to_thread(self._keeping.append, lines)
@@ -231,7 +237,7 @@ async def _refuse_broken(audited: AuditLog, start: Head, last: Head) -> None:
     while walk.at.sequence < last.sequence:
         count = min(_SLICE, last.sequence - walk.at.sequence)
         async with audited.database.read() as tx:
-            records = await audit.after(tx, walk.at.sequence, count)
+            records = await audit.after(tx, walk.at.sequence, count, table=audited.table)
         for record in records:
             problem = walk.take(record)
             if problem is not None:

@@ -43,6 +43,8 @@ class Witness:
         if not everything and self._clock() - self._flushed_at < self._due:
             return
         self._flushed_at = self._clock()
+        if everything:
+            self._notes.finish()
         while batch := self._next_batch():
             self._kept = batch
             await self._write(batch)
@@ -88,6 +90,8 @@ def _record(note: InferenceNote) -> AuditRecord:
         }
     if note.requests != 1:
         details["requests"] = note.requests
+    if note.last_at:
+        details |= {"first_at": note.at, "last_at": note.last_at}
     return AuditRecord(
         at=note.at,
         principal=note.principal,

@@ -15,7 +15,8 @@ class InferenceNote(NamedTuple):
 
     `at` is seconds since the epoch; `organization` is the asker's, `owner` the model's (empty where
     none was found). Sizes are those of the bodies that the container was sent and gave; `reached`
-    says whether it may have seen the request at all.
+    says whether it may have seen the request at all. `last_at` is the time of the last one where
+    it is noted (0: it is not).
     """
 
     at: float
@@ -33,6 +34,7 @@ class InferenceNote(NamedTuple):
     requests: int = 1
     reached: bool = False
     address: str = ""
+    last_at: float = 0.0
 
 
 class NoteTaker(Protocol):
@@ -49,6 +51,9 @@ class Notes(NoteTaker, Protocol):
 
     def take(self, limit: int) -> list[InferenceNote]:
         """Return the oldest notes, at most so many, and keep them no more."""
+
+    def finish(self) -> None:
+        """Have all that is kept ready to be taken, also what more of its kind might come for."""
 
     def __len__(self) -> int:
         """Return how many notes there are."""
@@ -75,6 +80,9 @@ class Tape:
     def take(self, limit: int) -> list[InferenceNote]:
         """Return the oldest notes, at most so many, and keep them no more."""
         return [self._notes.popleft() for _ in range(min(limit, len(self._notes)))]
+
+    def finish(self) -> None:
+        """Have all ready to be taken: it always is."""
 
 
 class Tally:
@@ -112,3 +120,6 @@ class Tally:
         """Return the oldest sums, at most so many, and begin them anew."""
         keys = list(itertools.islice(self._sums, limit))
         return [self._sums.pop(key) for key in keys]
+
+    def finish(self) -> None:
+        """Have all ready to be taken: it always is."""

@@ -43,11 +43,18 @@ class PeerRule:
     gid: int | None = None
 
 
+def _always() -> None:
+    """Let whatever is asked for go on."""
+
+
 class Tokens(Protocol):
     """Who the bearers of an issuer's tokens are."""
 
-    async def identify(self, token: str) -> Identified:
-        """Return who a token stands for. Raise InvalidApiKeyError where it proves nothing."""
+    async def identify(self, token: str, may_verify: Callable[[], None]) -> Identified:
+        """Return who a token stands for. Raise InvalidApiKeyError where it proves nothing.
+
+        `may_verify` is called before each signature is verified, and raises where none may be.
+        """
 
 
 class KeyRing:
@@ -171,10 +178,12 @@ class Access:
         self._peers = peers
         self._tokens = tokens
 
-    async def by_credential(self, text: str, address: str | None) -> Identified:
+    async def by_credential(
+        self, text: str, address: str | None, may_verify: Callable[[], None] = _always
+    ) -> Identified:
         """Return who a key or a token stands for. Raise InvalidApiKeyError for nobody's."""
         if self._tokens is not None and text.count(".") == 2:
-            return await self._tokens.identify(text)
+            return await self._tokens.identify(text, may_verify)
         return self._ring.identify(text, address)
 
     def by_peer(self, uid: int, gid: int) -> Identified:

@@ -72,7 +72,7 @@ class Audit:
         if own is None:
             return [], 0
         async with audited.database.read() as tx:
-            return await audit.page(tx, own, limit, offset)
+            return await audit.page(tx, own, limit, offset, audited.table)
 
     async def follow(
         self, caller: Caller, log: str, wanted: AuditFilter, after: int | None
@@ -84,12 +84,12 @@ class Audit:
         audited, own = self._log(caller, log), _own(caller, wanted)
         if after is None:
             async with audited.database.read() as tx:
-                after = (await attestations.chain(tx)).head.sequence
+                after = (await attestations.chain(tx, audited.table)).head.sequence
         while True:
             found: list[AuditRecord] = []
             if own is not None:
                 async with audited.database.read() as tx:
-                    found = await audit.after(tx, after, _AT_ONCE, own)
+                    found = await audit.after(tx, after, _AT_ONCE, own, audited.table)
             for record in found:
                 after = record.sequence
                 yield record

@@ -11,6 +11,7 @@ from prsmd.domain.access import ModelRef, Permission, Principal
 from prsmd.domain.errors import NotFoundError, PermissionDeniedError, PrsmdError
 from prsmd.domain.events import AuditRecord
 from prsmd.domain.quota import Share
+from prsmd.engine.denials import TABLE, Denials
 from prsmd.service.idempotency import Once
 from prsmd.store import audit
 from prsmd.store.db import Database, Tx
@@ -20,13 +21,15 @@ from prsmd.store.db import Database, Tx
 class Caller:
     """One authenticated request. `once` is there if it is one that changes something.
 
-    `address` is where it came from, as audit records have it.
+    `address` is where it came from, as audit records have it. Its `denials` are recorded there;
+    None: each as itself.
     """
 
     principal: Principal
     request_id: str
     once: Once | None = None
     address: str = ""
+    denials: Denials | None = None
 
     @property
     def scope(self) -> str | None:
@@ -106,8 +109,7 @@ async def require_recorded(
     try:
         require_own(caller, permission)
     except PermissionDeniedError:
-        denied = caller.record(permission.value, subject, "denied")
-        await database.write(lambda tx: audit.append(tx, denied))
+        await record_denial(database, caller, permission.value, subject)
         raise
 
 
@@ -119,9 +121,24 @@ async def denials_recorded(
     try:
         yield
     except (PermissionDeniedError, NotFoundError) as error:
-        denied = caller.record(action, subject, "denied", {"code": error.code})
-        await database.write(lambda tx: audit.append(tx, denied))
+        await record_denial(database, caller, action, subject, error)
         raise
+
+
+async def record_denial(
+    database: Database,
+    caller: Caller,
+    action: str,
+    subject: str,
+    error: PrsmdError | None = None,
+) -> None:
+    """Have it on record that the caller was denied something: as itself, or in a count."""
+    details = {} if error is None else {"code": error.code}
+    denied = caller.record(action, subject, "denied", details)
+    if caller.denials is None:
+        await database.write(lambda tx: audit.append(tx, denied, TABLE))
+    else:
+        await caller.denials.record(denied)
 
 
 def _refusal(verdict: Deny) -> PermissionDeniedError:

@@ -26,7 +26,7 @@ from prsmd.engine.provisions import Provisions
 from prsmd.engine.recorder import Recorder
 from prsmd.protocols.registry import PROTOCOLS
 from prsmd.service.borrowing import borrowed, shares_of
-from prsmd.service.caller import Caller, require, require_recorded
+from prsmd.service.caller import Caller, record_denial, require, require_recorded
 from prsmd.service.clearance import refuse_uncleared
 from prsmd.service.forecast import Forecaster, expected_seconds
 from prsmd.service.precondition import Expected, refuse_stale
@@ -262,8 +262,7 @@ async def find_changeable(
         async with database.read() as tx:
             return await find_model(tx, caller, model, permission)
     except ModelNotFoundError as error:  # it may be another organization's: that is a denial
-        denied = caller.record(permission.value, model[:100], "denied", {"code": error.code})
-        await database.write(lambda tx: audit.append(tx, denied))
+        await record_denial(database, caller, permission.value, model[:100], error)
         raise
 
 

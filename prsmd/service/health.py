@@ -12,6 +12,7 @@ from prsmd.engine.reconciler import Reconciler
 from prsmd.gateway.infer import Gateway, Load, Totals
 from prsmd.service.audit import Audit, Backlog
 from prsmd.service.caller import Caller, require_own
+from prsmd.service.failures import Failures
 from prsmd.service.status import Report, Status
 from prsmd.store.db import Database
 
@@ -23,7 +24,8 @@ class Measurements:
     """What one scrape shows: deployments with their load and totals, and the hardware.
 
     `revisions` are the totals of each deployment's newest revisions, by their number. `audit` is
-    for who sees every organization: None for others, whom it would tell how much the rest infers.
+    for who sees every organization: None for others, whom it would tell how much the rest infers;
+    `failures`, the failed attempts to say who one is by reason, are likewise.
     """
 
     reports: list[Report]
@@ -37,6 +39,7 @@ class Measurements:
     store_damaged: bool
     usage_damaged: bool
     audit: Backlog | None
+    failures: Mapping[str, int]
     tick_age_seconds: float
     lag: Lag
 
@@ -47,6 +50,14 @@ class Files:
 
     control: Database
     usage: Database | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is on record: the audit, and who failed to say who they are."""
+
+    audit: Audit
+    failures: Failures
 
 
 class Health:
@@ -60,7 +71,7 @@ class Health:
         reconciler: Reconciler,
         gateway: Gateway,
         status: Status,
-        audit: Audit,
+        recorded: Recorded,
     ) -> None:
         self._lag = observer.lag
         self._database = files.control
@@ -69,7 +80,7 @@ class Health:
         self._reconciler = reconciler
         self._gateway = gateway
         self._status = status
-        self._audit = audit
+        self._audit, self._failures = recorded.audit, recorded.failures
 
     def ready(self) -> bool:
         """Return whether the loop runs, the engine answers and the store can be written.
@@ -111,6 +122,7 @@ class Health:
             store_damaged=self._database.damage is not None,
             usage_damaged=self._usage is not None and self._usage.damage is not None,
             audit=self._audit.backlog() if caller.scope is None else None,
+            failures=self._failures.metrics() if caller.scope is None else {},
             tick_age_seconds=self._tick_age(),
             lag=self._lag.lag(),
         )

@@ -143,16 +143,20 @@ class OidcTokens:
         self._clock = clock
         self._verified: collections.OrderedDict[bytes, _Verified] = collections.OrderedDict()
 
-    async def identify(self, token: str) -> Identified:
-        """Return who a token stands for. Raise InvalidApiKeyError where it proves nothing."""
+    async def identify(
+        self, token: str, may_verify: Callable[[], None] = lambda: None
+    ) -> Identified:
+        """Return who a token stands for. Raise InvalidApiKeyError where it proves nothing.
+
+        `may_verify` is called before each signature is verified, and raises where none may be.
+        """
         try:
-            claims = await self._claims(token)
+            claims = await self._claims(token, may_verify)
         except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError) as error:
-            log.info("a token was refused: %s", error)
-            raise _invalid() from None
+            raise _invalid(str(error)) from None
         return self._identified(claims)
 
-    async def _claims(self, token: str) -> Mapping[str, Any]:
+    async def _claims(self, token: str, may_verify: Callable[[], None]) -> Mapping[str, Any]:
         """Return the claims of a token that is genuine, for us, and good now."""
         if len(token) > _MOST_TOKEN:
             raise ValueError("it is too long")
@@ -160,7 +164,7 @@ class OidcTokens:
         seen = self._verified.get(name)
         if seen is None or await self._keys.key(seen.key_id) is not seen.key:
             self._verified.pop(name, None)  # its key may have been withdrawn since
-            seen = self._verified[name] = await self._verify(token)
+            seen = self._verified[name] = await self._verify(token, may_verify)
             if len(self._verified) > _REMEMBERED:
                 self._verified.popitem(last=False)
         claims = seen.claims
@@ -169,7 +173,7 @@ class OidcTokens:
             raise ValueError("it has expired")
         return claims
 
-    async def _verify(self, token: str) -> _Verified:
+    async def _verify(self, token: str, may_verify: Callable[[], None]) -> _Verified:
         head = jwt.get_unverified_header(token)
         key_id, algorithm = head.get("kid"), head.get("alg")
         if algorithm not in self._settings.algorithms:
@@ -179,6 +183,7 @@ class OidcTokens:
             raise ValueError("its key is not one of the issuer's")
         if key.algorithm_name != algorithm:
             raise ValueError("its key is for another algorithm")
+        may_verify()  # others may have failed while the issuer's keys were waited for
         claims: Mapping[str, Any] = jwt.decode(
             token,
             key,
@@ -194,18 +199,16 @@ class OidcTokens:
         subject = claims[self._settings.subject_claim]
         until = float(claims["exp"]) + self._settings.leeway_seconds
         if until <= self._clock():
-            raise _invalid()
+            raise _invalid("it has expired")
         if not isinstance(subject, str) or not _presentable(subject):
-            log.info("a token was refused: its subject cannot be used")
-            raise _invalid()
+            raise _invalid("its subject cannot be used")
         organization, bindings = self._ruled(claims)
         member = self._directory.member(SubjectKind.OIDC, subject)
         if member is not None and organization in {None, member.organization}:
             organization = member.organization
             bindings += member.bindings
         if organization is None:
-            log.info("a token was refused: %s has no role here", subject)
-            raise _invalid()
+            raise _invalid(f"{subject} has no role here")
         self._directory.refuse_closed(organization)
         return Identified(
             principal=self._directory.principal(f"oidc:{subject}", organization, bindings),
@@ -259,5 +262,7 @@ def _presentable(subject: str) -> bool:
     return 0 < len(subject) <= _SUBJECT and subject.isascii() and subject.isprintable()
 
 
-def _invalid() -> InvalidApiKeyError:
+def _invalid(why: str) -> InvalidApiKeyError:
+    """Return the refusal; why is for the log, not for whoever sent the token."""
+    log.info("a token was refused: %s", why)
     return InvalidApiKeyError("The token is not valid here; ask for a new one.")

@@ -112,7 +112,7 @@ class Prover:
     ) -> dict[str, Any] | None:
         if since is not None:
             async with audited.database.read() as tx:
-                checkpoint = await attestations.last_checkpoint(tx, since)
+                checkpoint = await attestations.last_checkpoint(tx, since, audited.table)
             if checkpoint is not None:
                 return self._statement(audited, checkpoint)
         proper = chain.anchor is not None and self._notary.trusts_start(audited, chain.anchor)
@@ -228,7 +228,7 @@ class Prover:
 
 async def _chain(audited: AuditLog) -> Chain:
     async with audited.database.read() as tx:
-        return await attestations.chain(tx)
+        return await attestations.chain(tx, audited.table)
 
 
 async def _slice(
@@ -236,9 +236,9 @@ async def _slice(
 ) -> tuple[list[AuditRecord], list[Checkpoint]]:
     """Return the next records up to `through`, and the checkpoints among them, `filed` included."""
     async with audited.database.read() as tx:
-        records = await audit.after(tx, after, min(_SLICE, through - after))
+        records = await audit.after(tx, after, min(_SLICE, through - after), table=audited.table)
         last = min(records[-1].sequence, through) if records else after
-        found = await attestations.checkpoints(tx, after, last)
+        found = await attestations.checkpoints(tx, after, last, audited.table)
     if filed is not None and after < filed.sequence <= last and filed not in found:
         found = sorted([*found, filed], key=lambda each: each.sequence)
     return records, found
@@ -256,9 +256,9 @@ def _cut(walk: Walk, through: int) -> Problem:
 async def _beyond(audited: AuditLog) -> Problem | None:
     """Return what is wrong beyond the log's end: neither record nor checkpoint may stand there."""
     async with audited.database.read() as tx:
-        head = (await attestations.chain(tx)).head
-        found = await audit.after(tx, head.sequence, 1)
-        signed = await attestations.last_checkpoint(tx)
+        head = (await attestations.chain(tx, audited.table)).head
+        found = await audit.after(tx, head.sequence, 1, table=audited.table)
+        signed = await attestations.last_checkpoint(tx, table=audited.table)
     end = f"stands after the log's end at {head.sequence}"
     if found:
         sequence = found[0].sequence

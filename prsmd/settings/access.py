@@ -31,6 +31,7 @@ class AccessSection(Section):
 
     organization: str = Field(default="default", pattern="^[a-z0-9][a-z0-9-]{0,62}$")
     unix_roles: tuple[UnixRole, ...] = ()
+    failed_attempts_per_minute: int = Field(default=30, ge=1, le=60_000)
     pepper_file: Path | None = None
     audit_key_file: Path | None = None
     envelope_key_file: Path | None = None
@@ -71,6 +72,9 @@ class AuditSection(Section):
     inferences: Literal["each", "summary", "off"] = "each"
     keep_days: float = Field(default=365.0, gt=0)
     keep_bytes: Memory = "1Gi"
+    denials_per_minute: int = Field(default=10, ge=1, le=100_000)
+    denials_keep_days: float = Field(default=90.0, gt=0)
+    denials_keep_bytes: Memory = "256Mi"
     inferences_keep_days: float = Field(default=90.0, gt=0)
     inferences_keep_bytes: Memory = "4Gi"
     checkpoint_records: int = Field(default=1000, ge=1)

@@ -15,6 +15,7 @@ class DaemonSection(Section):
     state_dir: Path = Path("/var/lib/prsmd")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text", "journal"] = "auto"
+    access_log: Literal["all", "failures", "off"] = "failures"
     stop_timeout_seconds: Seconds = 30.0
 
 

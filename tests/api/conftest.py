@@ -23,6 +23,8 @@ SETTINGS = {
     "engine.drain_timeout_seconds": "2",
     "gpus.sample_seconds": "0.3",
     "access.organization": '"company"',
+    "access.failed_attempts_per_minute": "60000",
+    "audit.denials_per_minute": "100000",
     "limits.body": '"64Ki"',
     "limits.header_timeout_seconds": "0.5",
     "limits.body_timeout_seconds": "0.5",
@@ -76,11 +78,12 @@ class Site:
         return {**self.rows(), **answers}
 
     def audit(self) -> list[tuple[Any, ...]]:
-        """The audit log: action, subject, outcome, principal, request id."""
+        """The audit, what was denied included: action, subject, outcome, principal, request id."""
         path = self.daemon.folder / "state" / "control.db"
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            query = "SELECT action, subject, outcome, principal, request_id FROM audit"
-            return database.execute(f"{query} ORDER BY sequence").fetchall()
+            columns = "action, subject, outcome, principal, request_id"
+            query = f"SELECT {columns}, at FROM audit UNION ALL SELECT {columns}, at FROM denials"
+            return database.execute(f"SELECT {columns} FROM ({query}) ORDER BY at").fetchall()
 
     def tcp(self, raw: bytes) -> bytes:
         """Send bytes over TCP and return everything that comes back until the end."""

@@ -30,14 +30,17 @@ async def door(life: Life, tmp_path: Path) -> AsyncIterator[Door]:
         yield door
 
 
-async def since(life: Life, sequence: int) -> list[Any]:
+async def since(life: Life, heads: tuple[int, int]) -> list[Any]:
     async with life.database.read() as tx:
-        return await audit.after(tx, sequence, 100)
+        changes = await audit.after(tx, heads[0], 100)
+        return [*changes, *await audit.after(tx, heads[1], 100, table="denials")]
 
 
-async def last(life: Life) -> int:
+async def last(life: Life) -> tuple[int, int]:
+    """The last record of each of the two logs."""
     async with life.database.read() as tx:
-        return (await attestations.chain(tx)).head.sequence
+        changes = (await attestations.chain(tx)).head.sequence
+        return changes, (await attestations.chain(tx, "denials")).head.sequence
 
 
 def test_every_operation_that_changes_something_has_a_sample() -> None:

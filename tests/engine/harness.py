@@ -313,7 +313,9 @@ class Life:
 
     async def audit(self) -> list[tuple[str, str]]:
         async with self.database.read() as tx:
-            records, _ = await audit.page(tx, None, 100, 0)
+            changes, _ = await audit.page(tx, None, 100, 0)
+            denials, _ = await audit.page(tx, None, 100, 0, "denials")
+        records = sorted([*changes, *denials], key=lambda each: each.at, reverse=True)
         return [
             (record.action, record.outcome)
             for record in reversed(records)

@@ -61,7 +61,9 @@ class Office:
     async def recorded(self) -> list[tuple[str, str, str]]:
         """Return action, subject and outcome of all that callers did, newest first."""
         async with self.database.read() as tx:
-            found, _ = await audit.page(tx, None, 1000, 0)
+            changes, _ = await audit.page(tx, None, 1000, 0)
+            denials, _ = await audit.page(tx, None, 1000, 0, "denials")
+        found = sorted([*changes, *denials], key=lambda each: each.at, reverse=True)
         by_callers = [record for record in found if record.principal != OWN_PRINCIPAL]
         return [(record.action, record.subject, record.outcome) for record in by_callers]
 

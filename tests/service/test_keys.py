@@ -48,7 +48,9 @@ def caller(role="admin", organization="company"):
 
 async def recorded(database):
     async with database.read() as tx:
-        found, _ = await audit.page(tx, None, 100, 0)
+        changes, _ = await audit.page(tx, None, 100, 0)
+        denials, _ = await audit.page(tx, None, 100, 0, "denials")
+    found = sorted([*changes, *denials], key=lambda each: each.at, reverse=True)
     by_callers = [record for record in found if record.principal != OWN_PRINCIPAL]
     return [(record.action, record.outcome, record.principal) for record in by_callers]
 
