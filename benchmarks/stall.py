@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +47,27 @@ def main() -> int:
         print("stall: --only names a case that is not there; see --list", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended then too
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        running_site(Path(scratch), options.records) as s,
-    ):
-        report = _measure(s, chosen, options.seconds)
-    text = json.dumps(report, indent=2)
+    reports = [
+        _measured([case for case in chosen if case.tls is tls], options, tls=tls)
+        for tls in sorted({case.tls for case in chosen})
+    ]
+    rows = [row for report in reports for row in report["cases"]]
+    text = json.dumps({**reports[0], "cases": rows}, indent=2)
     print(text)
     if options.json:
         options.json.write_text(text + "\n")
     return 0
 
 
-def _measure(site: Site, cases: list[Case], seconds: float) -> dict[str, Any]:
+def _measured(cases: Sequence[Case], options: argparse.Namespace, *, tls: bool) -> dict[str, Any]:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        running_site(Path(scratch), 0 if tls else options.records, tls=tls) as site,
+    ):
+        return _measure(site, cases, options.seconds)
+
+
+def _measure(site: Site, cases: Sequence[Case], seconds: float) -> dict[str, Any]:
     site.settle(_SETTLE_SECONDS)
     idle_gap, idle_mb = _idle(site, seconds)
     rows = []

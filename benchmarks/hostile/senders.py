@@ -10,6 +10,7 @@ import collections
 import contextlib
 import dataclasses
 import enum
+import functools
 import multiprocessing
 import os
 import re
@@ -186,8 +187,9 @@ class _Connection:
         try:
             made.bind((source, 0))
             await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", port))
+            context, name = (_tls(), "localhost") if plan.tls else (None, None)
             ends = await asyncio.open_connection(
-                sock=made, limit=_BLOCK, ssl=_tls() if plan.tls else None
+                sock=made, limit=_BLOCK, ssl=context, server_hostname=name
             )
         except BaseException:
             made.close()
@@ -261,8 +263,9 @@ class _Connection:
             self.closed = True
 
 
+@functools.cache
 def _tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context

@@ -7,18 +7,25 @@ has a model that is probed. The hostile tenant has a key of every role and many 
 import asyncio
 import contextlib
 import dataclasses
+import datetime as dt
 import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hostile.watch import Watch, over_tcp
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+from benchmarks.hostile.payloads import request
+from benchmarks.hostile.watch import Watch, over_tcp, over_unix
 from prsmd.domain.events import AuditRecord
 from prsmd.store import audit
 from prsmd.store.db import USAGE, Database, Tx
 from tests.support import fastmodel
-from tests.support.daemon import Daemon, running_daemon
+from tests.support.daemon import Answer, Daemon, running_daemon
 
 _BUNDLES = Path(__file__).parent / "bundles"
 _HEALTHY = {"neighbor": 2, "bystander": 1}
@@ -26,7 +33,7 @@ _ROLES = ("viewer", "invoker", "operator", "deployer", "auditor", "owner")
 _AT_ONCE = 5000
 _QUIET_SECONDS = 1.0
 _QUIET_GAP_MS = 250.0
-_INFER = '{"inputs":{"text":"hello"}}'
+_QUESTION = b'{"inputs":{"text":"hello"}}'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,24 +95,39 @@ class Site:
                 return True
         return False
 
+    def change(self, method: str, path: str, body: Any) -> None:
+        """Have the hostile tenant's owner change something."""
+        answer = call(self.daemon, method, path, body, self.keys["owner"])
+        assert answer.status in {200, 201, 202}, answer
+
+    def until_on_trial(self) -> None:
+        """Return when the hostile model has a revision on trial."""
+        self.daemon.until_event(self.deployments["hostile"], "TrialStep", 60)
+
     def tidy(self) -> None:
-        """Delete what the hostile tenant made besides its own model."""
+        """Delete what the hostile tenant made besides its own model, and end its trial."""
         daemon = self.daemon
+        abort = "/v1/custom-models/hostile/rollout/abort"
+        call(daemon, "POST", abort, None, self.keys["owner"])  # mostly there is none
 
         def tidied() -> bool:
             path = "/v1/custom-models?limit=100"
-            found = daemon.call("GET", path, key=self.keys["owner"]).json["custom_models"]
+            found = call(daemon, "GET", path, None, self.keys["owner"]).json["custom_models"]
             names = [m["model_id"] for m in found if m["model_name"] != "hostile"]
             for name in names:
-                daemon.call("DELETE", f"/v1/custom-models/{name}", key=self.keys["owner"])
+                gone = f"/v1/custom-models/{name}"
+                call(daemon, "DELETE", gone, None, self.keys["owner"])
             return not names
 
         daemon.until("no model more than there was", tidied, 120)
 
 
 @contextlib.contextmanager
-def running_site(folder: Path, records: int) -> Iterator[Site]:
-    """Give the site, with so many audit records of the hostile tenant."""
+def running_site(folder: Path, records: int, *, tls: bool = False) -> Iterator[Site]:
+    """Give the site, with so many audit records of the hostile tenant.
+
+    With `tls` the network listener has a certificate, and the watches use the Unix socket.
+    """
     (bundle := folder / "bundles" / "steady").mkdir(parents=True)
     (bundle / "bundle.toml").write_text(
         f'references = ["steady/model:1"]\ncommand = ["{fastmodel.program()}"]\n'
@@ -114,6 +136,7 @@ def running_site(folder: Path, records: int) -> Iterator[Site]:
         "runtime.name": '"process"',
         "runtime.bundle_dirs": f'["{bundle.parent}", "{_BUNDLES}"]',
         "runtime.stop_grace_seconds": "2",
+        **(_certificate(folder) if tls else {}),
     }
     with running_daemon(folder, settings) as daemon:
         daemon.stop()
@@ -129,13 +152,18 @@ def running_site(folder: Path, records: int) -> Iterator[Site]:
                 for name, count in _HEALTHY.items()
             },
         }
+        connect = over_unix(str(daemon.socket)) if tls else over_tcp(daemon.tcp_port)
+        infer = request("POST /v1/models/neighbor/infer", neighbor, _QUESTION)
         with (
-            contextlib.closing(_watch(daemon, "GET /healthz")) as health,
-            contextlib.closing(
-                _watch(daemon, "POST /v1/models/neighbor/infer", neighbor, _INFER)
-            ) as inference,
+            contextlib.closing(Watch(connect, b"".join(request("GET /healthz", None)))) as health,
+            contextlib.closing(Watch(connect, b"".join(infer))) as inference,
         ):
             yield Site(daemon, keys, deployments, health, inference)
+
+
+def call(daemon: Daemon, method: str, path: str, body: Any, key: str) -> Answer:
+    """Make a request with a key over the Unix socket, where hostile clients are not."""
+    return daemon.call(method, path, body, headers={"Authorization": f"Bearer {key}"})
 
 
 def model_body(name: str, image: str, replicas: int = 1, **config: Any) -> dict[str, Any]:
@@ -154,7 +182,10 @@ def model_body(name: str, image: str, replicas: int = 1, **config: Any) -> dict[
 def _deploy(daemon: Daemon, tenant: str, key: str, replicas: int) -> str:
     image = "hostile/model:1" if tenant == "hostile" else "steady/model:1"
     config = {"serving": {"queue_depth": 500}}
-    made = daemon.deploy(model_body(tenant, image, replicas, **config), key=key)
+    body = model_body(tenant, image, replicas, **config)
+    answer = call(daemon, "POST", "/v1/custom-models/deploy", body, key)
+    assert answer.status == 202, answer
+    made = str(answer.json["deployment_id"])
     daemon.until_ready(made, replicas)
     return made
 
@@ -166,13 +197,29 @@ def _limited_key(daemon: Daemon) -> str:
     return str(answer.json["key"])
 
 
-def _watch(daemon: Daemon, line: str, key: str = "", body: str = "") -> Watch:
-    lines = [f"{line} HTTP/1.1", "Host: localhost"]
-    if key:
-        lines += [f"Authorization: Bearer {key}", "Content-Type: application/json"]
-    if body:
-        lines += [f"Content-Length: {len(body)}"]
-    return Watch(over_tcp(daemon.tcp_port), "\r\n".join([*lines, "", body]).encode())
+def _certificate(folder: Path) -> dict[str, str]:
+    """Make a certificate for `localhost`; return the settings that name it."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "tls.crt").write_bytes(made.public_bytes(pem))
+    (folder / "tls.key").touch(0o600)
+    (folder / "tls.key").write_bytes(private)
+    return {"tcp.cert": f'"{folder}/tls.crt"', "tcp.key": f'"{folder}/tls.key"'}
 
 
 async def _populate(folder: Path, records: int) -> None:
