@@ -22,7 +22,8 @@ when it is stale.
 A caller acts for one organization. A **role** is a set of permissions. It is given to an API key
 or a member in the whole organization, or to a member on one model, where only what is about
 models counts. An organization can have roles of its own, which allow no more than `owner` does.
-Nobody gives, takes or changes what allows more than they may themselves.
+Nobody gives, takes or changes what allows more than they may themselves, nor gives it for longer
+or from more networks than they have it.
 
 What belongs to another organization does not exist: the answer is that for something that never
 was. A **share** changes that for one model and for the permissions marked below, and only for

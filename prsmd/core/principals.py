@@ -11,13 +11,12 @@ from prsmd.domain.access import (
     ON_ONE_MODEL,
     OWNER_ROLE,
     ROLES,
-    ApiKey,
+    UNBOUNDED,
     Binding,
+    Bounds,
     Permission,
     Principal,
 )
-
-from .networks import within
 
 OwnRoles = Mapping[str, frozenset[Permission]]  # an organization's, by name
 _NOTHING: frozenset[Permission] = frozenset()
@@ -37,6 +36,7 @@ def principal_of(
     bindings: Iterable[Binding],
     own: OwnRoles,
     only_models: Iterable[str] | None = None,
+    bounds: Bounds = UNBOUNDED,
 ) -> Principal:
     """Return who `identity` is with these roles; `own` are the roles of its organization.
 
@@ -62,27 +62,5 @@ def principal_of(
         permissions=permissions if held is None else permissions & ON_ONE_MODEL,
         on_models=on_models,
         only_models=held,
+        bounds=bounds,
     )
-
-
-def loosened(before: ApiKey, after: ApiKey) -> str | None:
-    """Tell in which respect `after` is held to less than `before` is; None: in none.
-
-    A key that is held to a time, to networks or to a rate makes none that is not.
-    """
-    if _beyond(before.expires_at, after.expires_at):
-        return "expires_in_seconds"
-    if before.networks is not None and not _inside(after.networks, before.networks):
-        return "networks"
-    for name in ("requests_per_minute", "requests_per_day"):
-        if _beyond(getattr(before, name), getattr(after, name)):
-            return name
-    return None
-
-
-def _beyond(bound: float | None, value: float | None) -> bool:
-    return bound is not None and (value is None or value > bound)
-
-
-def _inside(inner: Iterable[str] | None, outer: Iterable[str]) -> bool:
-    return inner is not None and within(inner, outer)

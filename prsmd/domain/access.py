@@ -102,12 +102,29 @@ def is_role_name(text: str) -> bool:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What somebody is held to beside their permissions; None: to nothing.
+
+    `expires_at` is in seconds since the epoch; `networks` are CIDR.
+    """
+
+    expires_at: float | None = None
+    networks: tuple[str, ...] | None = None
+    requests_per_minute: int | None = None
+    requests_per_day: int | None = None
+
+
+UNBOUNDED = Bounds()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
     """Who calls: an API key, a Unix peer or the bearer of a token, acting for an organization.
 
     `permissions` hold in the whole organization, `on_models` only on one deployment each, by its
     id. `only_models` (names, their ids or their deployments'; None: all) are the models that it is
-    held to: no other exists for it, and it has no permission that is not about models.
+    held to: no other exists for it, and it has no permission that is not about models. `bounds`
+    are what proves it, its key, is held to.
     """
 
     id: str
@@ -116,6 +133,7 @@ class Principal:
     permissions: frozenset[Permission]
     on_models: Mapping[str, frozenset[Permission]] = dataclasses.field(default_factory=dict)
     only_models: frozenset[str] | None = None
+    bounds: Bounds = UNBOUNDED
 
     @property
     def appliance_wide(self) -> bool:
@@ -227,3 +245,13 @@ class ApiKey:
     requests_per_minute: int | None = None
     requests_per_day: int | None = None
     last_used_at: float | None = None
+
+    @property
+    def bounds(self) -> Bounds:
+        """What whoever holds the key is held to, beside its models."""
+        return Bounds(
+            expires_at=self.expires_at,
+            networks=self.networks,
+            requests_per_minute=self.requests_per_minute,
+            requests_per_day=self.requests_per_day,
+        )

@@ -97,8 +97,12 @@ class KeyRing:
         self._refuse_ended(key, now)
         if key.networks is not None and not allows(key.networks, address):
             raise InvalidApiKeyError("The API key may not be used from this address.")
+        principal = self._directory.principal_of_key(key)
+        if until != key.expires_at:  # a secret that was rotated away gives nothing beyond its end
+            bounds = dataclasses.replace(principal.bounds, expires_at=until)
+            principal = dataclasses.replace(principal, bounds=bounds)
         return Identified(
-            principal=self._directory.principal_of_key(key),
+            principal=principal,
             again=lambda: self._identified(key_id, digest, address),
             until=until,
             key=key,

@@ -5,13 +5,14 @@ committed, so that it counts for the next request. Requests only look up.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 from prsmd.core.principals import OwnRoles, principal_of
 from prsmd.domain.access import (
     ApiKey,
     Binding,
+    Bounds,
     Member,
     Organization,
     Principal,
@@ -23,6 +24,7 @@ from prsmd.store import keys, members, organizations, roles
 from prsmd.store.db import Tx
 
 T = TypeVar("T")
+_UNIX_SOCKET = ("127.0.0.1/32",)
 
 
 class Writer(Protocol):
@@ -115,7 +117,42 @@ class Directory:
         more = member.bindings if member and member.organization == key.organization else ()
         own = self.own_roles(key.organization)
         bindings = (Binding(key.role), *more)
-        return principal_of(f"key:{key.id}", key.organization, bindings, own, key.models)
+        return principal_of(
+            f"key:{key.id}", key.organization, bindings, own, key.models, key.bounds
+        )
+
+    def given_to(
+        self, member: Member, bindings: Iterable[Binding], own: OwnRoles | None = None
+    ) -> Principal:
+        """Return whom these roles of a member come to, without what else they may do.
+
+        A key is held to what it is held to; a user of this machine comes over the Unix socket.
+        `own` None: the organization's roles as they are.
+        """
+        identity = f"{member.kind.value}:{member.subject}"
+        own = self.own_roles(member.organization) if own is None else own
+        models, bounds = None, Bounds()
+        if member.kind is SubjectKind.KEY and (key := self.key(member.subject)) is not None:
+            models, bounds = key.models, key.bounds
+        elif member.kind is not SubjectKind.OIDC:
+            bounds = Bounds(networks=_UNIX_SOCKET)
+        return principal_of(identity, member.organization, bindings, own, models, bounds)
+
+    def holders_of(
+        self, organization: str, role: str, changed: OwnRoles
+    ) -> Iterator[tuple[Principal, Principal]]:
+        """Yield whom a role comes to for each key and member with it: now, and with roles changed.
+
+        Roles on single models are among them, invitations too.
+        """
+        own = self.own_roles(organization)
+        for key in self._keys.values():
+            if (key.organization, key.role) == (organization, role) and key.revoked_at is None:
+                yield _of_key(key, own), _of_key(key, changed)
+        for member in self._members.values():
+            having = [binding for binding in member.bindings if binding.role == role]
+            if having and member.organization == organization:
+                yield self.given_to(member, having, own), self.given_to(member, having, changed)
 
     def refuse_closed(self, organization: str) -> None:
         """Raise InvalidApiKeyError for who acts for an organization that is disabled or removed."""
@@ -180,3 +217,9 @@ class Directory:
     def _tell(self) -> None:
         for tell in self.on_change:
             tell()
+
+
+def _of_key(key: ApiKey, own: OwnRoles) -> Principal:
+    """Return who a key is by its own role alone."""
+    bound = [Binding(key.role)]
+    return principal_of(f"key:{key.id}", key.organization, bound, own, key.models, key.bounds)

@@ -9,14 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from prsmd.core.apikey import ID_LENGTH, SECRET_LENGTH, format_key, is_key_id
-from prsmd.core.principals import loosened
+from prsmd.core.delegation import held_to
 from prsmd.domain.access import ApiKey, Permission, Principal
-from prsmd.domain.errors import (
-    ConflictError,
-    NotFoundError,
-    PermissionDeniedError,
-    PrsmdError,
-)
+from prsmd.domain.errors import ConflictError, NotFoundError, PrsmdError
 from prsmd.domain.ids import random_id
 from prsmd.service.access import KeyRing
 from prsmd.service.caller import Caller, require_recorded
@@ -69,7 +64,7 @@ class Keys:
             organization = self._registrar.place(caller, request.organization)
             refuse_unknown_role(self._registrar, organization, request.role, "role")
             key = self._inherited(caller, self._new(caller, request, organization, secret))
-            self._refuse_beyond(caller, key, "create")
+            self._refuse_excess(caller, key, "create")
             await keys.add(tx, key)
             made = key, format_key(key.id, secret)
             return Done(
@@ -106,8 +101,7 @@ class Keys:
             changed = dataclasses.replace(known, **changes)
             refuse_unknown_role(self._registrar, known.organization, changed.role, "role")
             self._refuse_beyond(caller, known, "change")
-            self._refuse_beyond(caller, changed, "change")
-            self._refuse_looser(caller, known, changed)
+            self._refuse_excess(caller, changed, "change", known)
             await keys.put(tx, changed)
             details = {"fields": sorted(changes), **_details(changed)}
             return Done(
@@ -128,8 +122,7 @@ class Keys:
         async def write(tx: Tx) -> Done[tuple[ApiKey, str]]:
             known = await _known(tx, caller, key_id)
             _refuse_revoked(known, "rotated")
-            self._refuse_beyond(caller, known, "rotate")
-            self._refuse_looser(caller, None, known)
+            self._refuse_excess(caller, known, "rotate")
             now = time.time()
             rotated = dataclasses.replace(
                 known,
@@ -225,35 +218,33 @@ class Keys:
 
     def _inherited(self, caller: Caller, key: ApiKey) -> ApiKey:
         """Return the key, held to what its maker is held to where nothing was wished."""
-        maker = self._own(caller)
-        if maker is None:
-            return key
-        names = ("expires_at", "networks", "requests_per_minute", "requests_per_day")
-        bounds = {name: getattr(maker, name) for name in names if getattr(key, name) is None}
-        return dataclasses.replace(key, **bounds)
+        bounds = held_to(key.bounds, caller.principal.bounds)
+        return dataclasses.replace(
+            key,
+            expires_at=bounds.expires_at,
+            networks=bounds.networks,
+            requests_per_minute=bounds.requests_per_minute,
+            requests_per_day=bounds.requests_per_day,
+        )
 
     def _refuse_beyond(self, caller: Caller, key: ApiKey, verb: str) -> None:
         other = self._registrar.directory.would_be(key)
-        what = f"{verb} a key with role {key.role} in {key.organization}"
-        self._registrar.refuse_beyond(caller, other, what)
-        if verb == "create":
-            self._refuse_looser(caller, None, key)
+        self._registrar.refuse_beyond(caller, other, _what(key, verb))
 
-    def _refuse_looser(self, caller: Caller, before: ApiKey | None, after: ApiKey) -> None:
-        """Nobody frees a key from what they are held to themselves."""
-        own = self._own(caller)
-        respect = None if own is None else loosened(own, after)
-        if respect is None or (before is not None and before == after):
-            return
-        raise PermissionDeniedError(
-            f"Your own key is held to less: {respect} of this one would go beyond it.",
-            required_permissions=[Permission.KEYS_MANAGE.value],
-            current_permissions=sorted(caller.principal.permissions),
-        )
+    def _refuse_excess(
+        self, caller: Caller, key: ApiKey, verb: str, before: ApiKey | None = None
+    ) -> None:
+        would_be = self._registrar.directory.would_be
+        known = None if before is None else would_be(before)
+        self._registrar.refuse_excess(caller, would_be(key), _what(key, verb), known)
 
     def _own(self, caller: Caller) -> ApiKey | None:
         key_id = caller.principal.key_id
         return None if key_id is None else self._registrar.directory.key(key_id)
+
+
+def _what(key: ApiKey, verb: str) -> str:
+    return f"{verb} a key with role {key.role} in {key.organization}"
 
 
 async def _known(tx: Tx, caller: Caller, key_id: str) -> ApiKey:

@@ -73,7 +73,7 @@ class Members:
                 created_at=time.time(),
                 created_by=caller.principal.id,
             )
-            self._refuse_beyond(caller, member)
+            self._refuse_excess(caller, member)
             if await members.find(tx, kind, subject) is not None:
                 raise ConflictError(
                     f"{kind.value} {subject} is a member already and cannot be another one's too."
@@ -115,7 +115,7 @@ class Members:
                 bound = await self._bindings(tx, known.organization, bindings)
             changed = dataclasses.replace(known, name=name or known.name, bindings=bound)
             self._refuse_beyond(caller, known)
-            self._refuse_beyond(caller, changed)
+            self._refuse_excess(caller, changed, known)
             await members.put(tx, changed)
             report = await _report(tx, changed)
             return Done(
@@ -153,11 +153,15 @@ class Members:
         return found
 
     def _refuse_beyond(self, caller: Caller, member: Member) -> None:
-        """Nobody gives or takes roles that allow more than they may themselves."""
-        other = self._registrar.directory.principal(
-            f"{member.kind.value}:{member.subject}", member.organization, member.bindings
-        )
-        self._registrar.refuse_beyond(caller, other, "give or take the roles of this member")
+        """Nobody changes or takes roles that allow more than they may themselves."""
+        other = self._registrar.directory.given_to(member, member.bindings)
+        self._registrar.refuse_beyond(caller, other, "change or take the roles of this member")
+
+    def _refuse_excess(self, caller: Caller, member: Member, before: Member | None = None) -> None:
+        given_to = self._registrar.directory.given_to
+        known = None if before is None else given_to(before, before.bindings)
+        gift = given_to(member, member.bindings)
+        self._registrar.refuse_excess(caller, gift, "give a member these roles", known)
 
     async def _bindings(
         self, tx: Tx, organization: str, wished: Sequence[BindingWish]

@@ -86,6 +86,7 @@ class Roles:
             self._refuse_excess(caller, changed)
             if changed == known:
                 return Done(result=known, organization=known.organization, changed=False)
+            self._refuse_widening(caller, known, changed)
             changed = dataclasses.replace(changed, updated_at=time.time())
             await roles.put(tx, changed)
             return Done(result=changed, organization=known.organization, details=_details(changed))
@@ -140,6 +141,14 @@ class Roles:
             permissions=role.permissions,
         )
         self._registrar.refuse_beyond(caller, other, f"make or change role {role.name}")
+
+    def _refuse_widening(self, caller: Caller, known: Role, changed: Role) -> None:
+        """Nobody gives whoever has the role more than they hold themselves, nor for longer."""
+        directory = self._registrar.directory
+        own = {**directory.own_roles(known.organization), known.name: changed.permissions}
+        what = f"widen role {known.name}, which others have"
+        for held, widened in directory.holders_of(known.organization, known.name, own):
+            self._registrar.refuse_excess(caller, widened, what, held)
 
 
 def refuse_unknown_role(registrar: Registrar, organization: str, role: str, field: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from prsmd.core.apikey import is_key_id
 from prsmd.core.blocks import TOTAL
+from prsmd.core.delegation import lent
 from prsmd.core.meter import DAY_SECONDS, Standing
 from prsmd.domain.access import Permission, Principal, is_organization_name
 from prsmd.domain.deployment import Deployment
@@ -17,7 +18,7 @@ from prsmd.domain.ids import random_id
 from prsmd.domain.quota import Share, UsageLimits
 from prsmd.engine.recorder import Recorder
 from prsmd.service.borrowing import while_lent
-from prsmd.service.caller import Caller
+from prsmd.service.caller import Caller, denials_recorded
 from prsmd.service.deployments import (
     event_of,
     find_changeable,
@@ -26,6 +27,7 @@ from prsmd.service.deployments import (
     ref_of,
 )
 from prsmd.service.lending import Lendings
+from prsmd.service.registrar import refuse_excess
 from prsmd.store import audit, deployments, events, leases, shares
 from prsmd.store.db import Database, Tx
 
@@ -92,6 +94,7 @@ class Shares:
         _refuse_wrong(share, now)
 
         async def made(tx: Tx) -> Share:
+            _refuse_more(caller, deployment, share)
             await shares.add(tx, share)
             return share
 
@@ -112,7 +115,9 @@ class Shares:
         deployment = await self._shared(caller, model)
 
         async def changed(tx: Tx) -> Share:
-            share = _changed(await _of_model(tx, deployment, share_id), changes)
+            known = await _of_model(tx, deployment, share_id)
+            share = _changed(known, changes)
+            _refuse_more(caller, deployment, share, known)
             await shares.put(tx, share)
             return share
 
@@ -209,11 +214,12 @@ class Shares:
             await caller.remember(tx, done)
             return done
 
-        done = await self._lendings.commit(
-            self._database,
-            write,
-            lambda done: self._lendings.put(done.share, ref_of(deployment)),
-        )
+        async with denials_recorded(self._database, caller, "models.share", deployment.id):
+            done = await self._lendings.commit(
+                self._database,
+                write,
+                lambda done: self._lendings.put(done.share, ref_of(deployment)),
+            )
         self._recorder.announce(event)
         return done
 
@@ -274,6 +280,17 @@ def _refuse_wrong(share: Share, now: float | None) -> None:
             raise InvalidInputError.field("allowed_keys", problem)
     if now is not None and share.expires_at is not None and share.expires_at <= now:
         raise InvalidInputError.field("expires_at", "must be in the future")
+
+
+def _refuse_more(
+    caller: Caller, deployment: Deployment, share: Share, before: Share | None = None
+) -> None:
+    """Nobody lends more than they hold; a share that is only narrowed gives nothing."""
+    giver, model = caller.principal, ref_of(deployment)
+    known = None
+    if before is not None and share.organizations <= before.organizations:
+        known = lent(before, model, giver) if share.keys <= before.keys else None
+    refuse_excess(giver, lent(share, model, giver), f"share {model.model_id} like this", known)
 
 
 def _as_borrower(share: Share, name: str) -> Principal:

@@ -1,0 +1,195 @@
+"""A bounded key hands out nothing that is bounded less: keys, members, roles, shares alike."""
+
+import time
+from typing import Any
+
+import pytest
+
+from prsmd.core.delegation import excess
+from prsmd.domain.access import Permission
+from prsmd.domain.deployment import Deployment
+from prsmd.domain.errors import PermissionDeniedError
+from prsmd.domain.quota import UsageLimits
+from prsmd.engine.recorder import Recorder
+from prsmd.service.caller import Caller
+from prsmd.service.keys import KeyRequest
+from prsmd.service.members import BindingWish, MemberWish
+from prsmd.service.roles import RoleWish
+from prsmd.service.shares import ShareRequest, Shares
+from prsmd.store import deployments
+from prsmd.store.db import Database
+from tests.service.identity import Office, caller, with_key
+
+P = Permission
+HELD: dict[str, dict[str, Any]] = {
+    "ends": {"expires_in_seconds": 600.0},
+    "is held to": {"networks": ("10.0.0.0/8",)},
+    "requests per minute": {"requests_per_minute": 5000},
+    "requests per day": {"requests_per_day": 5000},
+}
+BOUNDED = pytest.mark.parametrize("words", HELD)
+
+
+@pytest.fixture
+async def office(tmp_path):
+    database = await Database.open(tmp_path / "state")
+    made = await Office.open(database)
+    model = Deployment(
+        id="deploy_plans",
+        organization="company",
+        model_id="custom_plans",
+        model_name="plans",
+        revision=1,
+        asked_replicas=0,
+        created_at=1.0,
+        updated_at=1.0,
+    )
+    await database.write(lambda tx: deployments.add(tx, model))
+    yield made
+    await database.close()
+
+
+@pytest.fixture
+def shares(office):
+    return Shares(office.database, Recorder(office.database), office.lendings)
+
+
+async def bounded(office: Office, **held: Any) -> Caller:
+    request = KeyRequest(**{"name": "bounded", "role": "owner", **held})
+    _, text = await office.keys.create(caller(), request)
+    return with_key(office.ring.identify(text, "10.0.0.1").principal)
+
+
+async def refused(work: Any) -> str:
+    with pytest.raises(PermissionDeniedError) as refusal:
+        await work
+    return refusal.value.message
+
+
+def lent(**changes: Any) -> ShareRequest:
+    wish = {"organizations": frozenset({"rival"}), "permissions": frozenset({P.MODELS_READ})}
+    return ShareRequest(**{**wish, **changes})
+
+
+@BOUNDED
+async def test_a_bounded_key_makes_no_member_who_is_not(office, words):
+    maker = await bounded(office, **HELD[words])
+    wish = MemberWish(kind="oidc", subject="ann", bindings=[BindingWish("viewer")])
+
+    assert words in await refused(office.members.add(maker, wish))
+    assert ("members.add", "member:oidc:ann", "denied") in await office.recorded()
+
+
+@BOUNDED
+async def test_a_bounded_key_gives_no_role_to_a_key_that_is_not(office, words):
+    maker = await bounded(office, **HELD[words])
+    free, _ = await office.keys.create(caller(), KeyRequest(name="free", role="invoker"))
+    wish = MemberWish(kind="key", subject=free.id, bindings=[BindingWish("viewer")])
+    assert words in await refused(office.members.add(maker, wish))
+
+    own, _ = await office.keys.create(maker, KeyRequest(name="own", role="invoker"))
+    wish = MemberWish(kind="key", subject=own.id, bindings=[BindingWish("viewer")])
+    assert (await office.members.add(maker, wish)).member.subject == own.id
+
+
+@BOUNDED
+async def test_a_bounded_key_widens_no_role_that_somebody_has_who_is_not(office, words):
+    maker = await bounded(office, **HELD[words])
+    narrow = frozenset({P.MODELS_READ})
+    await office.roles.create(maker, RoleWish(name="tuner", permissions=narrow))
+    wider = RoleWish(name="tuner", permissions=narrow | {P.MODELS_SCALE})
+    await office.keys.create(maker, KeyRequest(name="own", role="tuner"))
+    await office.roles.change(maker, wider)
+    await office.roles.change(maker, RoleWish(name="tuner", permissions=narrow))
+    await office.members.add(
+        caller(),
+        MemberWish(
+            kind="oidc", subject="ann", bindings=[BindingWish("tuner", "plans")],
+            organization="company",
+        ),
+    )  # fmt: skip
+
+    assert words in await refused(office.roles.change(maker, wider))
+    assert office.directory.own_roles("company") == {"tuner": narrow}
+    await office.roles.change(maker, RoleWish(name="tuner", permissions=frozenset()))
+
+
+@BOUNDED
+async def test_a_bounded_key_lends_nothing_beyond_its_bounds_and_may_take_back(
+    office, shares, words
+):
+    maker = await bounded(office, **HELD[words])
+    theirs = await shares.create(caller(), "plans", lent())
+
+    assert words in await refused(shares.create(maker, "plans", lent(keys=frozenset({"k" * 10}))))
+    share_id = theirs.share.id
+    for changes in (
+        {"permissions": frozenset({P.MODELS_READ, P.MODELS_INFER})},
+        {"organizations": frozenset({"rival", "third"})},
+    ):
+        assert words in await refused(shares.change(maker, "plans", share_id, changes))
+    await shares.change(maker, "plans", share_id, {"limits": {"concurrent_requests": 1}})
+    await shares.change(maker, "plans", share_id, {"expires_at": time.time() + 60})
+    assert words in await refused(shares.change(maker, "plans", share_id, {"expires_at": None}))
+    await shares.revoke(maker, "plans", share_id)
+
+
+async def test_a_bounded_key_lends_within_its_bounds(office, shares):
+    maker = await bounded(office, expires_in_seconds=600.0, requests_per_day=5)
+    within = lent(expires_at=time.time() + 60, limits=UsageLimits(requests_per_day=5))
+    assert (await shares.create(maker, "plans", within)).share.limits.requests_per_day == 5
+
+
+async def test_nobody_lends_a_model_for_what_they_may_not_do_with_it(office, shares):
+    granted = frozenset({P.MODELS_SHARE, P.MODELS_READ})
+    await office.roles.create(caller(), RoleWish(name="clerk", permissions=granted))
+    wish = lent(permissions=frozenset({P.MODELS_READ, P.MODELS_INFER}))
+    assert "models.infer" in await refused(shares.create(office.own("clerk"), "plans", wish))
+    [(action, subject, outcome), *_] = await office.recorded()
+    assert (action, subject, outcome) == ("models.share", "deploy_plans", "denied")
+
+
+async def test_a_bounded_key_extends_and_frees_no_key_but_narrows_and_revokes_any(office):
+    maker = await bounded(office, expires_in_seconds=600.0)
+    free, _ = await office.keys.create(caller(), KeyRequest(name="free", role="deployer"))
+    wish = KeyRequest(name="short", role="deployer", expires_in_seconds=60.0)
+    short, _ = await office.keys.create(caller(), wish)
+
+    for key, changes in (
+        (free, {"role": "owner"}),
+        (short, {"expires_at": None}),
+        (short, {"expires_at": time.time() + 6000}),
+    ):
+        assert "Your own key ends" in await refused(office.keys.change(maker, key.id, changes))
+    await office.keys.change(maker, short.id, {"expires_at": time.time() + 300})
+    await office.keys.change(maker, free.id, {"name": "renamed"})
+    await office.keys.change(maker, free.id, {"role": "viewer"})
+    await office.keys.revoke(maker, free.id)
+
+
+async def test_a_secret_that_was_rotated_away_gives_nothing_beyond_its_end(office):
+    key, old = await office.keys.create(caller(), KeyRequest(name="k", role="owner"))
+    rotated, _ = await office.keys.rotate(caller(), key.id, 60.0)
+    late = with_key(office.ring.identify(old).principal)
+
+    made, _ = await office.keys.create(late, KeyRequest(name="n", role="owner"))
+    assert made.expires_at == rotated.previous_until
+    assert "Your own key ends" in await refused(office.keys.rotate(late, key.id, 60.0))
+
+
+async def test_whatever_keys_make_in_chains_stays_within_what_the_first_may(office):
+    root = await bounded(office, expires_in_seconds=600.0, networks=("10.0.0.0/8",))
+    last = root
+    for wish in (
+        {},
+        {"networks": ("10.1.0.0/16",)},
+        {"expires_in_seconds": 300.0},
+        {"requests_per_day": 9000},
+        {},
+    ):
+        _, text = await office.keys.create(last, KeyRequest(name="n", role="owner", **wish))
+        last = with_key(office.ring.identify(text, "10.1.0.1").principal)
+        assert excess(root.principal, last.principal) is None
+    for field in ("expires_at", "networks", "requests_per_day"):
+        key_id = last.principal.key_id
+        await refused(office.keys.change(last, key_id, {field: None}))
