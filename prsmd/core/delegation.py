@@ -5,7 +5,6 @@ be. It may do nothing that its giver may not, nowhere that they may not, and not
 """
 
 import dataclasses
-import datetime as dt
 import enum
 from collections.abc import Iterable
 
@@ -73,27 +72,6 @@ def lent(share: Share, model: ModelRef, giver: Principal) -> Principal:
     )
 
 
-def in_words(giver: Principal, respect: Respect) -> str:
-    """Return what a giver is held to, and what can be done where that is in the way."""
-    bounds = giver.bounds
-    held = {
-        Respect.PERMISSIONS: "Your own permissions do not include all of this",
-        Respect.EXPIRES_AT: f"Your own key ends {_moment(bounds.expires_at)}",
-        Respect.NETWORKS: f"Your own key is held to {', '.join(bounds.networks or ())}",
-        Respect.REQUESTS_PER_MINUTE: f"Your own key may make {bounds.requests_per_minute} requests"
-        " per minute",
-        Respect.REQUESTS_PER_DAY: f"Your own key may make {bounds.requests_per_day} requests"
-        " per day",
-    }[respect]
-    wanted = {
-        Respect.PERMISSIONS: "ask somebody who may do it all",
-        Respect.EXPIRES_AT: "give this the same end or an earlier one, or use a key without an end",
-        Respect.NETWORKS: "hold this to the same networks or to parts of them, where it can be held"
-        " to networks, or use a key that is held to none",
-    }.get(respect, "give this the same limit or a lower one, or use a key without one")
-    return f"{held}, and nobody gives more than they hold: {wanted}."
-
-
 def held_to(own: Bounds, more: Bounds) -> Bounds:
     """Return bounds with those of `more` in the place of what is not bounded."""
     return Bounds(
@@ -112,11 +90,3 @@ def _beyond(bound: float | None, value: float | None) -> bool:
 
 def _inside(inner: Iterable[str] | None, outer: Iterable[str]) -> bool:
     return inner is not None and within(inner, outer)
-
-
-def _moment(at: float | None) -> str:
-    if at is None:
-        return "never"
-    return (
-        dt.datetime.fromtimestamp(at, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    )

@@ -9,11 +9,11 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-from prsmd.core.delegation import Respect, excess, excess_of_change, in_words
 from prsmd.core.permit import covers
 from prsmd.domain.access import Permission, Principal
 from prsmd.domain.errors import InvalidInputError, PermissionDeniedError
 from prsmd.service.caller import Caller, denials_recorded, require_recorded
+from prsmd.service.delegation import beyond, refuse_excess
 from prsmd.service.directory import Directory, Writer
 from prsmd.store import audit
 from prsmd.store.db import Database, Tx
@@ -117,7 +117,7 @@ class Registrar:
         So nobody takes from who is above them. `what` says what the caller wants, after "cannot".
         """
         if not covers(caller.principal, other):
-            raise _beyond(caller.principal, other, what)
+            raise beyond(caller.principal, other, what)
 
     def refuse_excess(
         self, caller: Caller, gift: Principal, what: str, before: Principal | None = None
@@ -127,35 +127,3 @@ class Registrar:
         `gift` is who there would be, `before` who there is, and `what` as in `refuse_beyond`.
         """
         refuse_excess(caller.principal, gift, what, before)
-
-
-def refuse_excess(
-    giver: Principal, gift: Principal, what: str, before: Principal | None = None
-) -> None:
-    """Raise PermissionDeniedError where a gift, or a change to it, is more than its giver holds."""
-    found = excess(giver, gift) if before is None else excess_of_change(giver, before, gift)
-    if found is Respect.PERMISSIONS:
-        raise _beyond(giver, gift, what)
-    if found is not None:
-        raise PermissionDeniedError(
-            f"You cannot {what}. {in_words(giver, found)}",
-            required_permissions=_all_of(gift),
-            current_permissions=_all_of(giver),
-            beyond=found.value,
-        )
-
-
-def _beyond(giver: Principal, other: Principal, what: str) -> PermissionDeniedError:
-    needed, held = _all_of(other), _all_of(giver)
-    missing = sorted(set(needed) - set(held))
-    because = f": it needs {', '.join(missing)}" if missing else ""
-    return PermissionDeniedError(
-        f"Role {giver.role} in {giver.organization} cannot {what}, which may do more"
-        f" than you may{because}.",
-        required_permissions=needed,
-        current_permissions=held,
-    )
-
-
-def _all_of(principal: Principal) -> list[str]:
-    return sorted(principal.permissions.union(*principal.on_models.values()))

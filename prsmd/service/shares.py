@@ -19,6 +19,7 @@ from prsmd.domain.quota import Share, UsageLimits
 from prsmd.engine.recorder import Recorder
 from prsmd.service.borrowing import while_lent
 from prsmd.service.caller import Caller, denials_recorded
+from prsmd.service.delegation import refuse_excess
 from prsmd.service.deployments import (
     event_of,
     find_changeable,
@@ -27,7 +28,6 @@ from prsmd.service.deployments import (
     ref_of,
 )
 from prsmd.service.lending import Lendings
-from prsmd.service.registrar import refuse_excess
 from prsmd.store import audit, deployments, events, leases, shares
 from prsmd.store.db import Database, Tx
 

@@ -4,10 +4,10 @@ import dataclasses
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prsmd.core.delegation import Respect, excess, excess_of_change, held_to, in_words, lent
+from prsmd.core.delegation import Respect, excess, excess_of_change, held_to, lent
 from prsmd.core.networks import allows
 from prsmd.core.permit import Allow, permit
 from prsmd.domain.access import ROLES, Bounds, ModelRef, Permission, Principal
@@ -15,6 +15,7 @@ from prsmd.domain.quota import Share, UsageLimits
 
 P = Permission
 MODELS = (ModelRef("deploy_1", "custom_one", "one"), ModelRef("deploy_2", "custom_two", "two"))
+LOOKED_AT = (P.MODELS_READ, P.MODELS_SHARE, P.MODELS_DEPLOY, P.KEYS_MANAGE, P.NODE_MANAGE)
 ADDRESSES = ("10.1.0.1", "10.2.0.1", "192.0.2.1", "fd00::1", None)
 MOMENTS = (0.0, 10.0, 20.0, 30.0, 1e12)
 
@@ -53,9 +54,7 @@ def test_a_bound_that_a_gift_goes_beyond_is_named(held, wished, respect):
 def test_a_bound_that_exists_is_looked_at():
     for field in dataclasses.fields(Bounds):
         value = ("10.0.0.0/8",) if field.name == "networks" else 5
-        found = excess(bounded(**{field.name: value}), bounded())
-        assert found == field.name
-        assert "Your own key" in in_words(bounded(**{field.name: value}), found)
+        assert excess(bounded(**{field.name: value}), bounded()) == field.name
 
 
 def test_permissions_go_before_bounds():
@@ -169,22 +168,19 @@ def principals(draw: st.DrawFn) -> Principal:
 
 def powers(one: Principal) -> set[tuple]:
     """Return all that one may do: which permission, on what, from where, when."""
-    bounds, found = one.bounds, set()
-    for permission, owner, model in itertools.product(
-        Permission, ("acme", "rival"), (*MODELS, None)
-    ):
-        if isinstance(permit(one, permission, owner, model), Allow):
-            found |= {
-                (permission, owner, model, address, at)
-                for address in ADDRESSES
-                if bounds.networks is None or allows(bounds.networks, address)
-                for at in MOMENTS
-                if bounds.expires_at is None or at < bounds.expires_at
-            }
-    return found
+    bounds = one.bounds
+    allowed = [
+        asked
+        for asked in itertools.product(LOOKED_AT, ("acme", "rival"), (*MODELS, None))
+        if isinstance(permit(one, *asked), Allow)
+    ]
+    where = [a for a in ADDRESSES if bounds.networks is None or allows(bounds.networks, a)]
+    when = [at for at in MOMENTS if bounds.expires_at is None or at < bounds.expires_at]
+    return set(itertools.product(allowed, where, when))
 
 
-@given(root=principals(), wished=st.lists(st.tuples(st.integers(0, 9), principals()), max_size=12))
+@settings(deadline=None)
+@given(root=principals(), wished=st.lists(st.tuples(st.integers(0, 9), principals()), max_size=8))
 def test_no_chain_of_gifts_ends_with_somebody_who_may_what_its_root_could_not(root, wished):
     chain = [root]
     for by, gift in wished:
@@ -197,9 +193,10 @@ def test_no_chain_of_gifts_ends_with_somebody_who_may_what_its_root_could_not(ro
             assert all((getattr(one.bounds, pace) or 99) <= most for one in chain)
 
 
+@settings(deadline=None)
 @given(
     roots=st.lists(principals(), min_size=2, max_size=2),
-    changes=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), principals()), max_size=12),
+    changes=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), principals()), max_size=8),
 )
 def test_no_chain_of_changes_yields_what_none_of_its_roots_could(roots, changes):
     everybody = list(roots)
