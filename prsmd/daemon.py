@@ -32,7 +32,7 @@ from prsmd.engine import janitor
 from prsmd.settings import Settings
 from prsmd.signals import Received
 from prsmd.store import orders
-from prsmd.store.db import USAGE, Database
+from prsmd.store.db import USAGE, Database, ReadLimits
 from prsmd.store.errors import StoreDamagedError, StoreNotItsOwnError, StoreSchemaError
 from prsmd.store.recovering import RecoveringDatabase
 
@@ -86,9 +86,10 @@ async def _start(
     sockets = _open_sockets(settings)
     for listener in sockets:
         stack.callback(listener.close)
-    database = await Database.open(settings.daemon.state_dir)
+    reads = _read_limits(settings)
+    database = await Database.open(settings.daemon.state_dir, reads=reads)
     stack.push_async_callback(database.close)
-    usage = await RecoveringDatabase.open(settings.daemon.state_dir, file=USAGE)
+    usage = await RecoveringDatabase.open(settings.daemon.state_dir, file=USAGE, reads=reads)
     stack.push_async_callback(usage.close)
     appliance = await assemble(settings, database, _public_url(settings, sockets), usage)
     stack.push_async_callback(appliance.auditing.settle)
@@ -105,6 +106,13 @@ async def _start(
     stack.push_async_callback(runner.cleanup)
     _keep_what_is_here()
     return appliance, runner
+
+
+def _read_limits(settings: Settings) -> ReadLimits:
+    limits = settings.limits
+    return ReadLimits(
+        readers=limits.readers, waiting=limits.reads_waiting, seconds=limits.query_seconds
+    )
 
 
 def _keep_what_is_here() -> None:

@@ -56,6 +56,7 @@ from prsmd.api.respond import (
     mark,
     new_request_id,
 )
+from prsmd.core.fair_queue import Asker
 from prsmd.core.meter import Standing
 from prsmd.domain.errors import (
     InvalidInputError,
@@ -66,8 +67,10 @@ from prsmd.domain.errors import (
     RateLimitedError,
     RequestTooLargeError,
 )
+from prsmd.service.access import Identified
 from prsmd.service.authorization import may_ask
 from prsmd.service.caller import Caller
+from prsmd.store.asking import asking_for
 
 log = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -123,6 +126,11 @@ def _guarded(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         identified = await identify(request, door)
+        who = identified.principal
+        with asking_for(Asker(who.organization, who.id)):
+            return await answer(request, identified)
+
+    async def answer(request: web.Request, identified: Identified) -> web.StreamResponse:
         if not operation.counts_itself:
             await count(request, door, identified.principal)
         address = origin_of(request, door.proxies).address

@@ -13,6 +13,7 @@ from prsmd.core.chain import Verdict
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import InvalidInputError, PrsmdError
 from prsmd.domain.events import AuditFilter, AuditRecord
+from prsmd.service.audit import COUNTED
 from prsmd.service.caller import Caller
 
 log = logging.getLogger("prsmd.access")
@@ -34,6 +35,7 @@ PAGE_QUERY = {
     "until": "before this moment",
     **_TEXTS,
     **_PAGE,
+    "before": "only records before the one of this sequence: pages on without counting",
     "after": "when following: after the record of this sequence",
 }
 EXPORT_QUERY = {
@@ -56,6 +58,7 @@ async def page(services: Services, request: web.Request, caller: Caller) -> web.
         {
             "records": [record_body(record) for record in found],
             "total": total,
+            "total_exact": total < offset + COUNTED,
             "limit": limit,
             "offset": offset,
             "has_more": offset + len(found) < total,
@@ -157,12 +160,15 @@ async def _follow(
 
 
 def _after(request: web.Request) -> int | None:
-    given = request.headers.get("Last-Event-ID") or request.query.get("after")
+    return _sequence("after", request.headers.get("Last-Event-ID") or request.query.get("after"))
+
+
+def _sequence(name: str, given: str | None) -> int | None:
     if given is None:
         return None
     digits = given.isascii() and given.isdecimal()
     if not digits or len(given) > _MOST_SEQUENCE_DIGITS:
-        raise InvalidInputError.field("after", "must be the sequence of a record", given[:50])
+        raise InvalidInputError.field(name, "must be the sequence of a record", given[:50])
     return int(given)
 
 
@@ -170,6 +176,7 @@ def _filter(request: web.Request) -> AuditFilter:
     return AuditFilter(
         since=moment(request, "since"),
         until=moment(request, "until"),
+        before=_sequence("before", request.query.get("before")),
         **{name: _text(request, name) for name in _TEXTS},
     )
 

@@ -5,7 +5,7 @@ Expected outcomes are return values; these are for what a caller cannot go on fr
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class PrsmdError(Exception):
@@ -31,7 +31,7 @@ class InvalidInputError(PrsmdError):
         super().__init__(message, validation_errors=list(problems))
 
     @classmethod
-    def field(cls, field: str, error: str, provided: object = None) -> "InvalidInputError":
+    def field(cls, field: str, error: str, provided: object = None) -> Self:
         """Return the error for one wrong field."""
         problem = {"field": field, "error": error, "provided_value": provided}
         return cls(f"{field}: {error}", [problem])

@@ -82,8 +82,8 @@ def own_record(
 class AuditFilter:
     """Which audit records are wanted; None: any.
 
-    `since` (included) and `until` (not) are seconds since the epoch. A text that ends in `*` is the
-    beginning of what is wanted.
+    `since` (included) and `until` (not) are seconds since the epoch, `before` is a sequence. A text
+    that ends in `*` is the beginning of what is wanted.
     """
 
     since: float | None = None
@@ -93,3 +93,4 @@ class AuditFilter:
     action: str | None = None
     subject: str | None = None
     outcome: str | None = None
+    before: int | None = None

@@ -16,8 +16,9 @@ from prsmd.engine.notary import AuditLog
 from prsmd.gateway.tape import Notes
 from prsmd.service.caller import Caller, require_own
 from prsmd.service.proof import Prover
-from prsmd.store import attestations, audit
+from prsmd.store import attestations, audit, audit_query
 
+COUNTED = audit_query.COUNTED
 _FOLLOW_SECONDS = 1.0
 _AT_ONCE = 200
 

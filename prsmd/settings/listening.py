@@ -59,3 +59,6 @@ class LimitsSection(Section):
     header_timeout_seconds: Seconds = 15.0
     body_timeout_seconds: Seconds = 60.0
     idle_timeout_seconds: Seconds = 75.0
+    readers: int = Field(default=4, ge=1, le=64)
+    reads_waiting: int = Field(default=256, ge=1, le=100_000)
+    query_seconds: Seconds = 1.0

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from prsmd.core.chain import Head, canonical, content_of, digest_of, link
 from prsmd.domain.events import AuditFilter, AuditRecord
 
+from .audit_query import COUNTED, count, select
 from .connection import Tx
 from .rows import change, many, one
 
@@ -22,7 +23,6 @@ _COLUMNS = (
     "sequence", "at", "principal", "organization", "action", "subject", "outcome", "request_id",
     "details", "salt", "hash", "size", "address",
 )  # fmt: skip
-_TEXTS = ("principal", "organization", "action", "subject", "outcome")
 
 
 async def append(tx: Tx, record: AuditRecord, table: Table = "audit") -> None:
@@ -54,14 +54,15 @@ async def append_all(
 async def page(
     tx: Tx, wanted: AuditFilter | None, limit: int, offset: int, table: Table = "audit"
 ) -> tuple[list[AuditRecord], int]:
-    """Return records, newest first, and how many there are."""
-    where, values = _where(wanted)
+    """Return records, newest first, and how many there are: exactly up to `COUNTED` beyond them."""
+    found = await select(tx, wanted, table)
     rows = await many(
         tx,
-        f"SELECT * FROM {table} {where} ORDER BY sequence DESC LIMIT ? OFFSET ?",  # noqa: S608 - names from this file
-        (*values, limit, offset),
+        f"SELECT * FROM {found.source} {found.where} "  # noqa: S608 - names from this file
+        "ORDER BY sequence DESC LIMIT ? OFFSET ?",
+        (*found.values, limit, offset),
     )
-    [[total]] = await many(tx, f"SELECT count(*) FROM {table} {where}", values)  # noqa: S608 - as above
+    total = await count(tx, found, offset + COUNTED)
     return [_from_row(row) for row in rows], total
 
 
@@ -73,12 +74,12 @@ async def after(
     table: Table = "audit",
 ) -> list[AuditRecord]:
     """Return the first `limit` records after this one, oldest first."""
-    where, values = _where(wanted)
-    both = f"{where} AND sequence > ?" if where else "WHERE sequence > ?"
+    found = await select(tx, wanted, table)
+    both = f"{found.where} AND sequence > ?" if found.where else "WHERE sequence > ?"
     rows = await many(
         tx,
-        f"SELECT * FROM {table} {both} ORDER BY sequence LIMIT ?",  # noqa: S608 - names from this file
-        (*values, sequence, limit),
+        f"SELECT * FROM {found.source} {both} ORDER BY sequence LIMIT ?",  # noqa: S608 - names from this file
+        (*found.values, sequence, limit),
     )
     return [_from_row(row) for row in rows]
 
@@ -96,26 +97,6 @@ def _chained(log: str, last: Head, record: AuditRecord) -> dict[str, Any]:
         "hash": link(log, sequence, last.hash, digest_of(text)),
         "size": len(text),
     }
-
-
-def _where(wanted: AuditFilter | None) -> tuple[str, list[Any]]:
-    if wanted is None:
-        return "", []
-    terms: list[str] = []
-    values: list[Any] = []
-    for name in _TEXTS:
-        text: str | None = getattr(wanted, name)
-        if text is not None and text.endswith("*"):
-            terms.append(f"substr({name}, 1, ?) = ?")
-            values += [len(text) - 1, text[:-1]]
-        elif text is not None:
-            terms.append(f"{name} = ?")
-            values.append(text)
-    for comparison, moment in ((">=", wanted.since), ("<", wanted.until)):
-        if moment is not None:
-            terms.append(f"at {comparison} ?")
-            values.append(moment)
-    return ("WHERE " + " AND ".join(terms) if terms else ""), values
 
 
 def _from_row(row: sqlite3.Row) -> AuditRecord:

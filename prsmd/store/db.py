@@ -25,13 +25,12 @@ from .lock import FolderLock
 from .migrate import CONTROL as CONTROL_MIGRATIONS
 from .migrate import USAGE as USAGE_MIGRATIONS
 from .migrate import known_migrations, migrate
-from .readers import Readers
+from .readers import Readers, ReadLimits
 from .writer import CommitCounter, Writer, WriterLimits
 
-__all__ = ["CONTROL", "USAGE", "Database", "DatabaseFile", "Tx", "WriterLimits"]
+__all__ = ["CONTROL", "USAGE", "Database", "DatabaseFile", "ReadLimits", "Tx", "WriterLimits"]
 
 T = TypeVar("T")
-READER_COUNT = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +67,11 @@ class Database:
 
     @classmethod
     async def open(
-        cls, folder: Path, limits: WriterLimits | None = None, file: DatabaseFile = CONTROL
+        cls,
+        folder: Path,
+        limits: WriterLimits | None = None,
+        file: DatabaseFile = CONTROL,
+        reads: ReadLimits | None = None,
     ) -> "Database":
         """Lock `folder` (made with mode 0700), check the database in it and bring it up to date.
 
@@ -97,7 +100,7 @@ class Database:
                 if head is not None:
                     counter = await _continue(tx, path, head, known)
                     stack.callback(head.close)
-                readers = await Readers.open(path, READER_COUNT)
+                readers = await Readers.open(path, reads or ReadLimits())
                 stack.push_async_callback(readers.close)
             writer = Writer(tx, limits or WriterLimits(), counter)
             stack.push_async_callback(writer.close)
@@ -161,7 +164,8 @@ class Database:
     def read(self) -> AbstractAsyncContextManager[Tx]:
         """Lend a connection that can only read and sees one snapshot. Never waits for the writer.
 
-        What is read after a `write` returned includes what it wrote.
+        What is read after a `write` returned includes what it wrote. Callers take turns
+        (`asking.asking_for`), and one that reads must not read anew before it has given back.
         """
         return self._readers.lend()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from prsmd.domain.errors import (
     ConflictError,
+    InvalidInputError,
     PrsmdError,
     ResourceUnavailableError,
     StorageFullError,
@@ -56,6 +57,10 @@ class TransactionTimeoutError(ResourceUnavailableError):
     """A transaction took too long and was rolled back."""
 
 
+class QueryTooExpensiveError(InvalidInputError):
+    """What a caller reads costs more than one request may; it was given up."""
+
+
 class IllegalTransitionError(ConflictError):
     """A replica can not go from the state that is stored to the one that was given."""
 
@@ -95,6 +100,12 @@ def translate(error: sqlite3.Error | UnicodeDecodeError, path: Path | None = Non
         return StorageFullError(f"The state could not be written: {error}. Nothing was changed.")
     if code == sqlite3.SQLITE_CONSTRAINT:
         return ConflictError(f"This contradicts what is stored: {error}.")
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return QueryTooExpensiveError.field(
+            "query",
+            "reads more than one request may. Narrow it: since and until (or one of them), exact"
+            " texts in the place of beginnings, a smaller offset; page on with before",
+        )
     if code in _BUSY:
         return StoreBusyError("Another process keeps the state locked. Nothing was changed.")
     return PrsmdError("The state could not be read or written.", sqlite=str(error))

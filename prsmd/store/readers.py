@@ -1,12 +1,72 @@
-"""A small pool of connections that can only read. Each use sees one unchanging snapshot."""
+"""A small pool of connections that can only read. Each use sees one unchanging snapshot.
+
+The daemon's own loops have connections that no caller ever uses. Callers share the others in turn
+(`core/fair_queue.py`), and what one of them reads may cost no more than a limit.
+"""
 
 import asyncio
 import contextlib
+import dataclasses
+import os
+import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from prsmd.core.fair_queue import Asker, FairQueue, Slots
+from prsmd.domain.errors import ResourceUnavailableError
+
+from .asking import asker
 from .connection import Tx, open_reader
 from .errors import StoreClosedError, StoreDamagedError, translated
+
+_OWN_CONNECTIONS = 2
+_STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine: a millisecond at most
+_CALLERS_NICENESS = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ReadLimits:
+    """How many callers read at once, how much each may wait for, and what one reading may cost.
+
+    `seconds` are of processor time in the database, so that a busy machine fails nobody.
+    """
+
+    readers: int = 4
+    waiting: int = 256
+    seconds: float = 1.0
+
+    @property
+    def slots(self) -> Slots:
+        """The callers' slots: no organization has them all, unless there is only one."""
+        half = max(1, self.readers // 2)
+        return Slots(total=self.readers, per_organization=half, waiting=self.waiting)
+
+
+class Budget:
+    """What the reading on one connection has cost since it was lent. Asked in its thread."""
+
+    def __init__(self) -> None:
+        self._yields = False
+        self._seconds: float | None = None
+        self._since: float | None = None
+
+    def begin(self, seconds: float | None) -> None:
+        """Let what is read from now on cost so much processor time; None: anything."""
+        self._seconds, self._since = seconds, None
+
+    def is_spent(self) -> bool:
+        """Tell SQLite, which asks now and then, whether to give the query up."""
+        if self._seconds is None:
+            return False
+        if not self._yields:  # a long query leaves the processors to the loop and the models
+            self._yields = True
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _CALLERS_NICENESS)
+        now = time.thread_time()
+        if self._since is None:
+            self._since = now
+        return now - self._since > self._seconds
 
 
 class Readers:
@@ -15,38 +75,54 @@ class Readers:
     `damage` is what the last reader who found the file damaged was told; None: nobody was.
     """
 
-    def __init__(self, connections: list[Tx], path: Path) -> None:
+    def __init__(self, path: Path, own: list[Tx], callers: list[Tx], limits: ReadLimits) -> None:
         self.damage: str | None = None
         self._path = path
-        self._idle: asyncio.LifoQueue[Tx] = asyncio.LifoQueue()
+        self._limits = limits
+        self._own: asyncio.LifoQueue[Tx] = asyncio.LifoQueue()
+        for connection in own:
+            self._own.put_nowait(connection)
+        self._callers = callers
+        self._queue: FairQueue[asyncio.Future[Tx]] = FairQueue(limits.slots)
+        self._budgets: dict[Tx, Budget] = {}
         self._closed = False
-        for connection in connections:
-            self._idle.put_nowait(connection)
 
     @classmethod
-    async def open(cls, path: Path, count: int) -> "Readers":
-        """Open `count` connections to the database at `path`, which the writer has open."""
+    async def open(cls, path: Path, limits: ReadLimits) -> "Readers":
+        """Open connections to the database at `path`, which the writer has open."""
         connections: list[Tx] = []
         try:
-            for _ in range(count):
+            for _ in range(_OWN_CONNECTIONS + limits.readers):
                 connections.append(await open_reader(path))  # noqa: PERF401 - closed on failure
+            own, callers = connections[:_OWN_CONNECTIONS], connections[_OWN_CONNECTIONS:]
+            found = cls(path, own, callers, limits)
+            for connection in callers:
+                await found._bound(connection)
         except BaseException:
             for connection in connections:
                 await connection.close()
             raise
-        return cls(connections, path)
+        return found
 
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[Tx]:
-        """Lend a connection with a read transaction open on it."""
+        """Lend a connection with a read transaction open on it.
+
+        Raises:
+            ResourceUnavailableError: the caller has too much waiting already.
+            QueryTooExpensiveError: what a caller reads costs more than one request may.
+        """
         if self._closed:
             raise StoreClosedError("The state is closed.")
-        tx = await self._idle.get()
+        who = asker()
+        tx = await (self._own.get() if who is None else self._turn(who))
         try:
             if self._closed:
                 raise StoreClosedError("The state is closed.")
             with translated(self._path):
                 await tx.execute_fetchall("BEGIN")
+                if who is not None:
+                    self._budgets[tx].begin(self._limits.seconds)
                 yield tx
         except StoreDamagedError as error:
             self.damage = error.message
@@ -55,12 +131,54 @@ class Readers:
             # The rollback is queued before anything can suspend, so a cancelled reader cannot
             # leave its snapshot to the next one.
             try:
+                if who is not None:
+                    self._budgets[tx].begin(None)
                 await (tx.close() if self._closed else tx.rollback())
             finally:
-                self._idle.put_nowait(tx)
+                self._take_back(tx, who)
 
     async def close(self) -> None:
         """Close the connections, those that are lent when they come back."""
         self._closed = True
-        while not self._idle.empty():
-            await self._idle.get_nowait().close()
+        while not self._own.empty():
+            await self._own.get_nowait().close()
+        while self._callers:
+            await self._callers.pop().close()
+
+    async def _bound(self, connection: Tx) -> None:
+        """Let what callers read on a connection be given up."""
+        budget = self._budgets[connection] = Budget()
+        await connection.set_progress_handler(budget.is_spent, _STEPS_BETWEEN_LOOKS)
+
+    async def _turn(self, who: Asker) -> Tx:
+        """Wait for the caller's turn, and return its connection."""
+        granted: asyncio.Future[Tx] = asyncio.get_running_loop().create_future()
+        if not self._queue.enter(who, granted):
+            raise ResourceUnavailableError(
+                f"{self._limits.waiting} of your requests wait to read already; wait for them.",
+                resource_type="reader",
+                reason="too many requests of one caller wait to read",
+            )
+        self._serve()
+        try:
+            return await granted
+        except asyncio.CancelledError:
+            if not self._queue.withdraw(who, granted) and not granted.cancelled():
+                self._take_back(granted.result(), who)
+            raise
+
+    def _take_back(self, tx: Tx, who: Asker | None) -> None:
+        if who is None:
+            self._own.put_nowait(tx)
+            return
+        self._callers.append(tx)
+        self._queue.give_back(who)
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._callers and (turn := self._queue.take()) is not None:
+            who, granted = turn
+            if granted.done():  # it was cancelled, and has not heard of it yet
+                self._queue.give_back(who)
+            else:
+                granted.set_result(self._callers.pop())

@@ -14,7 +14,7 @@ from typing import TypeVar
 from prsmd.domain.errors import PrsmdError, StorageFullError
 
 from .connection import Tx
-from .db import Database, DatabaseFile
+from .db import Database, DatabaseFile, ReadLimits
 from .errors import StoreDamagedError, StoreSchemaError
 from .writer import WriterLimits
 
@@ -31,12 +31,19 @@ class RecoveringDatabase(Database):
     damaged files that were moved aside, in words, oldest first.
     """
 
-    def __init__(self, folder: Path, file: DatabaseFile, limits: WriterLimits) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        file: DatabaseFile,
+        limits: WriterLimits,
+        reads: ReadLimits | None = None,
+    ) -> None:
         self.path = folder / file.name
         self.fatal = asyncio.get_running_loop().create_future()
         self._folder = folder
         self._file = file
         self._limits = limits
+        self._reads = reads
         self._current: Database | None = None
         self._reason = "it was not opened yet"
         self._retry_at = 0.0
@@ -45,7 +52,11 @@ class RecoveringDatabase(Database):
 
     @classmethod
     async def open(
-        cls, folder: Path, limits: WriterLimits | None = None, file: DatabaseFile | None = None
+        cls,
+        folder: Path,
+        limits: WriterLimits | None = None,
+        file: DatabaseFile | None = None,
+        reads: ReadLimits | None = None,
     ) -> "RecoveringDatabase":
         """Open the file now, or later where the disk is full or fails just now.
 
@@ -54,7 +65,7 @@ class RecoveringDatabase(Database):
         """
         if file is None or file.guards:
             raise ValueError("what is desired must not be away")
-        found = cls(folder, file, limits or WriterLimits())
+        found = cls(folder, file, limits or WriterLimits(), reads)
         try:
             found._current = await found._open_intact()
         except (StorageFullError, StoreDamagedError, StoreSchemaError) as error:
@@ -131,11 +142,14 @@ class RecoveringDatabase(Database):
     async def _open_intact(self) -> Database:
         """Open the file; one that is damaged is moved aside, unless too many are there already."""
         try:
-            return await Database.open(self._folder, self._limits, self._file)
+            return await self._opened()
         except StoreDamagedError as error:
             if not self._move_aside(error):
                 raise
-        return await Database.open(self._folder, self._limits, self._file)
+        return await self._opened()
+
+    async def _opened(self) -> Database:
+        return await Database.open(self._folder, self._limits, self._file, self._reads)
 
     def _move_aside(self, error: StoreDamagedError) -> bool:
         name = f"{self.path.name}.damaged-"
