@@ -9,6 +9,7 @@ from typing import Any
 from .calls import Call, fresh_key, segment, window
 from .identity_models import Caller, Member, Organization, Role
 from .models import ApiKey
+from .quota_models import Quota
 from .wire import Page, page_of
 
 _ORGANIZATIONS = "/v1/organizations"
@@ -49,6 +50,18 @@ def change_organization(
     path = f"{_ORGANIZATIONS}/{segment(organization_id)}"
     body = _given(display_name=display_name, disabled=disabled)
     return _change("PATCH", path, body, Organization.decode)
+
+
+def get_quota(organization_id: str) -> Call[Quota]:
+    """Return an organization's quota and what it uses of it."""
+    path = f"{_ORGANIZATIONS}/{segment(organization_id)}/quota"
+    return Call(method="GET", path=path, decode=Quota.decode)
+
+
+def change_quota(organization_id: str, hard: Mapping[str, str | int]) -> Call[Quota]:
+    """Set limits of an organization; those that are not named stay."""
+    path = f"{_ORGANIZATIONS}/{segment(organization_id)}/quota"
+    return _change("PATCH", path, {"hard": dict(hard)}, Quota.decode)
 
 
 def remove_organization(organization_id: str) -> Call[Organization]:

@@ -1,9 +1,11 @@
 """Organizations, roles, members and callers as frozen values. Times are RFC 3339 text as sent."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from .models import ApiKey
-from .wire import Wire, many, one, strings
+from .quota_models import QuotaLimit
+from .wire import Wire, many, mapping, one, strings
 
 _value = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 
@@ -67,7 +69,10 @@ class ModelPermissions(Wire):
 
 @_value
 class Caller(Wire):
-    """Who the caller is. `only_models` None: held to none in particular; `key` is the one used."""
+    """Who the caller is. `only_models` None: held to none in particular; `key` is the one used.
+
+    `quota` is that of the organization, by dimension.
+    """
 
     principal: str
     organization: str = ""
@@ -77,3 +82,4 @@ class Caller(Wire):
     on_models: tuple[ModelPermissions, ...] = many(ModelPermissions)
     only_models: tuple[str, ...] | None = None
     key: ApiKey | None = one(ApiKey)
+    quota: Mapping[str, QuotaLimit] = mapping(QuotaLimit)

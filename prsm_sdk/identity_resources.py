@@ -7,6 +7,7 @@ from . import identity_calls as calls
 from .aio import AsyncTransport
 from .identity_models import Member, Organization, Role
 from .models import ApiKey
+from .quota_models import Quota
 from .wire import Page
 
 
@@ -39,6 +40,20 @@ class Organizations:
         return await self._transport.send(
             calls.change_organization(organization_id, display_name, disabled=disabled)
         )
+
+    async def quota(self, organization_id: str) -> Quota:
+        """Return an organization's quota and what it uses of it. One's own needs no permission."""
+        return await self._transport.send(calls.get_quota(organization_id))
+
+    async def change_quota(self, organization_id: str, hard: Mapping[str, str | int]) -> Quota:
+        """Set limits of an organization; for administrators of the appliance.
+
+        Args:
+            organization_id: Its name.
+            hard: Limits by dimension: quantities or counts, `"unlimited"`, or `"default"` for that
+                of the appliance. Those that are not named stay.
+        """
+        return await self._transport.send(calls.change_quota(organization_id, hard))
 
     async def remove(self, organization_id: str) -> None:
         """Remove an organization that has no models, with its keys, members and roles."""

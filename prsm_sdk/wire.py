@@ -53,6 +53,17 @@ def many(kind: type[Wire]) -> Any:
     return dataclasses.field(default=(), metadata={_KIND: decode})
 
 
+def mapping(kind: type[Wire]) -> Any:
+    """Declare a field that holds objects by name; empty when the server sends none."""
+
+    def decode(data: object) -> dict[str, Wire]:
+        if not isinstance(data, Mapping):
+            return {}
+        return {str(name): kind.decode(item) for name, item in data.items()}
+
+    return dataclasses.field(default_factory=dict, metadata={_KIND: decode})
+
+
 def strings() -> Any:
     """Declare a field that holds a list of plain values; empty when the server sends none."""
 

@@ -49,6 +49,7 @@ from prsmd.service.organizations import Organizations
 from prsmd.service.registrar import Registrar
 from prsmd.service.registries import Registries
 from prsmd.service.rehearsals import Rehearsals
+from prsmd.service.resource_quotas import ResourceQuotas, ensure_defaults
 from prsmd.service.revisions import Revisions
 from prsmd.service.roles import Roles
 from prsmd.service.rollouts import Rollouts
@@ -118,6 +119,7 @@ async def assemble(
 ) -> Appliance:
     """Return the appliance on this machine. Its runtime has answered; nothing runs yet."""
     await ensure_organizations(settings, database)
+    await ensure_defaults(database, settings.quota.hard, time.time())
     async with database.read() as tx:
         instance = await meta.instance_id(tx)
         in_use = await _runtime_in_use(tx)
@@ -168,6 +170,7 @@ async def connect(
     )
     vault = await vault_of(settings, database)
     stock = _stock(settings, drivers, vault.sealer, retry_seconds)
+    await stock.note_sizes()
     launcher = Launcher(drivers.runtime, stock, vault.provisions, database, drivers.instance)
     parts = _parts(settings, drivers, gateway, reconciler, launcher, sharing)
     autoscaler = _autoscaler(settings, parts, reconciler)
@@ -330,6 +333,7 @@ def _services(
         registries=Registries(database, locks.vault.sealer),
         secrets=Secrets(database, locks.vault.sealer, locks.vault.envelope),
         audit=locks.audit,
+        quotas=ResourceQuotas(database),
         shares=locks.sharing.shares(recorder),
         usage=locks.sharing.usage(),
         health=_health(parts, reconciler, status, locks),

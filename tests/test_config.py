@@ -212,6 +212,8 @@ def test_no_setting_holds_a_secret_only_where_one_is():
         "access.previous_envelope_key_file": None,
         "runtime.secrets_dir": Path("/run/prsmd/secrets"),
         "images.trusted_keys": (),
+        "quota.keys": 200,  # how many there may be
+        "quota.secrets": 200,
     }
     assert load(None, {}, ["access.pepper_file=/p"]).access.pepper_file == Path("/p")
 

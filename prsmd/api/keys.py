@@ -8,6 +8,7 @@ from aiohttp import web
 from prsmd.api.identity_schemas import KeyBody, KeyChangeBody, RotateBody
 from prsmd.api.operations import Operation, Services
 from prsmd.api.requests import body_as, optional_body_as, refuse_unknown
+from prsmd.api.resource_quotas import quota_body
 from prsmd.api.respond import json_response, rfc3339
 from prsmd.api.windows import WINDOW_QUERY, window, window_of
 from prsmd.domain.access import ApiKey, Permission
@@ -111,7 +112,8 @@ async def me(services: Services, request: web.Request, caller: Caller) -> web.Re
     """Answer who the caller is and what they may do: everywhere at home, and on single models."""
     refuse_unknown(request)
     who = await services.keys.who(caller)
-    return json_response(_me_body(who))
+    quota = await services.quotas.own(caller)
+    return json_response({**_me_body(who), "quota": quota_body(quota)})
 
 
 def _me_body(who: Who) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from prsmd.service.node import Nodes
 from prsmd.service.organizations import Organizations
 from prsmd.service.registries import Registries
 from prsmd.service.rehearsals import Rehearsals
+from prsmd.service.resource_quotas import ResourceQuotas
 from prsmd.service.revisions import Revisions
 from prsmd.service.roles import Roles
 from prsmd.service.rollouts import Rollouts
@@ -61,6 +62,7 @@ class Services:
     secrets: Secrets
     health: Health
     audit: Audit
+    quotas: ResourceQuotas
     shares: Shares
     usage: Usage
     answers: Answers

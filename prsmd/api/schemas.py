@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from prsmd.api import patterns
+from prsmd.core.container_size import TOO_LONG, fits
 from prsmd.domain import spec as domain
 from prsmd.domain.errors import InvalidInputError
 from prsmd.domain.ids import is_name
@@ -111,8 +112,10 @@ def _environment(value: object) -> Mapping[str, str]:
         raise ValueError("must be an object of at most 256 variables")
     for name, text in value.items():
         _variable(name)
-        if not isinstance(text, str) or len(text) > 32768 or "\0" in text:
-            raise ValueError(f"{name} must be a string of at most 32768 characters")
+        if not isinstance(text, str) or "\0" in text:
+            raise ValueError(f"{name} must be a string without NUL")
+        if not fits(f"{name}={text}"):
+            raise ValueError(f"{name} {TOO_LONG}")
     return value
 
 
@@ -383,6 +386,10 @@ def _nearest(schema: type[BaseModel], path: list[str]) -> str:
         if found is None:
             return ""
         schema = found
-    known = list(schema.model_fields)
-    near = difflib.get_close_matches(path[-1], known, n=1)
+    return nearest_words(path[-1], list(schema.model_fields))
+
+
+def nearest_words(name: str, known: Sequence[str]) -> str:
+    """Return what is told of a name that is not known: the nearest one, or all of them."""
+    near = difflib.get_close_matches(name[:_SHOWN], known, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"

@@ -9,6 +9,7 @@ from prsm_sdk.models import ApiKey
 from .lists import whole
 from .options import add_global_options, count, positive_seconds
 from .output import show_fields, show_json, show_table
+from .quotas import show_quota
 from .session import Session, UsageError, note
 
 _VERBS = "create|list|show|change|rotate|revoke"
@@ -89,6 +90,9 @@ def who(session: Session, _args: argparse.Namespace) -> int:
     )
     for model in caller.on_models:
         print(f"on {model.model_id}: {' '.join(model.permissions)}")
+    if caller.quota:
+        print()
+        show_quota(caller.quota)
     return 0
 
 

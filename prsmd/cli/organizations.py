@@ -4,12 +4,13 @@ import argparse
 
 from prsm_sdk import identity_calls as calls
 
+from . import quotas
 from .lists import whole
 from .options import add_global_options
 from .output import show_fields, show_json, show_table
 from .session import Session
 
-_VERBS = "create|list|show|rename|disable|enable|remove"
+_VERBS = "create|list|show|rename|quota|disable|enable|remove"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument("name", help="the organization")
         chosen.append(one)
     chosen[1].add_argument("display_name", help="what people call it")
-    for verb_parser in (create, listing, *chosen):
+    quota = verbs.add_parser("quota", help="show what it may have at most, or set that")
+    quotas.arguments(quota)
+    for verb_parser in (create, listing, quota, *chosen):
         add_global_options(verb_parser, inherit=True)
 
 
@@ -39,6 +42,8 @@ def run(session: Session, args: argparse.Namespace) -> int:
     """Make, list, show, change or remove organizations."""
     if args.verb == "list":
         return _list(session)
+    if args.verb == "quota":
+        return quotas.run(session, args)
     call = {
         "create": lambda: calls.create_organization(args.name, args.display_name),
         "show": lambda: calls.get_organization(args.name),

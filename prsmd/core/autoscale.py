@@ -10,6 +10,7 @@ never scales. The result is a recommendation: what the user asked for and the bo
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from prsmd.domain.deployment import Recommendation
 from prsmd.domain.spec import Scaling
@@ -114,6 +115,21 @@ def remember(
     older = [need for need in history if need.at <= since][-1:]
     recent = [need for need in history if need.at > since]
     return (*older, *recent, Need(at=now, replicas=verdict.needed))
+
+
+def limited(verdict: Scale, current: int, most: int, limits: Sequence[str]) -> Scale | Hold:
+    """Return a verdict as far as an organization's quota lets it go: to `most` replicas.
+
+    `limits` says in words which of its limits are in the way.
+    """
+    wanted = verdict.recommendation
+    words = f"{wanted.replicas} needed, the quota allows {most} ({'; '.join(limits)})"
+    if most > current:
+        reasons = (*wanted.reasons, words)
+        return Scale(dataclasses.replace(wanted, replicas=most, reasons=reasons))
+    return Hold(
+        reason=f"{wanted.reasons[0]}, but {words}", needed=current, utilization=wanted.utilization
+    )
 
 
 def _within_bounds(inputs: AutoscaleInputs, now: float) -> Scale | None:

@@ -2,17 +2,27 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
+from prsmd.core import quota_admission
 from prsmd.core.plan import Capacity, Observed
 from prsmd.domain.node import Gpu, GpuSample
 from prsmd.domain.quantity import MILLI
 from prsmd.domain.replica import Replica
+from prsmd.domain.resource_quota import Limits
 
 _ANOTHER = "another organization"
 
 
-def capacity_of(observed: Observed, replicas: Iterable[Replica]) -> Capacity:
-    """Return the node as placement sees it. `replicas` are all rows; only active ones reserve."""
+def capacity_of(
+    observed: Observed,
+    replicas: Iterable[Replica],
+    limits: Mapping[str, Limits] = MappingProxyType({}),
+) -> Capacity:
+    """Return the node as placement sees it. `replicas` are all rows; only active ones reserve.
+
+    `limits` are organizations' quotas.
+    """
     node = observed.node
     empty = Capacity(
         node=node.name,
@@ -23,6 +33,7 @@ def capacity_of(observed: Observed, replicas: Iterable[Replica]) -> Capacity:
         strangers=observed.strangers,
         stranger_pids=observed.stranger_pids,
         gpus_unknown=_why_unknown(node.gpus),
+        limits=limits,
     )
     active = [replica for replica in replicas if replica.active]
     return reserve(empty, sorted(active, key=lambda replica: (replica.created_at, replica.id)))
@@ -31,14 +42,17 @@ def capacity_of(observed: Observed, replicas: Iterable[Replica]) -> Capacity:
 def reserve(capacity: Capacity, replicas: Iterable[Replica]) -> Capacity:
     """Return `capacity` with the reservations of `replicas` added."""
     reservations = list(capacity.reservations)
-    holders, owners = dict(capacity.holders), dict(capacity.owners)
+    holders, owners, held = dict(capacity.holders), dict(capacity.owners), dict(capacity.held)
     for replica in replicas:
+        held[replica.organization] = quota_admission.with_one_more(
+            held.get(replica.organization, {}), replica.placement
+        )
         reservations.append(replica.placement)
         owners[replica.id] = replica.organization
         for uuid in replica.placement.gpu_uuids:
             holders[uuid] = (*holders.get(uuid, ()), replica.id)
     return dataclasses.replace(
-        capacity, reservations=tuple(reservations), holders=holders, owners=owners
+        capacity, reservations=tuple(reservations), holders=holders, owners=owners, held=held
     )
 
 

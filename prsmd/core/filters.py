@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prsmd.core.capacity import GpuRoom
 from prsmd.core.plan import Capacity
+from prsmd.core.quota_admission import admit, reserved
 from prsmd.domain.quantity import GIB, MIB, format_cpu, format_gpu, gib
 from prsmd.domain.spec import Resources
 
@@ -94,10 +95,23 @@ def has_gpu_memory(resources: Resources, room: GpuRoom) -> str | None:
     return f"{reason} ({_strangers_words(room)})"
 
 
+def within_quota(resources: Resources, capacity: Capacity) -> str | None:
+    """Refuse what an organization's replicas may not hold together, by its quota."""
+    tenant = capacity.tenant
+    limits = capacity.limits.get(tenant) if tenant is not None else None
+    if tenant is None or not limits:
+        return None
+    excesses = admit(limits, capacity.held.get(tenant, {}), reserved(resources, 1))
+    if not excesses:
+        return None
+    return f"quota of {tenant}, by what its replicas hold: " + "; ".join(e.words for e in excesses)
+
+
 NODE_FILTERS: Mapping[str, NodeFilter] = {
     "cpu": enough_cpu,
     "memory": enough_memory,
     "GPUs": has_gpus,
+    "the organization's quota": within_quota,
 }
 GPU_FILTERS: Sequence[GpuFilter] = (
     is_healthy,

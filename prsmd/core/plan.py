@@ -12,6 +12,7 @@ from prsmd.core.trial import TrialReading
 from prsmd.domain.deployment import Deployment, Revision, same_container
 from prsmd.domain.node import Gpu, Node
 from prsmd.domain.replica import Endpoint, ExitCause, Placement, Replica
+from prsmd.domain.resource_quota import Amounts, Limits
 from prsmd.domain.rollout import Rollout, RolloutPhase
 
 
@@ -22,6 +23,7 @@ class DesiredDeployment:
     `replicas` holds every active replica (of any revision) and, newest last, the ended ones that
     still matter for a slot's restart backoff. `others` are the earlier revisions that still matter:
     the stable one and those of active replicas. `rollout` is the latest one, ended or not.
+    `limits` is its organization's quota.
     """
 
     deployment: Deployment
@@ -29,6 +31,7 @@ class DesiredDeployment:
     replicas: tuple[Replica, ...]
     others: tuple[Revision, ...] = ()
     rollout: Rollout | None = None
+    limits: Limits = dataclasses.field(default_factory=dict)
 
     @property
     def current_numbers(self) -> frozenset[int]:
@@ -295,7 +298,8 @@ class Capacity:
 
     `gpus_unknown` is why nothing is known of the GPUs now, or None. `holders` names the replicas
     that reserve something of a GPU, by its UUID, `owners` whose these are, and `stranger_pids` who
-    else uses its memory: for the words of a refusal only.
+    else uses its memory: for the words of a refusal only. `limits` are organizations' quotas and
+    `held` what their replicas hold; `tenant` is for whom is being placed (None: no quota counts).
     """
 
     node: str
@@ -308,6 +312,9 @@ class Capacity:
     holders: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     owners: Mapping[str, str] = dataclasses.field(default_factory=dict)
     stranger_pids: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    limits: Mapping[str, Limits] = dataclasses.field(default_factory=dict)
+    held: Mapping[str, Amounts] = dataclasses.field(default_factory=dict)
+    tenant: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

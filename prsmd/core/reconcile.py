@@ -51,7 +51,8 @@ def reconcile(
     """
     observed = dataclasses.replace(observed, at=now)
     moment = Moment(sight=Sight.of(observed), now=now, policy=policy)
-    capacity = capacity_of(observed, (r for item in desired for r in item.replicas))
+    limits = {item.deployment.organization: item.limits for item in desired}
+    capacity = capacity_of(observed, (r for item in desired for r in item.replicas), limits)
     kept_free = {item.deployment.id: claims(item, moment.sight) for item in desired}
     actions: list[Action] = []
     holds: list[Hold] = []
@@ -61,7 +62,8 @@ def reconcile(
         others = [
             one for id_, rows in kept_free.items() if id_ != item.deployment.id for one in rows
         ]
-        decisions, left = fill(item, layout, reserve(capacity, others), moment)
+        room = dataclasses.replace(reserve(capacity, others), tenant=item.deployment.organization)
+        decisions, left = fill(item, layout, room, moment)
         capacity = without(left, others)
         actions += _upkeep(item, layout, _yielded(decisions), moment)
         actions += [one for one in decisions if isinstance(one, Launch)]

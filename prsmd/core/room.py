@@ -7,6 +7,7 @@ falls below the target by no more than what the hardware forces.
 import dataclasses
 from collections.abc import Sequence
 
+from prsmd.core import quota_admission
 from prsmd.core.place import place
 from prsmd.core.plan import Capacity, DesiredDeployment, Hold, Unplaceable
 from prsmd.core.shares import Room
@@ -121,7 +122,13 @@ def without(capacity: Capacity, replicas: Sequence[Replica]) -> Capacity:
         uuid: tuple(name for name in known if name not in names)
         for uuid, known in capacity.holders.items()
     }
-    return dataclasses.replace(capacity, reservations=tuple(reservations), holders=holders)
+    held = dict(capacity.held)
+    for replica in replicas:
+        whose = replica.organization
+        held[whose] = quota_admission.without_one(held.get(whose, {}), replica.placement)
+    return dataclasses.replace(
+        capacity, reservations=tuple(reservations), holders=holders, held=held
+    )
 
 
 def floor(item: DesiredDeployment, layout: Layout) -> int:

@@ -121,6 +121,16 @@ class QuotaExceededError(PrsmdError):
     status_hint = 429
 
 
+class ResourceQuotaExceededError(PrsmdError):
+    """An organization would have more than its quota allows; the details say of what, and why.
+
+    Waiting alone does not help.
+    """
+
+    code = "QUOTA_EXCEEDED"
+    status_hint = 429
+
+
 class ProviderError(PrsmdError):
     """The model's container answered wrongly, or failed."""
 

@@ -34,6 +34,7 @@ class Brought:
     private: bool
     by: str
     at: float
+    size_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,14 @@ class Scaling:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What one revision needs: of each replica, and how many replicas it may have."""
+
+    resources: Resources
+    scaling: Scaling
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
     """How a replica is spoken to. Times are seconds."""
 

@@ -16,18 +16,21 @@ from prsmd.core.autoscale import (
     Hold,
     Need,
     Scale,
+    limited,
     recommend,
     remember,
 )
 from prsmd.core.plan import DesiredDeployment
+from prsmd.core.quota_admission import Excess, most_replicas
 from prsmd.core.slots import target_replicas
 from prsmd.core.stalls import OWN, lost_on_clock
 from prsmd.domain.deployment import Deployment, Recommendation
 from prsmd.domain.errors import PrsmdError
-from prsmd.domain.events import Event
+from prsmd.domain.events import Event, Severity
 from prsmd.domain.node import GpuSample
 from prsmd.domain.replica import ReplicaState
 from prsmd.engine.observer import Observer
+from prsmd.engine.quota_ledger import read_book
 from prsmd.engine.recorder import Recorder
 from prsmd.engine.rows import load_desired
 from prsmd.gateway.infer import Gateway
@@ -72,6 +75,7 @@ class Autoscaler:
         self._memories: dict[str, _Memory] = {}
         self._verdicts: dict[str, Scale | Hold] = {}
         self._at_zero: set[str] = set()
+        self._short: dict[str, str] = {}  # which quota is used up, by deployment id
 
     def verdict(self, deployment_id: str) -> Scale | Hold | None:
         """Return what was last decided for a deployment; None before the first look at it."""
@@ -114,7 +118,7 @@ class Autoscaler:
         deployment = item.deployment
         memory = self._memory(item)
         inputs = self._inputs(item, memory.needs, now)
-        verdict = recommend(inputs, self._settings, now)
+        verdict = await self._within_quota(item, recommend(inputs, self._settings, now), now)
         needs = remember(memory.needs, verdict, self._settings, now)
         target = inputs.current
         if isinstance(verdict, Scale):
@@ -141,6 +145,8 @@ class Autoscaler:
             stored = await deployments.get(tx, looked_at.id)
             if stored is None or stored.deleting or _asked(stored) != _asked(looked_at):
                 return False
+            if (await _most(tx, stored, recommendation.replicas))[0] < recommendation.replicas:
+                return False  # others have taken it meanwhile: the next look says so
             await deployments.set_recommendation(tx, looked_at.id, recommendation)
             await events.append(tx, event)
             return True
@@ -149,6 +155,26 @@ class Autoscaler:
             self._wake()
             self._recorder.announce(event)
 
+    async def _within_quota(
+        self, item: DesiredDeployment, verdict: Scale | Hold, now: float
+    ) -> Scale | Hold:
+        """Return the verdict as far as the quota of its organization allows; tell where not."""
+        deployment = item.deployment
+        if not isinstance(verdict, Scale):
+            self._short.pop(deployment.id, None)
+            return verdict
+        async with self._database.read() as tx:
+            most, excesses = await _most(tx, deployment, verdict.recommendation.replicas)
+        if not excesses:
+            self._short.pop(deployment.id, None)
+            return verdict
+        bounded = limited(verdict, target_replicas(item), most, [one.words for one in excesses])
+        why = "; ".join(one.dimension.value for one in excesses)
+        if self._short.get(deployment.id) != why and isinstance(bounded, Hold):
+            await self._recorder.record(_short_event(deployment, bounded.reason, now))
+        self._short[deployment.id] = why
+        return bounded
+
     def _wanted_at_zero(self) -> bool:
         return any(self._gateway.load(id_).queued for id_ in self._at_zero)
 
@@ -156,6 +182,7 @@ class Autoscaler:
         for gone in self._memories.keys() - present:
             del self._memories[gone]
             self._verdicts.pop(gone, None)
+            self._short.pop(gone, None)
         self._at_zero &= present
 
     def _memory(self, item: DesiredDeployment) -> _Memory:
@@ -188,6 +215,26 @@ class Autoscaler:
         """Return since when it is idle; time in which nobody could have reached it is not idle."""
         since = self._gateway.idle_since(deployment_id)
         return None if since is None else since + lost_on_clock(self._lag.stalls(), since, now)
+
+
+async def _most(tx: Tx, deployment: Deployment, wanted: int) -> tuple[int, tuple[Excess, ...]]:
+    """Return how many of the wanted replicas the organization's quota allows, and why not all."""
+    book = await read_book(tx, deployment.organization)
+    known = book.wanted.get(deployment.id)
+    if known is None:
+        return wanted, ()
+    return most_replicas(book.limits, book.asked, known.needs, known.current, wanted)
+
+
+def _short_event(deployment: Deployment, reason: str, now: float) -> Event:
+    return Event(
+        deployment_id=deployment.id,
+        organization=deployment.organization,
+        reason="QuotaReached",
+        message=reason,
+        severity=Severity.WARNING,
+        at=now,
+    )
 
 
 def _asked(deployment: Deployment) -> tuple[int, float]:

@@ -6,8 +6,9 @@ import logging
 import time
 from collections.abc import Mapping
 
+from prsmd.core.container_size import launch_refusal
 from prsmd.domain.deployment import Revision, same_container
-from prsmd.domain.errors import ImageUnavailableError, PrsmdError
+from prsmd.domain.errors import EngineError, ImageUnavailableError, PrsmdError
 from prsmd.domain.replica import Replica
 from prsmd.engine.provisions import Provisions
 from prsmd.engine.stock import Order, Stock
@@ -60,9 +61,10 @@ class Launcher:
         operator's rules no longer allow it, or one of its secrets is gone.
         """
         self.provisions.refuse_broken_rules(organization, revision.spec)
-        await self.provisions.secrets(organization, revision.spec)
+        values = await self.provisions.secrets(organization, revision.spec)
         image = await self._image(organization, revision)
         self.provisions.refuse_unsigned(revision.spec.image, {image.digest, image.id})
+        _refuse_oversize(image, revision, values)
         return image
 
     async def _image(self, organization: str, revision: Revision) -> base.Image:
@@ -200,6 +202,24 @@ class Launcher:
             replica=replica.id,
             spec_hash=revision.spec_hash,
         )
+
+
+def _refuse_oversize(image: base.Image, revision: Revision, values: Mapping[str, bytes]) -> None:
+    """Raise EngineError for what the kernel would not start, also for what the image sets itself.
+
+    It would be seen as a crash loop, with the kernel's "argument list too long" in the log.
+    """
+    spec = revision.spec
+    plain = {name: value for name, value in values.items() if spec.secrets[name].in_environment}
+    variables = {
+        **image.environment,
+        **spec.environment,
+        **{name: value.decode() for name, value in plain.items()},
+    }
+    texts = [f"{name}={value}" for name, value in variables.items()]
+    refusal = launch_refusal(texts, [*spec.command, *spec.args])
+    if refusal is not None:
+        raise EngineError(f"{spec.image} cannot be started: {refusal}")
 
 
 def _environment(

@@ -30,25 +30,30 @@ class Puller:
     def __init__(
         self,
         images: Images,
-        make_room: MakeRoom,
         attempts: int,
         retry_seconds: float,
         judge: DeadlineJudge | None = None,
     ) -> None:
         self._judge = judge or AlwaysOnTime()
         self._images = images
-        self._make_room = make_room
         self._attempts = attempts
         self._retry_seconds = retry_seconds
 
-    async def pull(self, wanted: str, login: Login | None, note: Note) -> Image:
-        """Return the image. ImageUnavailableError or NoRoomForImageError say why not."""
+    async def pull(
+        self, wanted: str, login: Login | None, note: Note, make_room: MakeRoom
+    ) -> Image:
+        """Return the image. ImageUnavailableError or NoRoomForImageError say why not.
+
+        `make_room` is asked before each attempt and whenever more is known of the size.
+        """
         trouble: str | None = None
         attempt, forgiven = 1, 0
         while attempt < self._attempts:
             began = self._judge.now()
             try:
-                return await self._attempt(wanted, login, _telling(note, attempt, trouble))
+                return await self._attempt(
+                    wanted, login, _telling(note, attempt, trouble), make_room
+                )
             except PullBrokenOffError as error:
                 trouble = error.message.removeprefix(f"pull {wanted}: ")
                 excused = self._judge.unknown(began) is not None and forgiven < self._attempts
@@ -58,21 +63,25 @@ class Puller:
             _telling(note, attempt, trouble)(PullProgress(status="waiting"))
             await asyncio.sleep(pause)
         try:
-            return await self._attempt(wanted, login, _telling(note, self._attempts, trouble))
+            return await self._attempt(
+                wanted, login, _telling(note, self._attempts, trouble), make_room
+            )
         except PullBrokenOffError as error:
             if self._attempts == 1:
                 raise
             raise PullBrokenOffError(f"{error.message} (tried {self._attempts} times)") from error
 
-    async def _attempt(self, wanted: str, login: Login | None, note: Note) -> Image:
+    async def _attempt(
+        self, wanted: str, login: Login | None, note: Note, make_room: MakeRoom
+    ) -> Image:
         """Pull, and give up as soon as the sizes that the registry tells do not fit."""
         what = f"pull {wanted}"
-        await self._make_room(what, 0)
+        await make_room(what, 0)
         sizes = _Sizes(note)
         pull = asyncio.create_task(
             self._images.pull(wanted, sizes.note, login), name=f"fetch:{wanted}"
         )
-        watch = asyncio.create_task(self._watch(what, sizes), name=f"room:{wanted}")
+        watch = asyncio.create_task(_watch(what, sizes, make_room), name=f"room:{wanted}")
         try:
             await asyncio.wait((pull, watch), return_when=asyncio.FIRST_COMPLETED)
             if watch.done():
@@ -82,10 +91,6 @@ class Puller:
             for task in (pull, watch):
                 task.cancel()
             await asyncio.gather(pull, watch, return_exceptions=True)
-
-    async def _watch(self, what: str, sizes: "_Sizes") -> None:
-        while True:
-            await self._make_room(what, await sizes.grown())
 
 
 class _Sizes:
@@ -111,6 +116,11 @@ class _Sizes:
         await self._grown.wait()
         self._grown.clear()
         return self._left
+
+
+async def _watch(what: str, sizes: _Sizes, make_room: MakeRoom) -> None:
+    while True:
+        await make_room(what, await sizes.grown())
 
 
 def _telling(note: Note, attempt: int, trouble: str | None) -> Note:

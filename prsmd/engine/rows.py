@@ -1,11 +1,12 @@
 """Reads everything that is desired from the store, as the decisions take it."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from prsmd.core.plan import DesiredDeployment
 from prsmd.domain.deployment import Deployment
 from prsmd.domain.replica import Replica
-from prsmd.store import deployments, revisions, rollouts
+from prsmd.store import deployments, resource_quotas, revisions, rollouts
 from prsmd.store import replicas as replica_rows
 from prsmd.store.db import Tx
 
@@ -13,11 +14,15 @@ from prsmd.store.db import Tx
 async def load_desired(tx: Tx) -> list[DesiredDeployment]:
     """Return every deployment with the revisions and the replicas that matter."""
     rows = await current_replicas(tx)
-    found = [
-        await desired_of(tx, deployment, rows.get(deployment.id, ()))
-        for deployment in await deployments.list_all(tx)
+    known = await deployments.list_all(tx)
+    owners = {deployment.organization for deployment in known}
+    limits = {owner: await resource_quotas.limits(tx, owner) for owner in owners}
+    found = [await desired_of(tx, each, rows.get(each.id, ())) for each in known]
+    return [
+        dataclasses.replace(item, limits=limits[item.deployment.organization])
+        for item in found
+        if item is not None
     ]
-    return [item for item in found if item is not None]
 
 
 async def desired_of(

@@ -6,15 +6,16 @@ here, is decided in `core/collect.py` and `domain/image.py`; this carries it out
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from prsmd.core.collect import Content, KeptRevision, Verdict, collect, kept_revisions
+from prsmd.core.collect import KeptRevision, Verdict, collect
 from prsmd.core.stalls import DeadlineJudge
 from prsmd.domain.errors import (
     ConflictError,
@@ -22,12 +23,15 @@ from prsmd.domain.errors import (
     ImageUnavailableError,
     NoRoomForImageError,
     PrsmdError,
+    ResourceQuotaExceededError,
 )
 from prsmd.domain.events import own_record
 from prsmd.domain.image import NOBODY, Brought, ImageOrigin, Login, familiar, may_run, registry_of
+from prsmd.engine.image_quota import ImageQuota, note_within_quota
+from prsmd.engine.image_survey import Survey, contents_of, kept_of
 from prsmd.engine.pulling import Note, Puller
 from prsmd.runtime import archive, base
-from prsmd.store import audit, deployments, images, registries, replicas, revisions, rollouts
+from prsmd.store import audit, images, registries
 from prsmd.store.db import Database, Tx
 from prsmd.store.sealing import SealBrokenError, Sealer
 
@@ -70,16 +74,6 @@ class Loaded:
     still_run_by: tuple[KeptRevision, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
-    """The images that are here at one moment, and `uses`: how each revision names its own."""
-
-    images: Sequence[base.Image]
-    brought: Sequence[Brought]
-    uses: Sequence[KeptRevision]
-    verdicts: Sequence[Verdict]
-
-
 class Stock:
     """The images of this appliance. While `still` is held, nothing is collected."""
 
@@ -99,8 +93,9 @@ class Stock:
         self._now = clock
         self.still = asyncio.Lock()
         self._loading = asyncio.Lock()  # one archive at a time, so that room is counted once
-        self._puller = Puller(
-            self._images, self.make_room, settings.pull_attempts, settings.retry_seconds, judge
+        self._puller = Puller(self._images, settings.pull_attempts, settings.retry_seconds, judge)
+        self._quota = ImageQuota(
+            self._images, database, functools.partial(self.survey, pulled_only=True), self.still
         )
         self._under_way: set[tuple[str, str]] = set()
 
@@ -147,7 +142,8 @@ class Stock:
 
         Raises:
             NoRoomForImageError: the disk is too full, even after what nobody needs was removed.
-            ImageUnavailableError: the registry has no such image, refuses it, or breaks off.
+            ImageUnavailableError: the registry has no such image, refuses it, or breaks off; or
+                the organization's quota has no room for it.
         """
         login = await self._login(order.organization, order.reference)
         name = familiar(order.wanted)
@@ -165,14 +161,21 @@ class Stock:
         await self._database.write(lambda tx: images.note(tx, pending))
         self._under_way.add((order.organization, name))
         try:
-            image = await self._puller.pull(order.wanted, login, note)
+            room = self._quota.room_for(order.organization, self.make_room)
+            image = await self._puller.pull(order.wanted, login, note, room)
             await self._confirm(order, login, image)
+            arrived = dataclasses.replace(
+                pending,
+                id=image.id,
+                digest=image.digest,
+                at=self._now(),
+                size_bytes=image.size_bytes,
+            )
+            await self._quota.arrive(pending, arrived)
         except PrsmdError:
             await self._database.write(lambda tx: images.settle(tx, pending, None))
             raise
         else:
-            arrived = dataclasses.replace(pending, id=image.id, digest=image.digest, at=self._now())
-            await self._database.write(lambda tx: images.settle(tx, pending, arrived))
             return image
         finally:  # one that was cancelled may be here all the same: it is settled when looked for
             self._under_way.discard((order.organization, name))
@@ -198,6 +201,7 @@ class Stock:
         verified = await asyncio.to_thread(archive.verify, path, most, name)
         names = [name for image in verified.images for name in image.references]
         async with self._loading:
+            await self._quota.refuse_beyond(by.organization, verified.unpacked_bytes)
             await self.make_room("load the archive", verified.unpacked_bytes + verified.tar_bytes())
             before = {name: await self._images.resolve(name) for name in names}
             uses = (await self.survey()).uses
@@ -205,15 +209,15 @@ class Stock:
         loaded = [_loaded(image, before.get(image.reference), uses) for image in found]
 
         async def write(tx: Tx) -> None:
-            for image in found:
-                reference = image.reference if image.reference in before else image.id
-                await images.note(
-                    tx,
-                    dataclasses.replace(by, id=image.id, reference=reference, digest=image.digest),
-                )
+            await note_within_quota(tx, [_noted(by, image, before) for image in found])
             await also(tx, loaded)
 
-        await self._database.write(write)
+        try:
+            await self._database.write(write)
+        except ResourceQuotaExceededError:
+            kept = {image.id for image in before.values() if image is not None}
+            await self._quota.take_away([_noted(by, i, before) for i in found if i.id not in kept])
+            raise
         return loaded
 
     async def survey(
@@ -225,9 +229,9 @@ class Stock:
         found = await self._images.list()
         async with self._database.read() as tx:
             brought = await images.list_all(tx)
-            kept, uses = await _kept(tx, keep)
-        verdicts = collect(_contents(found), brought, kept, pulled_only=pulled_only)
-        return Survey(images=found, brought=brought, uses=uses, verdicts=verdicts)
+            kept, uses = await kept_of(tx, keep)
+        verdicts = collect(contents_of(found), brought, kept, pulled_only=pulled_only)
+        return Survey(images=found, brought=brought, uses=uses, kept=kept, verdicts=verdicts)
 
     async def collect(self, keep_revisions: int, *, pulled_only: bool = False) -> list[Verdict]:
         """Remove what may go; return every verdict, with what the engine refused as reason."""
@@ -264,6 +268,11 @@ class Stock:
                 free_bytes=free,
                 needed_bytes=needed,
             )
+
+    async def note_sizes(self) -> None:
+        """Note how large the images are that an earlier release brought here, where it can."""
+        with contextlib.suppress(PrsmdError):
+            await self._quota.note_sizes()
 
     async def free_bytes(self) -> int:
         """Return the bytes left for images: of the engine's disk, else of the state folder's."""
@@ -329,9 +338,22 @@ async def _end_unseen(tx: Tx, pending: Brought, image: base.Image | None) -> Non
         and not await images.of_content(tx, image.id)
     ):
         arrived = dataclasses.replace(
-            pending, id=image.id, digest=image.digest, organization=NOBODY, private=True
+            pending,
+            id=image.id,
+            digest=image.digest,
+            organization=NOBODY,
+            private=True,
+            size_bytes=image.size_bytes,
         )
     await images.settle(tx, pending, arrived)
+
+
+def _noted(by: Brought, image: base.Image, before: Mapping[str, base.Image | None]) -> Brought:
+    """Return the record of an image that was loaded."""
+    reference = image.reference if image.reference in before else image.id
+    return dataclasses.replace(
+        by, id=image.id, reference=reference, digest=image.digest, size_bytes=image.size_bytes
+    )
 
 
 def _loaded(image: base.Image, before: base.Image | None, uses: Sequence[KeptRevision]) -> Loaded:
@@ -341,39 +363,6 @@ def _loaded(image: base.Image, before: base.Image | None, uses: Sequence[KeptRev
     former = {before.id, before.digest}
     users = tuple(revision for revision in uses if former & revision.names)
     return Loaded(image=image, replaced=before, still_run_by=users)
-
-
-def _contents(found: Sequence[base.Image]) -> list[Content]:
-    """Return the images as contents, each once with all its names."""
-    by_id: dict[str, list[base.Image]] = {}
-    for image in found:
-        by_id.setdefault(image.id, []).append(image)
-    return [
-        Content(
-            id=id_,
-            names=frozenset({id_, *(name for i in same for name in (i.reference, i.digest))}),
-            size_bytes=max(image.size_bytes for image in same),
-            in_use=any(image.in_use for image in same),
-        )
-        for id_, same in by_id.items()
-    ]
-
-
-async def _kept(tx: Tx, keep: int) -> tuple[list[KeptRevision], list[KeptRevision]]:
-    """Return the revisions whose images stay, and all revisions."""
-    running: dict[str, set[int]] = {}
-    for replica in await replicas.list_current(tx, 0):
-        if replica.active:
-            running.setdefault(replica.deployment_id, set()).add(replica.revision)
-    kept: list[KeptRevision] = []
-    every: list[KeptRevision] = []
-    for deployment in await deployments.list_all(tx):
-        known = await revisions.list_for(tx, deployment.id)
-        rollout = await rollouts.latest(tx, deployment.id)
-        live = running.get(deployment.id, set())
-        kept += kept_revisions(deployment, known, rollout, live, keep)
-        every += kept_revisions(deployment, known, rollout, live, len(known))
-    return kept, every
 
 
 def _size(bytes_: int) -> str:

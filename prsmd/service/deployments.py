@@ -29,6 +29,7 @@ from prsmd.service.borrowing import borrowed, shares_of
 from prsmd.service.caller import Caller, record_denial, require, require_recorded
 from prsmd.service.clearance import refuse_uncleared
 from prsmd.service.forecast import Forecaster, expected_seconds
+from prsmd.service.model_quota import refuse_new_model, refuse_scale
 from prsmd.service.precondition import Expected, refuse_stale
 from prsmd.service.succession import situation_of
 from prsmd.store import audit, deployments, events, replicas, revisions
@@ -84,6 +85,7 @@ class Deployments:
         async def write(tx: Tx) -> Deployed:
             await refuse_taken(tx, deployment)
             await refuse_uncleared(tx, self._provisions, deployment.organization, spec)
+            await refuse_new_model(tx, deployment, spec)
             await deployments.add(tx, deployment)
             await revisions.add(tx, revision)
             await events.append(tx, event)
@@ -220,6 +222,7 @@ class Deployments:
         refuse_stale(situation.deployment, expected)
         spec = situation.current.spec
         _refuse_out_of_bounds(spec, target)
+        await refuse_scale(tx, situation, target)
         rows = await replicas.list_current(tx, 0)
         active = sum(row.deployment_id == deployment.id and row.active for row in rows)
         missing = max(0, target - active)

@@ -10,8 +10,9 @@ from prsmd.domain.access import Permission
 from prsmd.domain.errors import InvalidInputError, NoRoomForImageError, RequestTooLargeError
 from prsmd.domain.events import Event
 from prsmd.domain.image import Brought, ImageOrigin, familiar, may_run
+from prsmd.engine.image_survey import Survey
 from prsmd.engine.recorder import Recorder
-from prsmd.engine.stock import Loaded, Stock, Survey
+from prsmd.engine.stock import Loaded, Stock
 from prsmd.service.caller import Caller, require_own, require_recorded
 from prsmd.store import audit, events
 from prsmd.store.db import Database, Tx

@@ -13,6 +13,8 @@ from prsmd.core.delegation import held_to
 from prsmd.domain.access import ApiKey, Permission, Principal
 from prsmd.domain.errors import ConflictError, NotFoundError, PrsmdError
 from prsmd.domain.ids import random_id
+from prsmd.domain.resource_quota import Dimension
+from prsmd.engine.quota_ledger import refuse_one_more
 from prsmd.service.access import KeyRing
 from prsmd.service.caller import Caller, require_recorded
 from prsmd.service.registrar import Ask, Done, Registrar
@@ -65,6 +67,7 @@ class Keys:
             refuse_unknown_role(self._registrar, organization, request.role, "role")
             key = self._inherited(caller, self._new(caller, request, organization, secret))
             self._refuse_excess(caller, key, "create")
+            await refuse_one_more(tx, organization, Dimension.KEYS)
             await keys.add(tx, key)
             made = key, format_key(key.id, secret)
             return Done(
@@ -102,6 +105,8 @@ class Keys:
             refuse_unknown_role(self._registrar, known.organization, changed.role, "role")
             self._refuse_beyond(caller, known, "change")
             self._refuse_excess(caller, changed, "change", known)
+            if _expired(known) and not _expired(changed):
+                await refuse_one_more(tx, known.organization, Dimension.KEYS)
             await keys.put(tx, changed)
             details = {"fields": sorted(changes), **_details(changed)}
             return Done(
@@ -257,6 +262,10 @@ async def _known(tx: Tx, caller: Caller, key_id: str) -> ApiKey:
 def _refuse_revoked(key: ApiKey, verb: str) -> None:
     if key.revoked_at is not None:
         raise ConflictError(f"Key {key.id} was revoked and cannot be {verb}; make another one.")
+
+
+def _expired(key: ApiKey) -> bool:
+    return key.expires_at is not None and key.expires_at <= time.time()
 
 
 def _subject(key_id: str) -> str:

@@ -9,6 +9,8 @@ from prsmd.domain.access import Binding, Member, Permission, SubjectKind
 from prsmd.domain.deployment import Deployment
 from prsmd.domain.errors import ConflictError, InvalidInputError, NotFoundError
 from prsmd.domain.ids import random_id
+from prsmd.domain.resource_quota import Dimension
+from prsmd.engine.quota_ledger import refuse_one_more
 from prsmd.service.access import gid_of, uid_of
 from prsmd.service.caller import Caller, require_recorded
 from prsmd.service.registrar import Ask, Done, Registrar
@@ -78,6 +80,7 @@ class Members:
                 raise ConflictError(
                     f"{kind.value} {subject} is a member already and cannot be another one's too."
                 )
+            await refuse_one_more(tx, organization, Dimension.MEMBERS)
             await members.add(tx, member)
             report = await _report(tx, member)
             return Done(

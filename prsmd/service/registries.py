@@ -6,6 +6,8 @@ import time
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import InvalidInputError, NotFoundError
 from prsmd.domain.image import is_server, server_name
+from prsmd.domain.resource_quota import Dimension
+from prsmd.engine.quota_ledger import refuse_one_more
 from prsmd.service.caller import Caller, require_recorded
 from prsmd.store import audit, registries
 from prsmd.store.db import Database, Tx
@@ -48,6 +50,8 @@ class Registries:
 
         async def write(tx: Tx) -> SavedLogin:
             known = await registries.get(tx, organization, server)
+            if known is None:
+                await refuse_one_more(tx, organization, Dimension.REGISTRIES)
             stored = StoredLogin(
                 organization=organization,
                 server=server,

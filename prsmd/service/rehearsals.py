@@ -23,6 +23,7 @@ from prsmd.engine.rows import load_desired
 from prsmd.engine.stock import Stock
 from prsmd.service.caller import Caller
 from prsmd.service.deployments import Deployments, find_changeable, refuse_taken
+from prsmd.service.model_quota import refuse_new_model, refuse_revision
 from prsmd.service.precondition import Expected, refuse_stale
 from prsmd.service.revisions import Decision, Revisions
 from prsmd.service.succession import Beginning, Situation, Succession, situation_of
@@ -33,7 +34,7 @@ from prsmd.service.updates import (
     propose_rollback,
     propose_update,
 )
-from prsmd.store import replicas
+from prsmd.store import replicas, resource_quotas
 from prsmd.store.db import Database
 
 _REGISTRY_SECONDS = 10.0
@@ -111,9 +112,12 @@ class Rehearsals:
         observed = await self._observer.snapshot()
         async with self._database.read() as tx:
             await refuse_taken(tx, deployment)
+            await refuse_new_model(tx, deployment, spec)
             desired = await load_desired(tx)
+            limits = await resource_quotas.limits(tx, deployment.organization)
         image, known = await self._image(deployment, revision)
-        desired.append(DesiredDeployment(deployment=deployment, revision=known, replicas=()))
+        new = DesiredDeployment(deployment=deployment, revision=known, replicas=(), limits=limits)
+        desired.append(new)
         rehearsal = await self._rehearse(desired, observed, deployment.id)
         return Foretold(
             action="deploy",
@@ -195,6 +199,7 @@ class Rehearsals:
             refuse_stale(situation.deployment, change.expected)
             decision = change.decide(situation, beginning)
             await self._revisions.refuse_uncleared(tx, situation, decision)
+            await refuse_revision(tx, situation, decision)
             rows = await replicas.list_current(tx, 0)
             done = self._revisions.outcome(situation, decision, rows)
             desired = await load_desired(tx)

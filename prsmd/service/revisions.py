@@ -23,6 +23,7 @@ from prsmd.service.deployments import (
     refuse_unservable,
 )
 from prsmd.service.forecast import Forecaster
+from prsmd.service.model_quota import forget_old_revisions, refuse_revision
 from prsmd.service.precondition import Expected, refuse_stale
 from prsmd.service.rollouts import RolloutReport
 from prsmd.service.succession import (
@@ -134,9 +135,11 @@ class Revisions:
             refuse_stale(situation.deployment, change.expected)
             decision = change.decide(situation, beginning)
             await self.refuse_uncleared(tx, situation, decision)
+            await refuse_revision(tx, situation, decision)
             done = self.outcome(situation, decision, await replicas.list_current(tx, 0))
             happened = told(done, decision, change.reason)
             await _carry_out(tx, decision)
+            await forget_old_revisions(tx, situation.deployment)
             await note(tx, *happened)
             record = caller.record(
                 change.action, found.id, "allowed", _details(done), found.organization

@@ -14,6 +14,8 @@ from prsmd.domain.access import (
     is_role_name,
 )
 from prsmd.domain.errors import ConflictError, InvalidInputError, NotFoundError
+from prsmd.domain.resource_quota import Dimension
+from prsmd.engine.quota_ledger import refuse_one_more
 from prsmd.service.caller import Caller, require_recorded
 from prsmd.service.registrar import Ask, Done, Registrar
 from prsmd.store import roles
@@ -58,6 +60,7 @@ class Roles:
             self._refuse_excess(caller, role)
             if await roles.get(tx, organization, wish.name) is not None:
                 raise ConflictError(f"Organization {organization} has a role {wish.name}.")
+            await refuse_one_more(tx, organization, Dimension.ROLES)
             await roles.put(tx, role)
             return Done(result=role, organization=organization, details=_details(role))
 

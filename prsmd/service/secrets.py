@@ -12,15 +12,15 @@ from typing import Protocol
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import ConflictError, InvalidInputError, NotFoundError
 from prsmd.domain.ids import is_name
+from prsmd.domain.resource_quota import Dimension
 from prsmd.engine.provisions import is_textual
+from prsmd.engine.quota_ledger import refuse_one_more
 from prsmd.engine.rows import current_replicas, desired_of
 from prsmd.service.caller import Caller, require_recorded
 from prsmd.store import audit, deployments, registries, secrets
 from prsmd.store.db import Database, Tx
 from prsmd.store.sealing import SealBrokenError, Sealer
 from prsmd.store.secrets import StoredSecret
-
-_MOST = 1000  # secrets of one organization
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +83,8 @@ class Secrets:
 
         async def write(tx: Tx) -> SecretReport:
             known = await secrets.get(tx, organization, name)
-            if known is None and len(await secrets.list_for(tx, organization)) >= _MOST:
-                raise ConflictError(f"{organization} has {_MOST} secrets; remove one first.")
+            if known is None:
+                await refuse_one_more(tx, organization, Dimension.SECRETS)
             stored = StoredSecret(
                 organization=organization,
                 name=name,

@@ -16,6 +16,8 @@ from prsmd.domain.errors import ConflictError, InvalidInputError, NotFoundError
 from prsmd.domain.events import Event
 from prsmd.domain.ids import random_id
 from prsmd.domain.quota import Share, UsageLimits
+from prsmd.domain.resource_quota import Dimension
+from prsmd.engine.quota_ledger import refuse_one_more
 from prsmd.engine.recorder import Recorder
 from prsmd.service.borrowing import while_lent
 from prsmd.service.caller import Caller, denials_recorded
@@ -95,6 +97,7 @@ class Shares:
 
         async def made(tx: Tx) -> Share:
             _refuse_more(caller, deployment, share)
+            await refuse_one_more(tx, share.organization, Dimension.SHARES)
             await shares.add(tx, share)
             return share
 

@@ -8,6 +8,7 @@ from .access import AccessSection, AuditSection, OidcSection, UnixRole
 from .containers import ImagesSection, RuntimeSection, SecuritySection
 from .listening import LimitsSection, TcpSection, UnixSection
 from .machine import AutoscaleSection, DaemonSection, EngineSection, GpusSection, NodeSection
+from .quotas import QuotaSection
 from .section import Section
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "LimitsSection",
     "NodeSection",
     "OidcSection",
+    "QuotaSection",
     "RuntimeSection",
     "Section",
     "SecuritySection",
@@ -48,3 +50,4 @@ class Settings(Section):
     gpus: GpusSection = GpusSection()
     autoscale: AutoscaleSection = AutoscaleSection()
     limits: LimitsSection = LimitsSection()
+    quota: QuotaSection = QuotaSection()

@@ -5,7 +5,7 @@ name meant until then; it is settled when it has ended.
 """
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from prsmd.domain.image import Brought, ImageOrigin
 
@@ -17,10 +17,11 @@ async def note(tx: Tx, brought: Brought) -> None:
     """Keep that an image was brought; the last time counts, but what was open to all stays so."""
     await change(
         tx,
-        "INSERT INTO images (id, reference, digest, organization, origin, private, by, at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id, reference, organization) DO UPDATE SET "
+        "INSERT INTO images (id, reference, digest, organization, origin, private, by, at, "
+        "size_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (id, reference, organization) DO UPDATE SET "
         "digest = excluded.digest, origin = excluded.origin, by = excluded.by, at = excluded.at, "
-        "private = min(private, excluded.private)",
+        "private = min(private, excluded.private), size_bytes = excluded.size_bytes",
         (
             brought.id,
             brought.reference,
@@ -30,8 +31,19 @@ async def note(tx: Tx, brought: Brought) -> None:
             int(brought.private),
             brought.by,
             brought.at,
+            brought.size_bytes,
         ),
     )
+
+
+async def set_sizes(tx: Tx, sizes: Mapping[str, int]) -> None:
+    """Note how large contents are of which that was not known: an earlier release kept no sizes."""
+    for image_id, size in sizes.items():
+        await change(
+            tx,
+            "UPDATE images SET size_bytes = ? WHERE id = ? AND size_bytes = 0",
+            (size, image_id),
+        )
 
 
 async def settle(tx: Tx, pending: Brought, arrived: Brought | None) -> None:
@@ -64,6 +76,14 @@ async def forget(tx: Tx, image_ids: Collection[str]) -> int:
     return sum(gone)
 
 
+async def forget_of(tx: Tx, organization: str, image_ids: Collection[str]) -> None:
+    """Forget that an organization brought these contents; others' records stay."""
+    for image_id in image_ids:
+        await change(
+            tx, "DELETE FROM images WHERE id = ? AND organization = ?", (image_id, organization)
+        )
+
+
 def _from_row(row: sqlite3.Row) -> Brought:
     return Brought(
         id=row["id"],
@@ -74,4 +94,5 @@ def _from_row(row: sqlite3.Row) -> Brought:
         private=bool(row["private"]),
         by=row["by"],
         at=row["at"],
+        size_bytes=row["size_bytes"],
     )

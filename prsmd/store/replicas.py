@@ -86,6 +86,17 @@ async def list_current(tx: Tx, ended_per_slot: int = 8) -> list[Replica]:
     return [_from_row(row) for row in rows]
 
 
+async def list_active(tx: Tx, organization: str) -> list[Replica]:
+    """Return an organization's replicas that hold their reservation, oldest first."""
+    rows = await many(
+        tx,
+        "SELECT * FROM replicas WHERE organization = ? AND state NOT IN ('stopped', 'failed') "
+        "ORDER BY created_at, id",
+        (organization,),
+    )
+    return [_from_row(row) for row in rows]
+
+
 async def list_for(tx: Tx, deployment_id: str, limit: int = 100) -> list[Replica]:
     """Return a deployment's newest replicas of any state, newest first."""
     rows = await many(

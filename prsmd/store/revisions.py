@@ -23,7 +23,8 @@ async def add(tx: Tx, revision: Revision) -> None:
         tx,
         "INSERT INTO revisions "
         "(deployment_id, number, spec, spec_hash, image_digest, created_at, created_by, good_at, "
-        "diff) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "diff, cpu_millis, memory_bytes, gpu_millis, min_replicas, max_replicas) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             revision.deployment_id,
             revision.number,
@@ -34,6 +35,11 @@ async def add(tx: Tx, revision: Revision) -> None:
             revision.created_by,
             revision.good_at,
             _DIFF.dump_json(revision.diff).decode(),
+            revision.spec.resources.cpu_millis,
+            revision.spec.resources.memory_bytes,
+            revision.spec.resources.gpu_millis,
+            revision.spec.scaling.min_replicas,
+            revision.spec.scaling.max_replicas,
         ),
     )
 
@@ -64,6 +70,27 @@ async def next_number(tx: Tx, deployment_id: str) -> int:
         (deployment_id,),
     )
     return int(number)
+
+
+async def prune(tx: Tx, deployment_id: str, keep: int) -> int:
+    """Forget a deployment's revisions but the newest `keep`; return how many went.
+
+    Those stay that something needs: what is wanted, stable, run, or of the latest rollout.
+    """
+    return await change(
+        tx,
+        "DELETE FROM revisions WHERE deployment_id = :id AND number NOT IN "
+        "(SELECT number FROM revisions WHERE deployment_id = :id ORDER BY number DESC LIMIT :keep) "
+        "AND number NOT IN (SELECT revision FROM deployments WHERE id = :id UNION "
+        "SELECT coalesce(stable_revision, 0) FROM deployments WHERE id = :id UNION "
+        "SELECT revision FROM replicas WHERE deployment_id = :id "
+        "AND state NOT IN ('stopped', 'failed') UNION "
+        "SELECT from_revision FROM rollouts WHERE deployment_id = :id AND number = "
+        "(SELECT max(number) FROM rollouts WHERE deployment_id = :id) UNION "
+        "SELECT to_revision FROM rollouts WHERE deployment_id = :id AND number = "
+        "(SELECT max(number) FROM rollouts WHERE deployment_id = :id))",
+        {"id": deployment_id, "keep": keep},
+    )
 
 
 async def note_good(tx: Tx, deployment_id: str, number: int, now: float) -> bool:

@@ -138,6 +138,9 @@ SAMPLES: dict[str, Prepare] = {
     "PATCH /v1/organizations/{organization_id}": after(
         RIVAL, then=Asked(f"{ORGANIZATIONS}/rival", {"display_name": "Rival"})
     ),
+    "PATCH /v1/organizations/{organization_id}/quota": after(
+        RIVAL, then=Asked(f"{ORGANIZATIONS}/rival/quota", {"hard": {"keys": 9}})
+    ),
     "DELETE /v1/organizations/{organization_id}": after(
         RIVAL, then=Asked(f"{ORGANIZATIONS}/rival")
     ),

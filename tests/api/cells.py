@@ -69,6 +69,7 @@ def body_of(operation: Operation) -> Any:
             "permissions": ["read"],
         },
         "ShareChangeBody": {"permissions": ["read"]},
+        "QuotaChangeBody": {"hard": {"roles": 60}},
     }
     if operation.body is None:
         return None

@@ -109,6 +109,9 @@ def test_bodies_are_described_and_closed_to_unknown_fields(document):
     assert deploy["required"] == ["model_name", "deployment_config"]
 
 
+_OWN_QUOTA = "/v1/organizations/{organization_id}/quota"  # everybody may see it
+
+
 def test_every_permission_and_role_is_named(document):
     assert document["x-permissions"] == [permission.value for permission in Permission]
     assert set(document["x-roles"]) == set(ROLES)
@@ -116,7 +119,7 @@ def test_every_permission_and_role_is_named(document):
     assert needed - {None} <= set(document["x-permissions"])
     for _, path, operation in operations(document):
         if "x-permission" not in operation:
-            assert path in {"/healthz", "/readyz", "/v1/auth/me"}
+            assert path in {"/healthz", "/readyz", "/v1/auth/me", _OWN_QUOTA}
 
 
 def test_only_the_probes_are_described_as_open(document):
