@@ -22,6 +22,7 @@ _HINTS: Mapping[Dimension, str] = {
     Dimension.REGISTRIES: "remove a registry login",
     Dimension.SHARES: "revoke a share",
     Dimension.IMAGE_BYTES: "use a smaller image, or delete models with images of their own",
+    Dimension.ANSWER_BYTES: "wait, for each answer is kept a day, or send no Idempotency-Key",
 }
 _SCALE_DOWN = "scale a model down or delete one"
 

@@ -32,6 +32,7 @@ class Dimension(enum.StrEnum):
     REGISTRIES = "registries"
     SHARES = "shares"
     IMAGE_BYTES = "image_bytes"
+    ANSWER_BYTES = "answer_bytes"
     REPLICAS_PER_MODEL = "replicas_per_model"
     REVISIONS_PER_MODEL = "revisions_per_model"
     ENVIRONMENT_PER_MODEL = "environment_per_model"
@@ -135,6 +136,7 @@ _FORMS: Mapping[Dimension, _Form] = {
     _D.MEMORY: _BYTES,
     _D.GPU: _Form(_gpu, format_gpu, 'GPUs such as "4" or "0.5"'),
     _D.IMAGE_BYTES: _BYTES,
+    _D.ANSWER_BYTES: _BYTES,
     _D.REPLICAS_PER_MODEL: _Form(_count(1, 1000), int, "a whole number such as 100"),
     _D.REVISIONS_PER_MODEL: _Form(_count(3, 10_000), int, "a whole number such as 50"),
     _D.ENVIRONMENT_PER_MODEL: _Form(_container_bytes, format_memory, 'a size such as "256Ki"'),

@@ -134,7 +134,8 @@ def _refuse(organization: str, excesses: tuple[Excess, ...]) -> None:
 
 def _hint(excesses: tuple[Excess, ...]) -> str:
     hints = list(dict.fromkeys(one.hint for one in excesses))
-    return " and ".join(hints).capitalize()
+    words = " and ".join(hints)
+    return words[:1].upper() + words[1:]
 
 
 def _told(one: Excess) -> dict[str, str | int]:

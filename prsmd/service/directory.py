@@ -199,6 +199,12 @@ class Directory:
         self._of_keys.pop(key.id, None)
         self._tell()
 
+    def drop_keys(self, key_ids: Iterable[str]) -> None:
+        """Forget keys that had ended."""
+        for key_id in key_ids:
+            self._keys.pop(key_id, None)
+            self._of_keys.pop(key_id, None)
+
     async def _commit(
         self,
         writer: Writer,

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from prsmd.domain.access import Permission, Principal
+from prsmd.domain.resource_quota import Dimension
+from prsmd.engine.quota_ledger import refuse_more
 from prsmd.store import idempotency
 from prsmd.store.db import Tx
 from prsmd.store.idempotency import Remembered
@@ -54,6 +56,7 @@ class Once:
 
         Raises:
             AlreadyRememberedError: a request with this key came first.
+            ResourceQuotaExceededError: the organization has had as much remembered as it may.
         """
         answer = self._render(result)
         if self.key is not None:
@@ -67,7 +70,10 @@ class Once:
                 body=body,
                 created_at=time.time(),
                 grounds=grounds_of(principal),
+                organization=principal.organization,
             )
+            more = {Dimension.ANSWER_BYTES: remembered.size_bytes}
+            await refuse_more(tx, principal.organization, more)
             await idempotency.add(tx, remembered)
         self.answer = answer
 

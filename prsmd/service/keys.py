@@ -23,6 +23,7 @@ from prsmd.store import deployments, keys
 from prsmd.store.db import Tx
 
 log = logging.getLogger(__name__)
+_KEPT_ENDED = 1000  # keys of an organization that were revoked or have expired
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +60,13 @@ class Keys:
         """Return the new key's row and its text, which nobody can show again.
 
         A key that makes another one gives it no more time, networks or rate than it has itself.
+        Those of the organization that ended longest ago are forgotten.
         """
-        secret = _new_secret()
+        secret, forgotten = _new_secret(), list[str]()
+
+        def take_over(made: tuple[ApiKey, str]) -> None:
+            self._take_over(made)
+            self._registrar.directory.drop_keys(forgotten)
 
         async def write(tx: Tx) -> Done[tuple[ApiKey, str]]:
             organization = self._registrar.place(caller, request.organization)
@@ -68,6 +74,7 @@ class Keys:
             key = self._inherited(caller, self._new(caller, request, organization, secret))
             self._refuse_excess(caller, key, "create")
             await refuse_one_more(tx, organization, Dimension.KEYS)
+            forgotten[:] = await keys.forget_ended(tx, organization, _KEPT_ENDED, time.time())
             await keys.add(tx, key)
             made = key, format_key(key.id, secret)
             return Done(
@@ -78,7 +85,7 @@ class Keys:
             )
 
         ask = Ask(Permission.KEYS_MANAGE, "keys.create", f"key:{request.name}")
-        return await self._registrar.carry_out(caller, ask, write, self._take_over)
+        return await self._registrar.carry_out(caller, ask, write, take_over)
 
     async def list(self, caller: Caller) -> list[ApiKey]:
         """Return the keys of the caller's scope, without anything secret."""

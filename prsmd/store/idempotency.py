@@ -14,13 +14,15 @@ from .connection import Tx
 from .rows import change, one
 
 KEPT_SECONDS = 24 * 3600.0
+_ROW_BYTES = 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
     """One answer. `fingerprint` names the request that it was given to; `body` is its text.
 
-    `grounds` is what the principal might do then, in the words of who stores it.
+    `grounds` is what the principal might do then, in the words of who stores it. `organization` is
+    whom its bytes count for.
     """
 
     principal: str
@@ -31,6 +33,12 @@ class Remembered:
     created_at: float
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     grounds: str = ""
+    organization: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """What it counts for: its texts and its row. The triggers of the table count the same."""
+        return _ROW_BYTES + len(self.body.encode()) + len(self.grounds.encode())
 
 
 class AlreadyRememberedError(ConflictError):
@@ -58,8 +66,8 @@ async def add(tx: Tx, remembered: Remembered) -> None:
     await change(
         tx,
         "INSERT INTO remembered_answers "
-        "(principal, key, fingerprint, status, headers, body, created_at, grounds) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "(principal, key, fingerprint, status, headers, body, created_at, grounds, organization) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             remembered.principal,
             remembered.key,
@@ -69,6 +77,7 @@ async def add(tx: Tx, remembered: Remembered) -> None:
             remembered.body,
             remembered.created_at,
             remembered.grounds,
+            remembered.organization,
         ),
     )
 
@@ -98,4 +107,5 @@ def _from_row(row: sqlite3.Row) -> Remembered:
         created_at=row["created_at"],
         headers=json.loads(row["headers"]),
         grounds=row["grounds"],
+        organization=row["organization"],
     )

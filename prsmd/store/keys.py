@@ -89,6 +89,21 @@ async def revoke(tx: Tx, key_id: str, now: float) -> bool:
     )
 
 
+async def forget_ended(tx: Tx, organization: str, keep: int, now: float) -> list[str]:
+    """Forget an organization's keys that were revoked or expired, but the last `keep`.
+
+    Return the ids of those that went.
+    """
+    rows = await many(
+        tx,
+        "DELETE FROM api_keys WHERE id IN (SELECT id FROM api_keys WHERE organization = ? "
+        "AND (revoked_at IS NOT NULL OR expires_at <= ?) "
+        "ORDER BY coalesce(revoked_at, expires_at) DESC, id LIMIT -1 OFFSET ?) RETURNING id",
+        (organization, now, keep),
+    )
+    return [row["id"] for row in rows]
+
+
 async def note_used(tx: Tx, used: Mapping[str, float]) -> None:
     """Store when keys, by id, were last used; never an earlier time than is there."""
     for key_id, at in used.items():

@@ -20,6 +20,8 @@ _COUNTED: Mapping[Dimension, str] = {
     Dimension.SHARES: "SELECT count(*) FROM shares WHERE organization = :organization",
     Dimension.IMAGE_BYTES: "SELECT coalesce(sum(size), 0) FROM (SELECT max(size_bytes) AS size "
     "FROM images WHERE organization = :organization AND id <> '' GROUP BY id)",
+    Dimension.ANSWER_BYTES: "SELECT coalesce(sum(bytes), 0) FROM answer_bytes "
+    "WHERE organization = :organization",
 }
 
 

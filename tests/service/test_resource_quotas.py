@@ -20,6 +20,7 @@ from prsmd.domain.quantity import GIB
 from prsmd.domain.resource_quota import SUMMED, Dimension
 from prsmd.domain.rollout import RolloutPhase
 from prsmd.domain.spec import Resources
+from prsmd.service import keys
 from prsmd.service.keys import KeyRequest
 from prsmd.service.members import BindingWish, MemberWish
 from prsmd.service.registries import LoginRequest
@@ -97,6 +98,7 @@ MAKES = {
 ELSEWHERE = {
     D.GPU: "as cpu; tests/core",
     D.IMAGE_BYTES: "tests/engine/test_image_quota.py",
+    D.ANSWER_BYTES: "tests/store/test_answer_bytes.py",
 }
 # Tables that say whose each row is, and what bounds them.
 BOUNDED = {
@@ -106,7 +108,7 @@ BOUNDED = {
     "rollouts": "go with their revisions",
     "events": "1000 of each model are kept",
     "audit": "audit.keep_bytes",
-    "api_keys": D.KEYS,
+    "api_keys": D.KEYS,  # and the last 1000 that ended
     "timings": "20 of each image and phase are kept",
     "images": D.IMAGE_BYTES,
     "registries": D.REGISTRIES,
@@ -119,7 +121,8 @@ BOUNDED = {
     "leases": "of each key and share, by day",
     "paces": "of each key and share",
     "secrets": D.SECRETS,
-    "remembered_answers": "a day; remembered answers of an organization are counted",
+    "remembered_answers": D.ANSWER_BYTES,
+    "answer_bytes": "one of each organization",
     "meta": "the appliance's own",
     "default_quotas": "one of each dimension",
     "organization_quotas": "one of each dimension",
@@ -364,3 +367,17 @@ async def test_of_a_models_revisions_the_newest_and_what_is_needed_are_kept(life
     assert [one.number for one in await opened.history()] == [8, 9, 10]
     await life.services.revisions.rollback(DEPLOYER, "legal", RollbackRequest())
     assert (await opened.deployment()).revision == 9
+
+
+async def test_of_keys_that_have_ended_only_the_last_are_remembered(life: Life, monkeypatch):
+    monkeypatch.setattr(keys, "_KEPT_ENDED", 2)
+    made = []
+    for n in range(5):
+        one, _ = await key(life, n)
+        made.append(one.id)
+        await life.services.keys.revoke(OWNER, one.id)
+    last, _ = await key(life, 9)
+    known = {one.id for one in await life.services.keys.list(OWNER)}
+    assert known == {made[3], made[4], last.id}
+    with pytest.raises(NotFoundError):
+        await life.services.keys.get(OWNER, made[0])
