@@ -7,26 +7,26 @@ from typing import Any
 
 from aiohttp import web
 
+from prsmd import sections
 from prsmd.api.app import build
+from prsmd.api.identity import Door
 from prsmd.api.operations import Services
 from prsmd.auditing import Auditing, Books, auditing_of
-from prsmd.core.autoscale import AutoscaleSettings
-from prsmd.core.policy import Policy
 from prsmd.devices.base import Gpus, Host
 from prsmd.devices.host import PsutilHost
 from prsmd.devices.nvml import NvmlGpus, NvmlSettings
-from prsmd.domain.quantity import parse_cpu, parse_memory
 from prsmd.engine.autoscaler import Autoscaler
 from prsmd.engine.capture import LogCapture
 from prsmd.engine.executor import Executor, Workshop
 from prsmd.engine.launcher import Launcher
 from prsmd.engine.loop_lag import LoopLag
-from prsmd.engine.observer import Feeds, NodeLimits, Observer
-from prsmd.engine.prober import Prober, ProberSettings
+from prsmd.engine.observer import Feeds, Observer
+from prsmd.engine.prober import Prober
+from prsmd.engine.provisions import Provisions
 from prsmd.engine.reconciler import Parts, Reconciler
 from prsmd.engine.recorder import Recorder
 from prsmd.engine.state_watch import StateWatch
-from prsmd.engine.stock import Stock, StockSettings
+from prsmd.engine.stock import Stock
 from prsmd.engine.usage import UsageMeter
 from prsmd.engines import choose_runtime
 from prsmd.entrance import Entrance, door_of, ensure_organizations, entrance_of
@@ -82,6 +82,9 @@ class Appliance:
     application: web.Application
     auditing: Auditing
     sharing: Sharing
+    door: Door
+    entrance: Entrance
+    provisions: Provisions
     lag: LoopLag
     watch: StateWatch
 
@@ -154,17 +157,14 @@ async def connect(
     `retry_seconds` is the first pause after a launch or stop that the engine did not carry out.
     """
     database, engine = drivers.database, settings.engine
-    limits = GatewaySettings(max_answer_bytes=parse_memory(settings.limits.response))
+    limits = GatewaySettings(max_answer_bytes=sections.answer_bytes(settings.limits))
     books = Books(database, drivers.usage, drivers.instance, drivers.clock)
     auditing = auditing_of(settings, books)
     sharing = await sharing_of(database, drivers.usage, auditing.notes, drivers.clock)
     entrance = await entrance_of(settings, database, sharing.lessor.meters, auditing.denials)
     gateway = Gateway(limits, drivers.clock, sharing.notes, drivers.lag)
     reconciler = Reconciler(
-        Policy(
-            drain_timeout_seconds=engine.drain_timeout_seconds,
-            liveness_failures=engine.liveness_failures,
-        ),
+        sections.policy(engine),
         engine.tick_seconds,
         drivers.clock,
     )
@@ -176,6 +176,7 @@ async def connect(
     autoscaler = _autoscaler(settings, parts, reconciler)
     locks = _Locks(entrance=entrance, vault=vault, audit=auditing.service, sharing=sharing)
     services = _services(parts, reconciler, autoscaler, drivers.runtime, locks, public_url)
+    door = door_of(settings, entrance, parts.observer)
     return Appliance(
         database=database,
         runtime=drivers.runtime,
@@ -185,7 +186,10 @@ async def connect(
         parts=parts,
         autoscaler=autoscaler,
         services=services,
-        application=build(services, door_of(settings, entrance, parts.observer)),
+        application=build(services, door),
+        door=door,
+        entrance=entrance,
+        provisions=vault.provisions,
         auditing=auditing,
         sharing=sharing,
         lag=drivers.lag,
@@ -227,11 +231,9 @@ def _parts(
         ),
         reconciler.wake,
     )
-    section = settings.engine
-    patience = ProberSettings(
-        interval_seconds=section.probe_seconds, timeout_seconds=section.probe_timeout_seconds
+    prober = Prober(
+        sections.probing(settings.engine), reconciler.wake, gateway.in_flight, drivers.lag
     )
-    prober = Prober(patience, reconciler.wake, gateway.in_flight, drivers.lag)
     feeds = Feeds(
         probes=prober.probes,
         in_flight=gateway.in_flight,
@@ -253,15 +255,7 @@ def _parts(
 
 
 def _stock(settings: Settings, drivers: Drivers, sealer: Sealer, retry_seconds: float) -> Stock:
-    section = settings.images
-    limits = StockSettings(
-        folder=settings.daemon.state_dir,
-        keep_revisions=section.keep_revisions,
-        min_free_bytes=parse_memory(section.min_free),
-        max_archive_bytes=parse_memory(section.max_archive),
-        pull_attempts=section.pull_attempts,
-        retry_seconds=retry_seconds,
-    )
+    limits = sections.stock(settings, retry_seconds)
     return Stock(drivers.runtime, drivers.database, sealer, limits, drivers.clock, drivers.lag)
 
 
@@ -270,11 +264,7 @@ def _observer(settings: Settings, drivers: Drivers, feeds: Feeds) -> Observer:
         runtime=drivers.runtime,
         gpus=drivers.gpus,
         host=drivers.host,
-        limits=NodeLimits(
-            name=settings.node.name,
-            cpu_reserved_millis=_cpu(settings.node.cpu_reserved),
-            memory_reserved_bytes=parse_memory(settings.node.memory_reserved),
-        ),
+        limits=sections.node(settings.node),
         feeds=feeds,
         lag=drivers.lag,
     )
@@ -286,10 +276,7 @@ def _autoscaler(settings: Settings, parts: Parts, reconciler: Reconciler) -> Aut
         recorder=parts.recorder,
         observer=parts.observer,
         gateway=parts.gateway,
-        settings=AutoscaleSettings(
-            tolerance=settings.autoscale.tolerance,
-            down_window_seconds=settings.autoscale.down_window_seconds,
-        ),
+        settings=sections.autoscaling(settings.autoscale),
         wake=reconciler.wake,
     )
 
@@ -390,7 +377,3 @@ def _rehearsals(
         deployments=deployments,
         revisions=revisions,
     )
-
-
-def _cpu(text: str) -> int:
-    return 0 if text == "0" else parse_cpu(text)

@@ -15,7 +15,8 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from prsmd.config import ConfigurationError, load
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine import janitor
+from prsmd.listeners import Certificate
+from prsmd.reload import Reloader, ended
+from prsmd.reloadable import parts_of
 from prsmd.settings import Settings
 from prsmd.signals import Received
 from prsmd.store import orders
@@ -59,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     journal.configure(settings.daemon.log_level, settings.daemon.log_format)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has keys and secrets in clear
     try:
-        uvloop.run(run(settings, received))
+        uvloop.run(run(settings, received, partial(load, options.config, os.environ, options.set)))
     except ConfigurationError as error:
         sys.exit(_refuse(error))
     except (StoreDamagedError, StoreNotItsOwnError, StoreSchemaError) as error:
@@ -70,19 +74,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_FAILURE)
 
 
-async def run(settings: Settings, received: Received) -> None:
+async def run(settings: Settings, received: Received, read: Callable[[], Settings]) -> None:
     """Start everything, serve until a signal ends it, then stop in order."""
     received.listen()
     async with contextlib.AsyncExitStack() as stack:
         async with received.until_end():
-            appliance, runner = await _start(settings, stack)
+            certificate = Certificate(settings.tcp)
+            appliance, runner = await _start(settings, stack, certificate)
+            parts = parts_of(appliance, runner.patience, certificate)
+            reloader = Reloader(settings, read, parts, appliance.database)
+            received.reload_with(reloader.ask)
+            stack.push_async_callback(ended, asyncio.create_task(reloader.run(), name="reloader"))
         if not received.end.is_set():
             await _until_stopped(appliance, settings, runner, received)
 
 
 async def _start(
-    settings: Settings, stack: contextlib.AsyncExitStack
-) -> tuple[Appliance, web.AppRunner]:
+    settings: Settings, stack: contextlib.AsyncExitStack, certificate: Certificate
+) -> tuple[Appliance, Runner]:
     sockets = _open_sockets(settings)
     for listener in sockets:
         stack.callback(listener.close)
@@ -102,7 +111,7 @@ async def _start(
     stack.push_async_callback(appliance.parts.executor.close)
     await appliance.auditing.begin()
     await _first_tick(appliance)
-    runner = await _serve(appliance, settings, sockets)
+    runner = await _serve(appliance, settings, sockets, certificate)
     stack.push_async_callback(runner.cleanup)
     _keep_what_is_here()
     return appliance, runner
@@ -141,8 +150,11 @@ def _not_sampled(appliance: Appliance) -> bool:
 
 
 async def _serve(
-    appliance: Appliance, settings: Settings, sockets: Sequence[socket.socket]
-) -> web.AppRunner:
+    appliance: Appliance,
+    settings: Settings,
+    sockets: Sequence[socket.socket],
+    certificate: Certificate,
+) -> Runner:
     limits = settings.limits
     patience = Patience(
         header_seconds=limits.header_timeout_seconds,
@@ -151,9 +163,8 @@ async def _serve(
     )
     runner = Runner(appliance.application, patience)
     await runner.setup()
-    context = listeners.tls_context(settings.tcp)
     for listener in sockets:
-        tls = _tls_for(listener, context)
+        tls = _tls_for(listener, certificate.context)
         await web.SockSite(runner, listener, ssl_context=tls, backlog=listeners.BACKLOG).start()
     return runner
 

@@ -21,7 +21,7 @@ from prsmd.service.directory import Directory
 from prsmd.service.failures import Failures
 from prsmd.service.throttle import Throttle
 from prsmd.service.underway import Underway
-from prsmd.settings import OidcSection, Settings, UnixRole
+from prsmd.settings import AccessSection, OidcSection, Settings, UnixRole
 from prsmd.store.db import Database
 
 _MOST_OTHERS = 10_000
@@ -87,7 +87,6 @@ async def entrance_of(
     async with database.read() as tx:
         directory = await Directory.load(tx)
     ring = KeyRing(_pepper(settings), directory)
-    rules = [_peer_rule(role) for role in section.unix_roles]
     underway = Underway()
     directory.on_change.append(underway.look_again)
     return Entrance(
@@ -95,8 +94,8 @@ async def entrance_of(
         ring=ring,
         access=Access(
             ring,
-            Peers(section.organization, rules, directory),
-            _tokens(settings.oidc, directory),
+            Peers(section.organization, peer_rules(section), directory),
+            tokens_of(settings.oidc, directory),
         ),
         underway=underway,
         throttle=Throttle(directory, meters),
@@ -111,7 +110,7 @@ def door_of(settings: Settings, entrance: Entrance, observer: Observer) -> Door:
         access=entrance.access,
         underway=entrance.underway,
         throttle=entrance.throttle,
-        hosts=frozenset(host.lower() for host in settings.tcp.allowed_hosts),
+        hosts=_hosts(settings),
         is_replica=Replicas(observer).has,
         body_bytes=parse_memory(settings.limits.body),
         body_seconds=settings.limits.body_timeout_seconds,
@@ -123,6 +122,25 @@ def door_of(settings: Settings, entrance: Entrance, observer: Observer) -> Door:
     )
 
 
+def apply_to_door(door: Door, settings: Settings) -> None:
+    """Let callers in by these settings from now on."""
+    door.hosts = _hosts(settings)
+    door.lines.apply(settings.daemon.access_log)
+    door.body_bytes = parse_memory(settings.limits.body)
+    door.body_seconds = settings.limits.body_timeout_seconds
+    door.header_bytes = parse_memory(settings.limits.header)
+    door.proxies = Proxies(settings.tcp.trusted_proxies, settings.tcp.proxy_header)
+
+
+def _hosts(settings: Settings) -> frozenset[str]:
+    return frozenset(host.lower() for host in settings.tcp.allowed_hosts)
+
+
+def peer_rules(section: AccessSection) -> list[PeerRule]:
+    """Return the roles of local users. ConfigurationError for one whom this machine has not."""
+    return [_peer_rule(role) for role in section.unix_roles]
+
+
 def _peer_rule(role: UnixRole) -> PeerRule:
     try:
         uid = uid_of(role.user) if role.user is not None else role.uid
@@ -132,7 +150,7 @@ def _peer_rule(role: UnixRole) -> PeerRule:
     return PeerRule(organization=role.organization, role=role.role, uid=uid, gid=gid)
 
 
-def _tokens(section: OidcSection, directory: Directory) -> Tokens | None:
+def tokens_of(section: OidcSection, directory: Directory) -> Tokens | None:
     """Return who the bearers of the issuer's tokens are; None without an issuer."""
     if section.issuer is None:
         return None

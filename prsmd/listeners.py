@@ -48,6 +48,41 @@ def open_tcp(section: TcpSection) -> socket.socket:
     return listener
 
 
+class Certificate:
+    """The TLS of the TCP listener. Connections that are made after a change get the new one.
+
+    `context` is for the listener; None where no certificate is configured. ConfigurationError for
+    a certificate and a key that cannot be used together.
+    """
+
+    def __init__(self, section: TcpSection) -> None:
+        self.context = tls_context(section)
+        self._now = self.context
+        self._read = _content(section)
+        if self.context is not None:
+            self.context.sni_callback = self._hand_over
+
+    def apply(self, section: TcpSection) -> bool:
+        """Read the files again; tell whether they are others. ConfigurationError as at the start.
+
+        A listener that began with TLS keeps it, and one without gets none before a restart.
+        """
+        made = tls_context(section)
+        if self.context is None or made is None:
+            raise ConfigurationError(["tcp.cert: TLS is switched on and off by a restart"])
+        content = _content(section)
+        changed = content != self._read
+        self._now, self._read = made, content
+        return changed
+
+    def _hand_over(
+        self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext
+    ) -> None:
+        # Called for every client hello, with a server's name or without.
+        if self._now is not None:
+            connection.context = self._now
+
+
 def tls_context(section: TcpSection) -> ssl.SSLContext | None:
     """Return the TLS settings of the TCP listener; None where no certificate is configured."""
     if section.cert is None or section.key is None:
@@ -59,6 +94,10 @@ def tls_context(section: TcpSection) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError([f"tcp.cert, tcp.key: {error}"]) from None
     return context
+
+
+def _content(section: TcpSection) -> tuple[bytes, ...]:
+    return tuple(path.read_bytes() for path in (section.cert, section.key) if path is not None)
 
 
 def _bind(listener: socket.socket, path: Path, mode: int) -> None:

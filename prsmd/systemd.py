@@ -5,6 +5,7 @@ import os
 import socket
 
 _FIRST_PASSED_FD = 3  # SD_LISTEN_FDS_START
+_PATIENCE_SECONDS = 0.05
 
 
 def notify(state: str) -> None:
@@ -18,6 +19,7 @@ def notify(state: str) -> None:
         contextlib.suppress(OSError),
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
     ):
+        channel.settimeout(_PATIENCE_SECONDS)  # who does not listen costs the message, not the loop
         channel.sendto(state.encode(), address)
 
 

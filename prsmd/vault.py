@@ -43,7 +43,7 @@ async def vault_of(settings: Settings, database: Database) -> Vault:
         else:
             envelope.adopt()
             sealer.forget_earlier()
-    signed = await _signed(settings, database)
+    signed = await signed_of(settings, database)
     provisions = Provisions(database, sealer, rules_of(settings), signed)
     return Vault(sealer=sealer, envelope=envelope, provisions=provisions)
 
@@ -79,7 +79,8 @@ def rules_of(settings: Settings) -> ContainerRules:
     )
 
 
-async def _signed(settings: Settings, database: Database) -> SignedImages:
+async def signed_of(settings: Settings, database: Database) -> SignedImages:
+    """Return which images may run. ConfigurationError where the keys cannot be used."""
     async with database.read() as tx:
         checkpoint = await attestations.last_checkpoint(tx)
     latest = 0.0 if checkpoint is None else checkpoint.at

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
+from prsmd.reloadable import RELOADED, RESTART
+from prsmd.settings import Settings
+
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
     path.relative_to(ROOT)
@@ -174,3 +177,15 @@ def test_what_is_left_to_do_is_named_in_the_documentation():
                 if named is None or not (ROOT / named[0]).is_file():
                     wrong.append(f"{path}:{number}")
     assert wrong == []
+
+
+def test_every_setting_is_reloaded_or_needs_a_restart():
+    """A new setting gets its line in prsmd/reloadable.py, and a part that takes it if any can."""
+    names = {
+        f"{section}.{name}"
+        for section, field in Settings.model_fields.items()
+        for name in type(field.default).model_fields
+    }
+
+    assert names == RELOADED | RESTART
+    assert not RELOADED & RESTART

@@ -13,6 +13,7 @@ WITHOUT_FIXED_DEFAULT = {
     "tcp.cert",
     "tcp.key",
     "tcp.public_url",
+    "tcp.trusted_proxies",
     "access.unix_roles",
     "access.pepper_file",
     "access.audit_key_file",

@@ -51,6 +51,13 @@ def test_a_message_reaches_systemd(notified):
     assert [notified.recv(100), notified.recv(100)] == [b"READY=1", b"STOPPING=1"]
 
 
+def test_who_does_not_listen_costs_messages_and_holds_nobody_up(notified):
+    for _ in range(30):  # more than a socket of the kernel keeps for who does not read
+        systemd.notify("WATCHDOG=1")
+
+    assert notified.recv(100) == b"WATCHDOG=1"
+
+
 def test_a_message_reaches_an_abstract_socket(monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind("\0prsmd-test-" + str(os.getpid()))

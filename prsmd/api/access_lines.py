@@ -44,6 +44,10 @@ class AccessLines:
         self._failed: Coalescer[_Line] = Coalescer(shares or Shares(caller=20, everybody=600))
         self._looked = monotonic()
 
+    def apply(self, which: Which) -> None:
+        """Write these lines from now on."""
+        self._which = which
+
     def note(self, request: web.Request, status: int, seconds: float) -> None:
         """Write the line of a request that was answered so, or count it."""
         self._tell_counts()

@@ -32,7 +32,7 @@ from prsmd.api import (
     versions,
 )
 from prsmd.api.idempotency import carry_out
-from prsmd.api.identity import LEFT, Door, count, identify
+from prsmd.api.identity import DOOR, LEFT, Door, count, identify
 from prsmd.api.operations import (
     REQUEST_ID,
     OpenHandler,
@@ -48,7 +48,6 @@ from prsmd.api.request_heads import (
     host_name,
     refuse_ambiguous_head,
 )
-from prsmd.api.requests import BODY_SECONDS
 from prsmd.api.respond import (
     STREAM,
     EventStream,
@@ -118,7 +117,7 @@ def build(services: Services, door: Door) -> web.Application:
         app.router.add_get(opened.path, handler, expect_handler=_expected)
     described = functools.partial(openapi.describe, OPERATIONS, monitoring.OPEN_OPERATIONS)
     app[openapi.DOCUMENT] = openapi.Document(described)
-    app[BODY_SECONDS] = door.body_seconds
+    app[DOOR] = door
     app.on_response_prepare.append(_mark)
     return app
 

@@ -20,9 +20,11 @@ log = logging.getLogger(__name__)
 _LINGER_SECONDS = 5.0  # an unread body is thrown away for so long that its sender reads the answer
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True)
 class Patience:
     """How long a client is waited for, and how long each line of a head may be.
+
+    Connections that are made after it was changed go by what it is then.
 
     `header_seconds` is from a head's first byte, or from the connection's beginning, to its last
     byte; `idle_seconds` is between an answer and the next request.
@@ -38,13 +40,13 @@ class Runner(web.AppRunner):
 
     def __init__(self, application: web.Application, patience: Patience) -> None:
         super().__init__(application, shutdown_timeout=1.0)
-        self._patience = patience
+        self.patience = patience
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         return _Server(
             made.request_handler,
-            patience=self._patience,
+            patience=self.patience,
             request_factory=made.request_factory,
             handler_cancellation=True,
         )

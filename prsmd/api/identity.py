@@ -24,9 +24,9 @@ from prsmd.service.underway import Underway
 LEFT = web.RequestKey("left", Standing)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True)
 class Door:
-    """How callers are let in.
+    """How callers are let in. What it holds of the settings may be replaced while it is open.
 
     `failures` watches who fails to say who they are (None: nobody is slowed down), `denials` is
     where it is on record what was denied (None: in the store at once).
@@ -47,6 +47,9 @@ class Door:
     denials: Denials | None = None
     lines: AccessLines = dataclasses.field(default_factory=AccessLines)
     proxies: Proxies = dataclasses.field(default_factory=Proxies)
+
+
+DOOR = web.AppKey("door", Door)
 
 
 async def identify(request: web.Request, door: Door) -> Identified:

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 
+from prsmd.api.identity import DOOR
 from prsmd.api.request_body import ask_for_body
 from prsmd.api.schemas import parse
 from prsmd.domain.errors import InvalidInputError
@@ -24,7 +25,6 @@ PAGE_QUERY = {
     "sort_by": "created_at, updated_at, model_name or model_id",
     "sort_order": "asc or desc",
 }
-BODY_SECONDS = web.AppKey("body_seconds", float)
 _ETAG = re.compile(r'"([1-9]\d{0,14})"', re.ASCII)
 _MOST_TAGS = 20
 _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,15})?", re.ASCII)
@@ -99,7 +99,7 @@ async def content(request: web.Request) -> bytes:
     if request.content_length is not None and request.content_length > limit:
         raise web.HTTPRequestEntityTooLarge(limit, request.content_length)
     try:
-        async with asyncio.timeout(request.app[BODY_SECONDS]):
+        async with asyncio.timeout(request.app[DOOR].body_seconds):
             await ask_for_body(request)
             return await request.read()
     except TimeoutError:

@@ -12,8 +12,8 @@ from typing import IO
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from prsmd.api.identity import DOOR
 from prsmd.api.request_body import ask_for_body
-from prsmd.api.requests import BODY_SECONDS
 from prsmd.domain.errors import InvalidInputError, RequestTooLargeError, StorageFullError
 
 _WRITTEN_AT_ONCE = 1 << 20
@@ -65,7 +65,7 @@ def _write(file: IO[bytes], total: "hashlib._Hash", piece: bytes) -> None:
 async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
     """Yield the body in pieces worth a write."""
     kept = bytearray()
-    patience = request.app[BODY_SECONDS]
+    patience = request.app[DOOR].body_seconds
     await ask_for_body(request)
     while True:
         try:

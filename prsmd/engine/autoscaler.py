@@ -77,6 +77,10 @@ class Autoscaler:
         self._at_zero: set[str] = set()
         self._short: dict[str, str] = {}  # which quota is used up, by deployment id
 
+    def apply(self, settings: AutoscaleSettings) -> None:
+        """Go by these from the next look on."""
+        self._settings = settings
+
     def verdict(self, deployment_id: str) -> Scale | Hold | None:
         """Return what was last decided for a deployment; None before the first look at it."""
         return self._verdicts.get(deployment_id)

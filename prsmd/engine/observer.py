@@ -73,6 +73,10 @@ class Observer:
         self._patience_seconds = _PATIENCE_SECONDS
         self._latest: Observed | None = None
 
+    def apply(self, limits: NodeLimits) -> None:
+        """Keep this much of the machine from models, from the next look on."""
+        self._limits = limits
+
     async def snapshot(self) -> Observed:
         """Return the world now, at the latest when an engine that hangs has had its time."""
         working = (

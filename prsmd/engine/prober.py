@@ -71,6 +71,10 @@ class Prober:
         self._probes: dict[str, Probe] = {}
         self._changed = asyncio.Event()
 
+    def apply(self, settings: ProberSettings) -> None:
+        """Go by these from the next probe on."""
+        self._settings = settings
+
     def probes(self) -> Mapping[str, Probe]:
         """Return the last finding for each replica that was asked at least once."""
         return dict(self._probes)
@@ -88,14 +92,13 @@ class Prober:
 
     async def run(self) -> None:
         """Probe until cancelled."""
-        timeout = aiohttp.ClientTimeout(total=self._settings.timeout_seconds)
         # No limit: each target has one connection at most, and who waited for a free one would
         # look as if it had not answered in time.
         connector = WaryConnector(force_close=True, limit=0)
         tasks: dict[str, asyncio.Task[None]] = {}
         async with (
             aiohttp.ClientSession(
-                connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar()
             ) as session,
             asyncio.TaskGroup() as group,
         ):
@@ -134,8 +137,9 @@ class Prober:
         """Return what was found; None: unknown, and no probe was heard before either."""
         url = f"http://{target.endpoint}{target.path}"
         began = self._judge.now()
+        timeout = aiohttp.ClientTimeout(total=self._settings.timeout_seconds)
         try:
-            async with session.get(url, allow_redirects=False) as response:
+            async with session.get(url, allow_redirects=False, timeout=timeout) as response:
                 self._silent_since.pop(target.replica_id, None)
                 if response.status == 200:
                     return Probe(ready=True)

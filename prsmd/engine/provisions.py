@@ -72,6 +72,14 @@ class Provisions:
         self.rules = rules
         self.signed = signed
 
+    def apply(self, rules: ContainerRules) -> None:
+        """Go by these rules from now on; what runs goes on."""
+        self.rules = rules
+
+    def apply_signed(self, signed: SignedImages) -> None:
+        """Let only the images run that these lists name, from the next launch on."""
+        self.signed = signed
+
     def refuse_broken_rules(self, organization: str, spec: Spec) -> None:
         """Raise EngineError where the rules of today do not let it run as asked."""
         found = breach(self.rules, organization, spec)

@@ -36,7 +36,7 @@ class Puller:
     ) -> None:
         self._judge = judge or AlwaysOnTime()
         self._images = images
-        self._attempts = attempts
+        self.attempts = attempts
         self._retry_seconds = retry_seconds
 
     async def pull(
@@ -48,7 +48,7 @@ class Puller:
         """
         trouble: str | None = None
         attempt, forgiven = 1, 0
-        while attempt < self._attempts:
+        while attempt < self.attempts:
             began = self._judge.now()
             try:
                 return await self._attempt(
@@ -56,7 +56,7 @@ class Puller:
                 )
             except PullBrokenOffError as error:
                 trouble = error.message.removeprefix(f"pull {wanted}: ")
-                excused = self._judge.unknown(began) is not None and forgiven < self._attempts
+                excused = self._judge.unknown(began) is not None and forgiven < self.attempts
             pause = min(self._retry_seconds * 2.0**attempt, _LONGEST_PAUSE_SECONDS)
             log.info("pull of %s broke off: %s; again in %g s", wanted, trouble, pause)
             forgiven, attempt = forgiven + excused, attempt + (not excused)
@@ -64,12 +64,12 @@ class Puller:
             await asyncio.sleep(pause)
         try:
             return await self._attempt(
-                wanted, login, _telling(note, self._attempts, trouble), make_room
+                wanted, login, _telling(note, self.attempts, trouble), make_room
             )
         except PullBrokenOffError as error:
-            if self._attempts == 1:
+            if self.attempts == 1:
                 raise
-            raise PullBrokenOffError(f"{error.message} (tried {self._attempts} times)") from error
+            raise PullBrokenOffError(f"{error.message} (tried {self.attempts} times)") from error
 
     async def _attempt(
         self, wanted: str, login: Login | None, note: Note, make_room: MakeRoom

@@ -68,6 +68,11 @@ class Reconciler:
         self._until: float | None = None
         self._held: dict[tuple[str, int, int], str] = {}
 
+    def apply(self, policy: Policy, tick_seconds: float) -> None:
+        """Go by this from the next tick on."""
+        self._policy, self._tick_seconds = policy, tick_seconds
+        self.wake()
+
     def wake(self) -> None:
         """Make the next tick come now."""
         self._woken.set()

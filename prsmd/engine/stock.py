@@ -99,6 +99,11 @@ class Stock:
         )
         self._under_way: set[tuple[str, str]] = set()
 
+    def apply(self, settings: StockSettings) -> None:
+        """Go by these from now on; a pull that is under way goes on as it began."""
+        self._settings = settings
+        self._puller.attempts = settings.pull_attempts
+
     @property
     def settings(self) -> StockSettings:
         """The settings it works with."""

@@ -83,6 +83,10 @@ class Gateway:
         pools = ", ".join(map(repr, self._all_pools())) or "no deployment"
         return f"<Gateway{' stopping' if self._stopping else ''}: {pools}>"
 
+    def apply(self, max_answer_bytes: int) -> None:
+        """Let the answers that come from now on be this large."""
+        self._upstream.apply(max_answer_bytes)
+
     async def start(self) -> None:
         """Open the client towards containers."""
         await self._upstream.start()

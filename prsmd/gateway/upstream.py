@@ -100,6 +100,10 @@ class Upstream:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
 
+    def apply(self, max_answer_bytes: int) -> None:
+        """Let the answers that come from now on be this large."""
+        self._settings = dataclasses.replace(self._settings, max_answer_bytes=max_answer_bytes)
+
     async def start(self) -> None:
         """Open the connection pool."""
         connector = WaryConnector(

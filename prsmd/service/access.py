@@ -56,6 +56,9 @@ class Tokens(Protocol):
         `may_verify` is called before each signature is verified, and raises where none may be.
         """
 
+    def end(self) -> None:
+        """Take no token any more, nor one that was taken before."""
+
 
 class KeyRing:
     """The keys in force. `address` is where a request comes from; None: the Unix socket."""
@@ -139,6 +142,10 @@ class Peers:
         self._rules = rules
         self._directory = directory or Directory()
 
+    def apply(self, rules: Sequence[PeerRule]) -> None:
+        """Go by these rules from now on."""
+        self._rules = rules
+
     def identify(self, uid: int, gid: int) -> Identified:
         """Return who a peer is, and goes on to be. InvalidApiKeyError for one who is nobody."""
         return Identified(principal=self.principal(uid, gid), again=lambda: self.identify(uid, gid))
@@ -178,21 +185,21 @@ class Access:
     """Every way in. `tokens` None: there is no issuer whose tokens are taken."""
 
     def __init__(self, ring: KeyRing, peers: Peers, tokens: Tokens | None = None) -> None:
+        self.peers = peers
+        self.tokens = tokens
         self._ring = ring
-        self._peers = peers
-        self._tokens = tokens
 
     async def by_credential(
         self, text: str, address: str | None, may_verify: Callable[[], None] = _always
     ) -> Identified:
         """Return who a key or a token stands for. Raise InvalidApiKeyError for nobody's."""
-        if self._tokens is not None and text.count(".") == 2:
-            return await self._tokens.identify(text, may_verify)
+        if self.tokens is not None and text.count(".") == 2:
+            return await self.tokens.identify(text, may_verify)
         return self._ring.identify(text, address)
 
     def by_peer(self, uid: int, gid: int) -> Identified:
         """Return who a Unix peer is. Raise InvalidApiKeyError for nobody."""
-        return self._peers.identify(uid, gid)
+        return self.peers.identify(uid, gid)
 
 
 def uid_of(user: str) -> int:

@@ -142,6 +142,11 @@ class OidcTokens:
         self._keys = keys or KeySet(settings)
         self._clock = clock
         self._verified: collections.OrderedDict[bytes, _Verified] = collections.OrderedDict()
+        self._ended = False
+
+    def end(self) -> None:
+        """Take no token any more, nor one that was taken before."""
+        self._ended = True
 
     async def identify(
         self, token: str, may_verify: Callable[[], None] = lambda: None
@@ -198,6 +203,8 @@ class OidcTokens:
     def _identified(self, claims: Mapping[str, Any]) -> Identified:
         subject = claims[self._settings.subject_claim]
         until = float(claims["exp"]) + self._settings.leeway_seconds
+        if self._ended:
+            raise _invalid("its issuer is not asked any more")
         if until <= self._clock():
             raise _invalid("it has expired")
         if not isinstance(subject, str) or not _presentable(subject):

@@ -10,6 +10,7 @@ import pytest
 
 from prsmd import daemon as program
 from prsmd.config import ConfigurationError, load
+from prsmd.listeners import Certificate
 from prsmd.store.errors import StoreDamagedError, StoreNotItsOwnError, StoreSchemaError
 from tests.daemon.conftest import PROCESS
 from tests.support.daemon import running_daemon
@@ -69,7 +70,7 @@ async def outcome(folder):
     )
     async with contextlib.AsyncExitStack() as stack:
         try:
-            appliance, _ = await program._start(settings, stack)
+            appliance, _ = await program._start(settings, stack, Certificate(settings.tcp))
         except REFUSALS as refusal:
             return refusal
         await appliance.watch.look()
