@@ -1,6 +1,7 @@
 """The audit logs: query, follow, verify, export, and the keys that vouch for them."""
 
 import contextlib
+import functools
 import logging
 from typing import Any
 
@@ -8,7 +9,14 @@ from aiohttp import web
 
 from prsmd.api.operations import REQUEST_ID, Operation, Services
 from prsmd.api.requests import moment, refuse_unknown, whole
-from prsmd.api.respond import followed_stream, json_response, rfc3339, send_event, wants_stream
+from prsmd.api.respond import (
+    EncodedEvents,
+    encoded_event,
+    followed_stream,
+    json_response,
+    rfc3339,
+    wants_stream,
+)
 from prsmd.core.chain import Verdict
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import InvalidInputError, PrsmdError
@@ -18,6 +26,7 @@ from prsmd.service.caller import Caller
 
 log = logging.getLogger("prsmd.access")
 _MOST_SEQUENCE_DIGITS = 18
+_ENCODED = EncodedEvents()
 _LONGEST_TEXT = 200
 _TEXTS = {
     "principal": "who did it; a * at the end stands for anything, here and below",
@@ -155,8 +164,13 @@ async def _follow(
         contextlib.aclosing(services.audit.follow(caller, name, wanted, after)) as stream,
     ):
         async for record in stream:
-            await send_event(response, "audit", record_body(record), record.sequence)
+            key = (name, record.sequence, record.hash)
+            await response.write(_ENCODED.of(key, functools.partial(_encoded, record)))
     return response
+
+
+def _encoded(record: AuditRecord) -> bytes:
+    return encoded_event("audit", record_body(record), record.sequence)
 
 
 def _after(request: web.Request) -> int | None:

@@ -1,6 +1,7 @@
 """Deployments: deploy, list, status, events, logs."""
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from prsmd.api.requests import (
     whole,
 )
 from prsmd.api.respond import (
+    EncodedEvents,
+    encoded_event,
     followed_stream,
     json_response,
     rfc3339,
@@ -41,6 +44,7 @@ from prsmd.service.logs import LogRequest, ReplicaLine
 from prsmd.service.status import ReplicaReport, Report
 
 _LONGEST_WAIT = 300.0
+_ENCODED = EncodedEvents()
 
 
 async def deploy(services: Services, request: web.Request, caller: Caller) -> Deployed:
@@ -113,8 +117,12 @@ async def events(services: Services, request: web.Request, caller: Caller) -> we
         contextlib.aclosing(services.events.follow(caller, reference, int(after))) as stream,
     ):
         async for event in stream:
-            await send_event(response, "deployment", event_body(event), event.sequence)
+            await response.write(_ENCODED.of(event, functools.partial(_encoded, event)))
     return response
+
+
+def _encoded(event: Event) -> bytes:
+    return encoded_event("deployment", event_body(event), event.sequence)
 
 
 async def logs(services: Services, request: web.Request, caller: Caller) -> web.StreamResponse:

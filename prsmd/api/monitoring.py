@@ -1,5 +1,6 @@
 """Probes and Prometheus metrics. Labels are ids of existing things, so their number is bounded."""
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 
 from aiohttp import web
@@ -43,9 +44,9 @@ async def metrics(services: Services, request: web.Request, caller: Caller) -> w
     refuse_unknown(request)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Scrape(await services.health.measure(caller)))
-    return web.Response(
-        body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}
-    )
+    # In a thread: with thousands of models it takes long, and the loop goes on meanwhile.
+    body = await asyncio.to_thread(generate_latest, registry)
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
 class _Scrape:

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import math
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -150,9 +150,31 @@ async def send_event(
     response: web.StreamResponse, event: str, data: Any, sequence: int | None = None
 ) -> None:
     """Write one server-sent event with JSON data."""
+    await response.write(encoded_event(event, data, sequence))
+
+
+def encoded_event(event: str, data: Any, sequence: int | None = None) -> bytes:
+    """Return one server-sent event with JSON data."""
     head = f"event: {event}\n" if sequence is None else f"id: {sequence}\nevent: {event}\n"
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    await response.write(f"{head}data: {text}\n\n".encode(errors="replace"))
+    return f"{head}data: {text}\n\n".encode(errors="replace")
+
+
+class EncodedEvents:
+    """The newest events as bytes: what many follow is encoded once. Keys name what was encoded."""
+
+    def __init__(self, kept: int = 256) -> None:
+        self._kept = kept
+        self._encoded: dict[Hashable, bytes] = {}
+
+    def of(self, key: Hashable, encode: Callable[[], bytes]) -> bytes:
+        """Return the bytes for a key, encoded now if need be."""
+        found = self._encoded.get(key)
+        if found is None:
+            found = self._encoded[key] = encode()
+            if len(self._encoded) > self._kept:
+                del self._encoded[next(iter(self._encoded))]
+        return found
 
 
 async def _keep_alive(response: web.StreamResponse) -> None:

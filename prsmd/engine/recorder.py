@@ -4,16 +4,18 @@ One sentence, written once, reaches the API, the CLI and the journal unchanged.
 """
 
 import asyncio
+import contextlib
 import logging
+import weakref
 from collections.abc import AsyncGenerator
 
 from prsmd.domain.events import Event, Severity
+from prsmd.engine.fan_out import FanOut, FanOuts
 from prsmd.store import deployments
 from prsmd.store import events as event_rows
 from prsmd.store.db import Database, Tx
 
 log = logging.getLogger("prsmd.events")
-_AT_ONCE = 200
 
 
 class Recorder:
@@ -21,7 +23,10 @@ class Recorder:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._arrival = asyncio.Event()
+        self._streams = FanOuts(self._stream)
+        self._changed: weakref.WeakValueDictionary[str, asyncio.Event] = (
+            weakref.WeakValueDictionary()
+        )
 
     async def record(self, *events: Event) -> None:
         """Store the events in one transaction, log them and wake the followers."""
@@ -38,27 +43,44 @@ class Recorder:
         for event in events:
             level = logging.WARNING if event.severity is Severity.WARNING else logging.INFO
             log.log(level, event.message, extra=_fields(event))
-        arrived, self._arrival = self._arrival, asyncio.Event()
-        arrived.set()
+        if not events:
+            self._streams.look()
+        for deployment_id in {event.deployment_id for event in events} or set(self._changed):
+            self._streams.look(deployment_id)
+            changed = self._changed.pop(deployment_id, None)
+            if changed is not None:
+                changed.set()
 
-    def arrival(self) -> asyncio.Event:
-        """Return what is set as soon as anything is recorded. Take it first, then look."""
-        return self._arrival
+    def changed(self, deployment_id: str) -> asyncio.Event:
+        """Return what is set when anything of a deployment is recorded. Take it, then look."""
+        changed = self._changed.get(deployment_id)
+        if changed is None:
+            changed = self._changed[deployment_id] = asyncio.Event()
+        return changed
 
     async def follow(self, deployment_id: str, after: int) -> AsyncGenerator[Event, None]:
-        """Yield the deployment's events with a sequence above `after`, until it is gone."""
-        while True:
-            arrival = self.arrival()
+        """Yield the deployment's events with a sequence above `after`, until it is gone.
+
+        They are read once for all who follow them.
+        """
+        async with contextlib.aclosing(self._streams.follow(deployment_id, after)) as followed:
+            async for events in followed:
+                for event in events:
+                    yield event
+
+    def _stream(self, deployment_id: str) -> FanOut[Event]:
+        async def read(after: int, limit: int) -> list[Event] | None:
             async with self._database.read() as tx:
-                found = await event_rows.list_for(tx, deployment_id, after, _AT_ONCE)
+                found = await event_rows.list_for(tx, deployment_id, after, limit)
                 gone = not found and await deployments.get(tx, deployment_id) is None
-            for event in found:
-                after = event.sequence
-                yield event
-            if gone:
-                return
-            if not found:
-                await arrival.wait()
+            return None if gone else found
+
+        async def start(limit: int) -> tuple[int, list[Event]]:
+            async with self._database.read() as tx:
+                found = await event_rows.latest(tx, deployment_id, limit)
+            return (found[0].sequence - 1 if len(found) == limit else 0), found
+
+        return FanOut(deployment_id, read, start)
 
 
 def _fields(event: Event) -> dict[str, object]:

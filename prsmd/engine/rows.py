@@ -51,12 +51,15 @@ async def desired_of(
     )
 
 
-async def current_replicas(tx: Tx) -> dict[str, list[Replica]]:
+async def current_replicas(
+    tx: Tx, deployment_ids: Sequence[str] | None = None
+) -> dict[str, list[Replica]]:
     """Return the replicas that matter by deployment, however many have failed since they began.
 
-    Active ones are never left out: a page of the newest rows would be all failures one day.
+    With ids, only those of these deployments. Active ones are never left out: a page of the newest
+    rows would be all failures one day.
     """
     rows: dict[str, list[Replica]] = {}
-    for replica in await replica_rows.list_current(tx):
+    for replica in await replica_rows.list_current(tx, of=deployment_ids):
         rows.setdefault(replica.deployment_id, []).append(replica)
     return rows

@@ -205,12 +205,16 @@ class Gateway:
         """Note an inference that was refused because a limit of the caller's is reached."""
         self._turn_away(route, inference, Outcome.LIMITED, known=True)
 
-    def in_flight(self) -> dict[str, int]:
-        """Return how many requests each replica works on, those that left the table included."""
+    def in_flight(self, deployment_id: str | None = None) -> dict[str, int]:
+        """Return how many requests each replica works on, those that left the table included.
+
+        With an id, only the replicas of this deployment.
+        """
         counts: dict[str, int] = {}
         for pool in self._all_pools():
-            for target in pool:
-                counts[target.replica_id] = counts.get(target.replica_id, 0) + target.in_flight
+            if deployment_id in {None, pool.route.deployment_id}:
+                for target in pool:
+                    counts[target.replica_id] = counts.get(target.replica_id, 0) + target.in_flight
         return counts
 
     def load(self, deployment_id: str) -> Load:

@@ -4,7 +4,7 @@ An organization's auditors see its records only; that of others' there were some
 export tells them (docs/decisions/0017-audit-chain.md).
 """
 
-import asyncio
+import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, Sequence
 
@@ -12,6 +12,7 @@ from prsmd.core.chain import Verdict
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import InvalidInputError, PermissionDeniedError
 from prsmd.domain.events import AuditFilter, AuditRecord
+from prsmd.engine.fan_out import FanOut, FanOuts
 from prsmd.engine.notary import AuditLog
 from prsmd.gateway.tape import Notes
 from prsmd.service.caller import Caller, require_own
@@ -20,7 +21,6 @@ from prsmd.store import attestations, audit, audit_query
 
 COUNTED = audit_query.COUNTED
 _FOLLOW_SECONDS = 1.0
-_AT_ONCE = 200
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,7 @@ class Audit:
         notes: Notes | None = None,
     ) -> None:
         self._logs = {audited.name: audited for audited in logs}
+        self._streams = FanOuts(self._stream)
         self._prover = prover
         self._public_keys = public_keys
         self._notes = notes
@@ -80,22 +81,23 @@ class Audit:
     ) -> AsyncGenerator[AuditRecord, None]:
         """Yield records after this one (None: from now on), as they come; looked for every second.
 
-        `InvalidInputError` and denials come before the first record.
+        They are looked for once for all who follow a log. `InvalidInputError` and denials come
+        before the first record.
         """
         audited, own = self._log(caller, log), _own(caller, wanted)
-        if after is None:
+
+        async def catch_up(sequence: int, limit: int) -> list[AuditRecord]:
+            if own is None:
+                return []
             async with audited.database.read() as tx:
-                after = (await attestations.chain(tx, audited.table)).head.sequence
-        while True:
-            found: list[AuditRecord] = []
-            if own is not None:
-                async with audited.database.read() as tx:
-                    found = await audit.after(tx, after, _AT_ONCE, own, audited.table)
-            for record in found:
-                after = record.sequence
-                yield record
-            if len(found) < _AT_ONCE:
-                await asyncio.sleep(_FOLLOW_SECONDS)
+                return await audit.after(tx, sequence, limit, own, audited.table)
+
+        stream = self._streams.follow(audited.name, after, catch_up)
+        async with contextlib.aclosing(stream) as followed:
+            async for records in followed:
+                for record in records:
+                    if own is not None and audit_query.matches(own, record):
+                        yield record
 
     async def verify(self, caller: Caller, log: str) -> Verdict:
         """Return whether the whole log is as it was written, and the first record that is not."""
@@ -118,6 +120,19 @@ class Audit:
         """Return the keys that an export is verified with."""
         require_own(caller, Permission.AUDIT_READ)
         return self._public_keys
+
+    def _stream(self, log: str) -> FanOut[AuditRecord]:
+        audited = self._logs[log]
+
+        async def read(after: int, limit: int) -> list[AuditRecord]:
+            async with audited.database.read() as tx:
+                return await audit.after(tx, after, limit, None, audited.table)
+
+        async def start(_limit: int) -> tuple[int, list[AuditRecord]]:
+            async with audited.database.read() as tx:
+                return (await attestations.chain(tx, audited.table)).head.sequence, []
+
+        return FanOut(f"audit:{log}", read, start, _FOLLOW_SECONDS)
 
     def _log(self, caller: Caller, name: str) -> AuditLog:
         require_own(caller, Permission.AUDIT_READ)

@@ -115,8 +115,8 @@ class Logs:
             found = await find_deployment(tx, caller, reference, Permission.LOGS_READ)
             rows = await replicas.list_for(tx, found.id, _LOOK_BACK)
             known = {row.id for row in rows}
-            current = await replicas.list_current(tx, 0)  # the active ones, however old
-        rows += [row for row in current if row.deployment_id == found.id and row.id not in known]
+            current = await replicas.list_current(tx, 0, [found.id])  # active ones, however old
+        rows += [row for row in current if row.id not in known]
         if replica_id is None:
             return rows
         chosen = [row for row in rows if row.id == replica_id]

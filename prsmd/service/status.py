@@ -1,6 +1,5 @@
 """What a deployment looks like now: rows, the last observation and measurements put together."""
 
-import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from prsmd.service.caller import Caller, require_own
 from prsmd.service.deployments import find_deployment, find_model
 from prsmd.service.listing import listed
 from prsmd.service.rollouts import RolloutReport, TrafficShare, report_of, shares_of
+from prsmd.service.settling import Settling
 from prsmd.store import deployments
 from prsmd.store.db import Database, Tx
 
@@ -94,27 +94,23 @@ class Status:
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
+        self._settling = Settling(self._settled, sources.recorder.changed)
 
     async def get(self, caller: Caller, reference: str, wait_seconds: float = 0.0) -> Report:
         """Return one deployment, after it settles or `wait_seconds` are over."""
         deadline = time.monotonic() + wait_seconds
         while True:
-            arrival = self._sources.recorder.arrival()
             report = await self._get(caller, reference)
             left = deadline - time.monotonic()
             if report.view.status.value in _SETTLED or left <= 0:
                 return report
-            try:
-                async with asyncio.timeout(min(left, 1.0)):
-                    await arrival.wait()
-            except TimeoutError:
-                continue
+            await self._settling.wait(report.deployment.id, left)
 
     async def model(self, caller: Caller, model: str) -> Report:
         """Return the deployment of one model."""
         async with self._sources.database.read() as tx:
             found = await find_model(tx, caller, model, Permission.MODELS_READ)
-            return await self._report(tx, found, await current_replicas(tx))
+            return await self._report_of(tx, found)
 
     async def page(
         self, caller: Caller, page: Page, permission: Permission = Permission.MODELS_READ
@@ -128,7 +124,7 @@ class Status:
             whose, also = await listed(tx, caller, permission)
             order = (page.sort_by, page.sort_order)
             found, total = await deployments.page(tx, whose, page.limit, page.offset, order, also)
-            rows = await current_replicas(tx)
+            rows = await current_replicas(tx, [deployment.id for deployment in found])
             reports = [await self._report(tx, deployment, rows) for deployment in found]
         return reports, total
 
@@ -146,7 +142,19 @@ class Status:
     async def _get(self, caller: Caller, reference: str) -> Report:
         async with self._sources.database.read() as tx:
             found = await find_deployment(tx, caller, reference, Permission.MODELS_READ)
-            return await self._report(tx, found, await current_replicas(tx))
+            return await self._report_of(tx, found)
+
+    async def _settled(self, deployment_id: str) -> bool:
+        """Tell whether a deployment has settled, or is gone."""
+        async with self._sources.database.read() as tx:
+            found = await deployments.get(tx, deployment_id)
+            if found is None:
+                return True
+            report = await self._report_of(tx, found)
+        return report.view.status.value in _SETTLED
+
+    async def _report_of(self, tx: Tx, deployment: Deployment) -> Report:
+        return await self._report(tx, deployment, await current_replicas(tx, [deployment.id]))
 
     async def _report(self, tx: Tx, deployment: Deployment, rows: _Rows) -> Report:
         desired = await desired_of(tx, deployment, rows.get(deployment.id, ()))
@@ -174,7 +182,7 @@ class Status:
             rollout=rollout,
             traffic=shares_of(desired.revision, rollout),
             view=derive(desired, observed, holds),
-            replicas=tuple(self._replica(row, observed, desired) for row in _shown(rows)),
+            replicas=self._replicas(desired, observed),
             performance=sources.gateway.performance(deployment.id, now),
             load=sources.gateway.load(deployment.id),
             cpu_percent=_mean([u.cpu_percent for u in usages]),
@@ -183,14 +191,25 @@ class Status:
             held=verdict.reason if isinstance(verdict, Hold) else None,
         )
 
+    def _replicas(
+        self, desired: DesiredDeployment, observed: Observed
+    ) -> tuple[ReplicaReport, ...]:
+        in_flight = self._sources.gateway.in_flight(desired.deployment.id)
+        rows = _shown(desired.replicas)
+        return tuple(self._replica(row, observed, desired, in_flight) for row in rows)
+
     def _replica(
-        self, row: Replica, observed: Observed, desired: DesiredDeployment
+        self,
+        row: Replica,
+        observed: Observed,
+        desired: DesiredDeployment,
+        in_flight: Mapping[str, int],
     ) -> ReplicaReport:
         probe = observed.probes.get(row.id)
         return ReplicaReport(
             replica=row,
             ready=row.state is ReplicaState.RUNNING and probe is not None and probe.ready,
-            in_flight=self._sources.gateway.in_flight().get(row.id, 0),
+            in_flight=in_flight.get(row.id, 0),
             usage=self._sources.usage.usage(row.id) if row.active else None,
             message=self._message(row, desired.revision_of(row), probe.words if probe else None),
         )

@@ -3,7 +3,9 @@
 States only move forward; this is the last place that can refuse a step back.
 """
 
+import json
 import sqlite3
+from collections.abc import Sequence
 
 from pydantic import TypeAdapter
 
@@ -72,16 +74,22 @@ async def get(tx: Tx, replica_id: str) -> Replica | None:
     return None if row is None else _from_row(row)
 
 
-async def list_current(tx: Tx, ended_per_slot: int = 8) -> list[Replica]:
-    """Return every active replica and the newest ended ones of each slot, oldest first."""
+async def list_current(
+    tx: Tx, ended_per_slot: int = 8, of: Sequence[str] | None = None
+) -> list[Replica]:
+    """Return every active replica and the newest ended ones of each slot, oldest first.
+
+    `of`: only those of these deployments.
+    """
+    own = "" if of is None else "deployment_id IN (SELECT value FROM json_each(:of)) AND "
     rows = await many(
         tx,
-        "SELECT * FROM replicas WHERE state NOT IN ('stopped', 'failed') OR id IN ("
+        f"SELECT * FROM replicas WHERE {own}(state NOT IN ('stopped', 'failed') OR id IN ("  # noqa: S608 - one of two texts
         "  SELECT id FROM (SELECT id, row_number() OVER ("
         "    PARTITION BY deployment_id, slot ORDER BY created_at DESC, id DESC) AS age"
-        "    FROM replicas WHERE state IN ('stopped', 'failed')) WHERE age <= ?"
-        ") ORDER BY created_at, id",
-        (ended_per_slot,),
+        f"    FROM replicas WHERE {own}state IN ('stopped', 'failed')) WHERE age <= :most"
+        ")) ORDER BY created_at, id",
+        {"most": ended_per_slot, "of": json.dumps(list(of or ()))},
     )
     return [_from_row(row) for row in rows]
 
