@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from prsmd.domain.events import AuditFilter, AuditRecord
-from prsmd.store import audit, audit_query
+from prsmd.store import audit, audit_query, replicas
 from prsmd.store.db import USAGE, Database
 
 MANY = 3000
@@ -112,3 +112,15 @@ async def test_the_log_of_inferences_has_the_indexes_that_its_rate_allows(tmp_pa
         [line] = await plan(tx, AuditFilter(organization="acme", principal="key_3"))
         assert "audit_of_organization" in line
     await usage.close()
+
+
+async def test_a_deployment_s_replicas_are_read_by_index(tmp_path):
+    database = await Database.open(tmp_path / "state")
+    seen = []
+    async with database.read() as tx:
+        await tx.set_trace_callback(seen.append)
+        await replicas.list_current(tx, 8, ["deploy_a"])
+        rows = await tx.execute_fetchall(f"EXPLAIN QUERY PLAN {seen[-1]}")
+    scans = [row["detail"] for row in rows if row["detail"].startswith("SCAN replicas")]
+    assert scans == []
+    await database.close()
