@@ -53,7 +53,8 @@ def reconcile(
     moment = Moment(sight=Sight.of(observed), now=now, policy=policy)
     limits = {item.deployment.organization: item.limits for item in desired}
     capacity = capacity_of(observed, (r for item in desired for r in item.replicas), limits)
-    kept_free = {item.deployment.id: claims(item, moment.sight) for item in desired}
+    claimed = ((item.deployment.id, claims(item, moment.sight)) for item in desired)
+    kept_free = {id_: rows for id_, rows in claimed if rows}
     actions: list[Action] = []
     holds: list[Hold] = []
     moments: list[float] = []

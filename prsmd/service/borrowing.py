@@ -5,7 +5,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from prsmd.domain.access import Permission
 from prsmd.domain.deployment import Deployment
 from prsmd.domain.errors import ConflictError, DeploymentNotFoundError
 from prsmd.domain.quota import Share
@@ -39,12 +38,12 @@ async def shares_of(tx: Tx, caller: Caller, deployment: Deployment) -> Sequence[
     return [share for share in reaching if share.deployment_id == deployment.id]
 
 
-async def lent(tx: Tx, caller: Caller, permission: Permission) -> list[str]:
-    """Return the deployments that others lend to the caller for this."""
-    if permission not in caller.principal.permissions:
-        return []
-    reaching = await shares.reaching(tx, caller.principal, time.time())
-    return sorted({share.deployment_id for share in reaching if permission in share.permissions})
+async def lent(tx: Tx, caller: Caller) -> dict[str, list[Share]]:
+    """Return the shares by which others lend to the caller, by deployment."""
+    found: dict[str, list[Share]] = {}
+    for share in await shares.reaching(tx, caller.principal, time.time()):
+        found.setdefault(share.deployment_id, []).append(share)
+    return found
 
 
 def refuse_ambiguous(model: str, deployment_ids: set[str]) -> None:

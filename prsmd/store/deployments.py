@@ -94,6 +94,16 @@ async def list_all(tx: Tx) -> list[Deployment]:
     return [_from_row(row) for row in rows]
 
 
+async def list_of(tx: Tx, organization: str | None, also: Sequence[str] = ()) -> list[Deployment]:
+    """Return an organization's deployments (None: all) and those of the ids `also`."""
+    rows = await many(
+        tx,
+        f"SELECT * FROM deployments WHERE {_SEEN} ORDER BY created_at, id",  # noqa: S608 - text from this file
+        {"organization": organization, "also": json.dumps(list(also))},
+    )
+    return [_from_row(row) for row in rows]
+
+
 async def page(
     tx: Tx,
     organization: str | None,
