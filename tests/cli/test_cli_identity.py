@@ -163,6 +163,43 @@ def test_whoami_says_what_one_may_and_where(ctl, server):
     assert "on custom_a: models.scale" in out
 
 
+QUOTA = {
+    "organization_id": "acme",
+    "quota": {
+        "cpu": {"used": "500m", "hard": "8", "reserved": "250m", "default": False},
+        "keys": {"used": 3, "hard": None, "default": True},
+    },
+}
+
+
+def test_the_own_quota_is_shown_with_what_is_used_and_who_set_it(ctl, server):
+    server.on("GET", "/v1/auth/me", answers({"principal": "uid:1000", "organization": "acme"}))
+    server.on("GET", "/v1/organizations/acme/quota", answers(QUOTA))
+    code, out, _ = ctl("org", "quota")
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()]
+    assert ["cpu", "500m", "8", "250m", "administrator"] in rows
+    assert ["keys", "3", "unlimited", "-", "default"] in rows
+
+
+def test_limits_are_set_by_name_and_what_is_none_is_told_before_anything_is_sent(ctl, server):
+    server.on("PATCH", "/v1/organizations/acme/quota", answers(QUOTA))
+    assert ctl("org", "quota", "acme", "--set", "cpu=8", "--set", "keys=unlimited")[0] == 0
+    assert sent(server) == {"hard": {"cpu": "8", "keys": "unlimited"}}
+    seen = len(server.seen)
+    for wrong in ("cpu", "=8", "cpu="):
+        code, _, err = ctl("org", "quota", "acme", "--set", wrong)
+        assert code == 2
+        assert "DIMENSION=AMOUNT" in err
+    assert len(server.seen) == seen
+
+
+def test_whoami_shows_the_quota_where_the_server_tells_it(ctl, server):
+    me = {"principal": "uid:1000", "organization": "acme", "quota": QUOTA["quota"]}
+    server.on("GET", "/v1/auth/me", answers(me))
+    assert "unlimited" in ctl("whoami")[1]
+
+
 def test_who_is_not_found_is_looked_for_where_such_things_are_listed(ctl, server):
     server.on("POST", "/v1/api-keys/k9/rotate", refuses(404, "NOT_FOUND", "There is no such key."))
     server.on("GET", "/v1/models", refuses(404, "MODEL_NOT_FOUND", "There is no model x."))

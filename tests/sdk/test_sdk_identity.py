@@ -53,6 +53,26 @@ async def test_an_organization_with_role_member_and_key_from_its_beginning_to_it
     assert list(await client.members.list()) == []
 
 
+async def test_a_quota_is_seen_set_in_part_and_set_back(client):
+    await client.organizations.create("lab")
+    changed = await client.organizations.change_quota("lab", {"cpu": "500m", "keys": 1})
+    assert (changed.quota["cpu"].hard, changed.quota["cpu"].used) == ("500m", "0")
+    await client.organizations.change_quota("lab", {"gpu": "0.5"})
+    seen = await client.organizations.quota("lab")
+    assert seen.organization_id == "lab"
+    assert (seen.quota["cpu"].hard, seen.quota["gpu"].hard) == ("500m", "0.5")
+    assert not seen.quota["keys"].default
+    await client.keys.create("ci", "lab", "viewer")
+    with pytest.raises(errors.QuotaExceededError, match="keys: 1 of 1 used, 1 more asked"):
+        await client.keys.create("ci", "lab", "viewer")
+    back = await client.organizations.change_quota("lab", {"keys": "default", "cpu": "unlimited"})
+    assert (back.quota["cpu"].hard, back.quota["cpu"].default) == (None, False)
+    assert back.quota["keys"].default
+    assert set((await client.who_am_i()).quota) == set(seen.quota)
+    with pytest.raises(errors.InvalidInputError, match="did you mean keys"):
+        await client.organizations.change_quota("lab", {"kyes": 1})
+
+
 async def test_a_refusal_is_an_error_of_its_own_kind(client):
     with pytest.raises(errors.NotFoundError):
         await client.organizations.get("nowhere")

@@ -6,7 +6,21 @@ import sqlite3
 import aiosqlite
 import pytest
 
-from prsmd.store import deployments, keys, organizations, replicas, revisions, rollouts, specs
+from prsmd.domain.errors import ResourceQuotaExceededError
+from prsmd.domain.quantity import GIB
+from prsmd.domain.resource_quota import COMPUTE, Dimension
+from prsmd.domain.spec import Resources, Scaling, Spec
+from prsmd.engine.quota_ledger import refuse_more, used
+from prsmd.store import (
+    deployments,
+    keys,
+    organizations,
+    replicas,
+    resource_quotas,
+    revisions,
+    rollouts,
+    specs,
+)
 from prsmd.store.db import Database
 from prsmd.store.errors import StoreSchemaError
 from prsmd.store.migrate import Migration, known_migrations, migrate
@@ -69,6 +83,41 @@ async def test_organizations_that_were_only_words_are_there_after_the_update(tx)
     ]
     [key] = await keys.list_for(tx, None)
     assert (key.organization, key.models, key.requests_per_day) == ("acme", None, None)
+
+
+async def test_models_that_were_there_before_quotas_count_and_nothing_stops(tx):
+    await migrate(tx, [step for step in known_migrations() if step.version < 12])
+    await tx.execute_fetchall(
+        "INSERT INTO deployments (id, organization, model_id, model_name, revision, "
+        "asked_replicas, scaling_strategy, deleting, created_at, updated_at) VALUES "
+        "('d', 'acme', 'custom_m', 'm', 1, 5, 'immediate', 0, 1.0, 1.0)"
+    )
+    spec = Spec(
+        image="m:1",
+        model_type="t",
+        resources=Resources(cpu_millis=500, memory_bytes=GIB, gpu_millis=250),
+        scaling=Scaling(min_replicas=2, max_replicas=4),
+    )
+    await tx.execute_fetchall(
+        "INSERT INTO revisions (deployment_id, number, spec, spec_hash, created_at, created_by) "
+        "VALUES ('d', 1, ?, 'h', 1.0, 'k')",
+        (specs.encode(spec),),
+    )
+    await migrate(tx, known_migrations())
+
+    asked = await used(tx, "acme", (*COMPUTE, Dimension.MODELS))
+    assert asked == {
+        Dimension.CPU: 2000,
+        Dimension.MEMORY: 4 * GIB,
+        Dimension.GPU: 1000,
+        Dimension.REPLICAS: 4,
+        Dimension.MODELS: 1,
+    }
+    await resource_quotas.set_defaults(tx, {Dimension.REPLICAS: 3, Dimension.MODELS: 1})
+    assert (await resource_quotas.limits(tx, "acme"))[Dimension.REPLICAS].hard == 3
+    with pytest.raises(ResourceQuotaExceededError, match="replicas: 4 of 3 used, 1 more asked"):
+        await refuse_more(tx, "acme", {Dimension.REPLICAS: 1})
+    await refuse_more(tx, "acme", {Dimension.REPLICAS: 0})
 
 
 def test_shipped_migrations_are_numbered_in_order_and_none_twice():
