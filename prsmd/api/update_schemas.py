@@ -27,6 +27,7 @@ from prsmd.domain.spec import Spec
 Percent = Annotated[int, Field(ge=1, le=100)]
 RevisionNumber = Annotated[int, Field(ge=1, le=2**53)]
 _DEFAULT = RolloutOptions()
+_WHOLE = 100
 _NAMED = {"authorization", "proxy-authorization", "x-api-key", "cookie"}  # they hold secrets
 
 
@@ -188,6 +189,8 @@ class RollbackBody(Body):
 
 
 def _weights(value: Any) -> dict[int, int]:
+    if isinstance(value, dict | list) and len(value) > _WHOLE:
+        raise ValueError(f"must name at most {_WHOLE} revisions")
     if isinstance(value, dict):
         pairs = [(_revision(name), weight) for name, weight in value.items()]
     elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
