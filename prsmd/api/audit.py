@@ -158,7 +158,7 @@ async def _follow(
     services: Services, request: web.Request, caller: Caller, wanted: AuditFilter
 ) -> web.StreamResponse:
     name, after = _log(request), _after(request)
-    await services.audit.page(caller, name, wanted, 1, 0)  # errors come before the stream begins
+    services.audit.require(caller, name)  # errors come before the stream begins
     async with (
         followed_stream(request) as response,
         contextlib.aclosing(services.audit.follow(caller, name, wanted, after)) as stream,

@@ -66,6 +66,10 @@ class Audit:
             lost=0 if notes is None else notes.lost,
         )
 
+    def require(self, caller: Caller, log: str) -> None:
+        """Refuse who may not read the audit, and a log that there is not."""
+        self._log(caller, log)
+
     async def page(
         self, caller: Caller, log: str, wanted: AuditFilter, limit: int, offset: int
     ) -> tuple[list[AuditRecord], int]:

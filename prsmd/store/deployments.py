@@ -14,10 +14,6 @@ from .rows import change, many, one
 
 SORTABLE = ("created_at", "updated_at", "model_name", "model_id")
 _ORDERS = {"asc": "ASC", "desc": "DESC"}
-_SEEN = (
-    "(:organization IS NULL OR organization = :organization"
-    " OR id IN (SELECT value FROM json_each(:also)))"
-)
 _RECOMMENDATION = TypeAdapter(Recommendation)
 
 
@@ -98,7 +94,7 @@ async def list_of(tx: Tx, organization: str | None, also: Sequence[str] = ()) ->
     """Return an organization's deployments (None: all) and those of the ids `also`."""
     rows = await many(
         tx,
-        f"SELECT * FROM deployments WHERE {_SEEN} ORDER BY created_at, id",  # noqa: S608 - text from this file
+        f"SELECT * FROM deployments {_seen(organization, also)} ORDER BY created_at, id",  # noqa: S608 - text from this file
         {"organization": organization, "also": json.dumps(list(also))},
     )
     return [_from_row(row) for row in rows]
@@ -124,7 +120,7 @@ async def page(
         raise InvalidInputError.field("sort_by", f"must be one of {', '.join(SORTABLE)}", sort_by)
     if sort_order not in _ORDERS:
         raise InvalidInputError.field("sort_order", "must be asc or desc", sort_order)
-    direction = _ORDERS[sort_order]
+    direction, seen = _ORDERS[sort_order], _seen(organization, also)
     of = {
         "organization": organization,
         "also": json.dumps(list(also)),
@@ -133,11 +129,11 @@ async def page(
     }
     rows = await many(
         tx,
-        f"SELECT * FROM deployments WHERE {_SEEN} "  # noqa: S608 - both names come from the lists above
+        f"SELECT * FROM deployments {seen} "  # noqa: S608 - both names come from the lists above
         f"ORDER BY {sort_by} {direction}, id {direction} LIMIT :limit OFFSET :offset",
         of,
     )
-    [[total]] = await many(tx, f"SELECT count(*) FROM deployments WHERE {_SEEN}", of)  # noqa: S608 - as above
+    [[total]] = await many(tx, f"SELECT count(*) FROM deployments {seen}", of)  # noqa: S608 - as above
     return [_from_row(row) for row in rows], total
 
 
@@ -220,6 +216,14 @@ async def mark_deleting(tx: Tx, deployment_id: str, now: float) -> bool:
 async def remove(tx: Tx, deployment_id: str) -> bool:
     """Forget the deployment with its revisions, replicas and events. False: there was none."""
     return bool(await change(tx, "DELETE FROM deployments WHERE id = ?", (deployment_id,)))
+
+
+def _seen(organization: str | None, also: Sequence[str]) -> str:
+    """Return the condition for an organization's deployments (None: all) and those of `also`."""
+    if organization is None:
+        return ""
+    lent = " OR id IN (SELECT value FROM json_each(:also))" if also else ""
+    return f"WHERE organization = :organization{lent}"
 
 
 def _to_row(deployment: Deployment) -> dict[str, object]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from prsmd.domain.access import ApiKey
 
 from .connection import Tx
-from .rows import change, many, one
+from .rows import change, many, of, one
 
 _COLUMNS = (
     "id",
@@ -66,8 +66,7 @@ async def list_for(tx: Tx, organization: str | None) -> list[ApiKey]:
     """Return an organization's keys (None: all), oldest first."""
     rows = await many(
         tx,
-        "SELECT * FROM api_keys WHERE :organization IS NULL OR organization = :organization "
-        "ORDER BY created_at, id",
+        f"SELECT * FROM api_keys {of(organization)} ORDER BY created_at, id",  # noqa: S608 - one of two texts
         {"organization": organization},
     )
     return [_from_row(row) for row in rows]

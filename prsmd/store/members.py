@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from prsmd.domain.access import Binding, Member, SubjectKind
 
 from .connection import Tx
-from .rows import change, many, one
+from .rows import change, many, of, one
 
 
 async def add(tx: Tx, member: Member) -> None:
@@ -62,12 +62,16 @@ async def list_for(tx: Tx, organization: str | None) -> list[Member]:
     """Return an organization's members (None: all), oldest first."""
     rows = await many(
         tx,
-        "SELECT * FROM members WHERE :organization IS NULL OR organization = :organization "
-        "ORDER BY created_at, id",
+        f"SELECT * FROM members {of(organization)} ORDER BY created_at, id",  # noqa: S608 - one of two texts
         {"organization": organization},
     )
     bound: dict[str, list[Binding]] = {}
-    for row in await many(tx, "SELECT * FROM bindings ORDER BY member_id, place"):
+    for row in await many(
+        tx,
+        f"SELECT * FROM bindings WHERE member_id IN (SELECT id FROM members {of(organization)}) "  # noqa: S608 - as above
+        "ORDER BY member_id, place",
+        {"organization": organization},
+    ):
         bound.setdefault(row["member_id"], []).append(Binding(row["role"], row["deployment_id"]))
     return [_from_row(row, bound.get(row["id"], ())) for row in rows]
 

@@ -8,7 +8,7 @@ from typing import Any
 from prsmd.domain.image import Login
 
 from .connection import Tx
-from .rows import change, many, one
+from .rows import change, many, of, one
 from .sealing import Sealer, new_seal_id
 
 
@@ -64,8 +64,7 @@ async def list_for(tx: Tx, organization: str | None) -> list[StoredLogin]:
     """Return an organization's logins (None: all), by organization and server."""
     rows = await many(
         tx,
-        "SELECT * FROM registries WHERE :organization IS NULL OR organization = :organization "
-        "ORDER BY organization, server",
+        f"SELECT * FROM registries {of(organization)} ORDER BY organization, server",  # noqa: S608 - one of two texts
         {"organization": organization},
     )
     return [_from_row(row) for row in rows]

@@ -9,6 +9,11 @@ from .connection import Tx
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 
+def of(organization: str | None) -> str:
+    """Return the condition for an organization's rows (None: all), which an index can serve."""
+    return "" if organization is None else "WHERE organization = :organization"
+
+
 async def one(tx: Tx, sql: str, parameters: Parameters = ()) -> sqlite3.Row | None:
     """Return the first row, or None."""
     rows = await many(tx, sql, parameters)

@@ -1,0 +1,162 @@
+"""No query reads a whole table but those that are meant to: what is there must not cost callers.
+
+Every statement in the store's modules is explained by SQLite, and each scan of a table has to be
+named here with its reason.
+"""
+
+import ast
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import prsmd.store
+from prsmd.store import deployments, rows
+from prsmd.store.db import CONTROL, USAGE
+from prsmd.store.migrate import known_migrations
+
+FOLDER = Path(prsmd.store.__file__).parent
+STATEMENT = re.compile(r"\s*(SELECT|DELETE|UPDATE|WITH)\b")
+ONE_ROW = "it has one row"
+ALL_OF_IT = "all of it is wanted: by the daemon itself, or by an administrator's list"
+SMALL = "it is bounded by what an organization may have, or by the operator"
+UPKEEP = "the daemon's own upkeep, on connections of its own"
+IN_ORDER = "read in its order, and only as far as the limit"
+SCANS = {
+    ("attestations", "audit_chain"): ONE_ROW,
+    ("attestations", "audit_checkpoints"): "one in a thousand records",
+    ("attestations", "audit"): IN_ORDER,
+    ("audit", "audit_chain"): ONE_ROW,
+    ("continuity", "audit_chain"): ONE_ROW,
+    ("deployments", "deployments"): ALL_OF_IT,
+    ("events", "events"): UPKEEP,
+    ("history", "timings"): UPKEEP,
+    ("images", "images"): ALL_OF_IT,
+    ("keys", "api_keys"): ALL_OF_IT,
+    ("leases", "paces"): UPKEEP,
+    ("leases", "leases"): UPKEEP,
+    ("members", "members"): ALL_OF_IT,
+    ("members", "bindings"): ALL_OF_IT,
+    ("organizations", "organizations"): ALL_OF_IT,
+    ("registries", "registries"): ALL_OF_IT,
+    ("replicas", "replicas"): UPKEEP,
+    ("resource_quotas", "images"): SMALL,
+    ("resource_quotas", "default_quotas"): SMALL,
+    ("roles", "roles"): ALL_OF_IT,
+    ("secrets", "secrets"): ALL_OF_IT,
+    ("shares", "s"): ALL_OF_IT,
+    ("usage", "usage"): UPKEEP,
+}
+BUILT_ELSEWHERE = {  # explained by tests of their own: their parts are chosen when they are run
+    ("audit", "found"), ("audit", "both"), ("audit_query", "found"), ("audit_query", "inner"),
+    ("deployments", "seen"), ("deployments", "_seen"), ("deployments", "sort_by"),
+    ("deployments", "direction"), ("replicas", "own"), ("usage", "_WHERE"),
+    ("organizations", "column"), ("examination", "wanted"), ("resource_quotas", "_UNDER_WAY"),
+}  # fmt: skip
+
+
+def statements() -> Iterator[tuple[str, str]]:
+    for path in sorted(FOLDER.glob("*.py")):
+        tree = ast.parse(path.read_text())
+        inside = {
+            id(part)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.JoinedStr)
+            for part in ast.walk(node)
+            if part is not node
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(map(_part, node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                text = node.value if id(node) not in inside else ""
+            else:
+                continue
+            if STATEMENT.match(text):
+                yield path.stem, text
+
+
+def _part(value: ast.expr) -> str:
+    if isinstance(value, ast.Constant):
+        return str(value.value)
+    assert isinstance(value, ast.FormattedValue)
+    text = ast.unparse(value.value)
+    return {"table": "audit", "of(organization)": rows.of("acme")}.get(text, f"{{{text}}}")
+
+
+@pytest.fixture(scope="module")
+def files() -> list[sqlite3.Connection]:
+    found = []
+    for folder in (CONTROL.migrations, USAGE.migrations):
+        file = sqlite3.connect(":memory:")
+        file.execute("CREATE TABLE schema_migrations (version, name, checksum, applied_at)")
+        for step in known_migrations(folder):
+            file.executescript(step.sql)
+        found.append(file)
+    return found
+
+
+def plan(files: list[sqlite3.Connection], sql: str) -> list[str]:
+    names = set(re.findall(r":([a-z_]+)", sql))
+    values = dict.fromkeys(names) if names else [None] * sql.count("?")
+    for file in files:
+        try:
+            return [row[3] for row in file.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+        except sqlite3.OperationalError as error:
+            last = error
+    raise last
+
+
+def test_every_scan_of_a_table_is_meant(files: list[sqlite3.Connection]) -> None:
+    tables = {
+        name
+        for file in files
+        for (name,) in file.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+    } | {"s"}
+    wrong, used = [], set()
+    for module, sql in statements():
+        built = {(module, re.split(r"[.(]", part)[0]) for part in re.findall(r"{(.*?)}", sql)}
+        if built and not sql.lstrip().startswith("UPDATE"):
+            unknown = sorted(part for _, part in built - BUILT_ELSEWHERE)
+            wrong += [(module, part, "explain it in a test of its own") for part in unknown]
+        if built:
+            continue
+        for line in plan(files, sql):
+            scanned = re.match(r"SCAN (\w+)", line)
+            if scanned is None or scanned[1] not in tables - {"schema_migrations"}:
+                continue
+            used.add((module, scanned[1]))
+            if (module, scanned[1]) not in SCANS:
+                wrong.append((module, sql, line))
+    assert wrong == []
+    assert used == SCANS.keys() & used
+
+
+@pytest.mark.parametrize(
+    ("organization", "also", "order", "lines"),
+    [
+        ("acme", (), "created_at DESC, id DESC", ["SEARCH deployments USING INDEX"]),
+        (None, (), "created_at DESC, id DESC", ["SCAN deployments USING INDEX deployments_by_age"]),
+        ("acme", (), "model_name ASC, id ASC", ["SEARCH deployments USING INDEX"]),
+    ],
+)
+def test_a_page_of_deployments_reads_its_organization_s_in_order(
+    files: list[sqlite3.Connection],
+    organization: str | None,
+    also: tuple[str, ...],
+    order: str,
+    lines: list[str],
+) -> None:
+    seen = deployments._seen(organization, also)
+    found = plan(files, f"SELECT * FROM deployments {seen} ORDER BY {order} LIMIT 20")
+    assert len(found) == len(lines)
+    for line, beginning in zip(found, lines, strict=True):
+        assert line.startswith(beginning)
+
+
+def test_of_one_organization_s_rows_no_other_s_are_read(files: list[sqlite3.Connection]) -> None:
+    for table in ("api_keys", "members", "secrets", "registries", "deployments", "shares"):
+        first, *_ = plan(files, f"SELECT * FROM {table} {rows.of('acme')}")
+        assert first.startswith(f"SEARCH {table} USING INDEX"), first
