@@ -113,7 +113,7 @@ def remember(
     """
     since = now - settings.down_window_seconds
     older = [need for need in history if need.at <= since][-1:]
-    recent = [need for need in history if need.at > since]
+    recent = [need for need in history if since < need.at <= now]  # a clock may have been set back
     return (*older, *recent, Need(at=now, replicas=verdict.needed))
 
 

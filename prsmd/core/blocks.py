@@ -32,21 +32,27 @@ class Window:
 
     `reserved` is what the store has set aside in all, `used` how much of that is spent, `places`
     how many are kept for requests that wait. `used` may go up to `open`; when it comes to `mark`,
-    the next block is due. What is `known` was read from the store.
+    the next block is due. What is `known` was read from the store. `carried` were spent under
+    another day's name, before the clock was set: the limit is for both.
     """
 
-    __slots__ = ("day", "known", "limit", "mark", "open", "places", "reserved", "used")
+    __slots__ = ("carried", "day", "known", "limit", "mark", "open", "places", "reserved", "used")
 
     def __init__(self, day: int, limit: int) -> None:
         self.day = day
         self.limit = limit
-        self.reserved = self.used = self.open = self.places = 0
+        self.reserved = self.used = self.open = self.places = self.carried = 0
         self.mark = NEVER
         self.known = False
 
     def __repr__(self) -> str:
         name = "total" if self.day == TOTAL else f"day {self.day}"
         return f"<Window {name}: {self.used} of {self.reserved} reserved, {self.limit} allowed>"
+
+    @property
+    def allowed(self) -> int:
+        """How many may be spent under this name."""
+        return max(0, self.limit - self.carried)
 
     @property
     def ahead(self) -> int:
@@ -56,21 +62,31 @@ class Window:
     @property
     def spare(self) -> int:
         """How many more than a block are set aside."""
-        return max(0, self.ahead - block(self.limit - self.used))
+        return max(0, self.ahead - block(self.allowed - self.used))
 
     @property
     def exhausted(self) -> bool:
         """True when the limit itself is reached, not only the block."""
-        return self.known and self.used + self.places >= self.limit
+        return self.known and self.used + self.places >= self.allowed
 
     @property
     def left(self) -> int:
         """How many more may come."""
-        return max(0, self.limit - self.used - self.places)
+        return max(0, self.allowed - self.used - self.places)
 
     def allow(self, limit: int) -> None:
         """Count against this limit from now on."""
         self.limit = limit
+        self._open_up()
+
+    def carry(self, spent: int) -> None:
+        """Count what was spent in all before the clock was set, as far as it is not counted."""
+        self.carried = max(0, spent - self.used)
+        self._open_up()
+
+    def void(self) -> None:
+        """Let nothing have been spent; what is set aside may be."""
+        self.used = self.carried = 0
         self._open_up()
 
     def ask(self, account: str, *, closing: bool = False) -> Ask:
@@ -80,7 +96,7 @@ class Window:
             spare = self.ahead if closing else self.spare
         self.reserved -= spare
         self._open_up()
-        return Ask(account, self.day, self.limit, self.ahead, spare, closing)
+        return Ask(account, self.day, self.allowed, self.ahead, spare, closing)
 
     def keep(self, ask: Ask) -> None:
         """The store did not carry out what it was asked: what it was to have back is still here."""
@@ -97,15 +113,17 @@ class Window:
 
         What it had set aside and nobody here remembers was lost to a crash, and counts as spent.
         """
-        self.used += max(0, before - self.reserved)
+        forgotten = max(0, before - self.reserved)
+        self.used += forgotten
+        self.carried = max(0, self.carried - forgotten)
         self.reserved = after
         self.known = True
         self._open_up()
 
     def _open_up(self) -> None:
-        self.open = min(self.reserved, self.limit - self.places)
-        size = block(self.limit - self.used)
-        ends = self.reserved >= self.limit or size == 1  # near the limit nothing is leased ahead
+        self.open = min(self.reserved, self.allowed - self.places)
+        size = block(self.allowed - self.used)
+        ends = self.reserved >= self.allowed or size == 1  # near the limit nothing is leased ahead
         self.mark = NEVER if ends else self.open - size // 2
 
 

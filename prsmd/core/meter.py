@@ -110,8 +110,11 @@ class Meter:
 
     __slots__ = (
         "_day",
+        "_day_begins",
         "_day_ends",
+        "_former",
         "_kept",
+        "_set",
         "_total",
         "account",
         "due",
@@ -130,8 +133,10 @@ class Meter:
         self.windows: tuple[Window, ...] = ()
         self._kept = kept_until(full_at, limits.requests_per_minute or 1)
         self._day: Window | None = None
+        self._former: Window | None = None
+        self._set = False
         self._total: Window | None = None
-        self._day_ends = -math.inf
+        self._day_begins, self._day_ends = math.inf, -math.inf
 
     def __repr__(self) -> str:
         return f"<Meter {self.account}: {self.under_way} under way, {list(self.windows)}>"
@@ -149,6 +154,11 @@ class Meter:
         self.due = True
         self._day_ends = -math.inf
 
+    def clock_set(self) -> None:
+        """The clock was set, not only by moments: what is counted next is of the same real day."""
+        self._set = True
+        self._day_ends = -math.inf
+
     def view(self, limits: UsageLimits) -> "Meter":
         """Return how it would be in these limits, by what is known: to look at, not to count."""
         seen = Meter(self.account, limits, self.full_at)
@@ -159,14 +169,14 @@ class Meter:
 
     def arranged(self, now: float) -> tuple[Window, ...]:
         """Return what is counted now."""
-        if now >= self._day_ends:
+        if not self._day_begins <= now < self._day_ends:
             self._arrange(now)
         return self.windows
 
     def take(self, now: float) -> Hold | Refuse | Short:
         """Count one request in everything at once, or in nothing."""
         self.stirred = True
-        if now >= self._day_ends:
+        if not self._day_begins <= now < self._day_ends:
             self._arrange(now)
         limits = self.limits
         most = limits.concurrent_requests
@@ -188,10 +198,10 @@ class Meter:
 
     def spend_place(self, now: float) -> tuple[Window, ...] | Refuse | Short:
         """Spend for a request that has places already, in what counts by now; return where."""
-        if now >= self._day_ends:
+        if not self._day_begins <= now < self._day_ends:
             self._arrange(now)
         for window in self.windows:
-            if window.known and window.used >= window.limit:
+            if window.known and window.used >= window.allowed:
                 return _refusal(window, now)
         if any(window.used >= window.reserved for window in self.windows):
             self.due = True
@@ -202,7 +212,7 @@ class Meter:
     def give_back(self, windows: tuple[Window, ...], pace: int | None) -> None:
         """Let a request that was counted in these windows, at this pace, not have been."""
         for window in windows:
-            window.used -= 1
+            window.used = max(0, window.used - 1)
             self.due = self.due or window.spare > 0
         if pace is not None and pace == self.limits.requests_per_minute:
             self._kept = give_back(self._kept)
@@ -213,7 +223,8 @@ class Meter:
 
     def kept(self) -> list[Window]:
         """Return all that was read from the store, also of limits that are no more."""
-        return [each for each in (self._total, self._day) if each is not None and each.known]
+        every = (self._total, self._day, self._former)
+        return [each for each in every if each is not None and each.known]
 
     def tightest(self, now: float) -> Standing | None:
         """Return what is left of the limit that has least left; None: none counts requests."""
@@ -235,13 +246,16 @@ class Meter:
         return found
 
     def _arrange(self, now: float) -> None:
-        """Begin the day, or count against other limits. A clock that goes back begins nothing."""
+        """Begin the day, or count against other limits. The day is what the clock says.
+
+        A day that was counted before goes on where it was. What was spent while the clock was
+        wrong counts in the day that it is now.
+        """
         day = int(now // DAY_SECONDS)
-        if self._day is not None:
-            day = max(day, self._day.day)
-        self._day_ends = (day + 1) * DAY_SECONDS
+        self._day_begins, self._day_ends = day * DAY_SECONDS, (day + 1) * DAY_SECONDS
         self._total = _kept_on(self._total, TOTAL, self.limits.total_requests)
-        self._day = _kept_on(self._day, day, self.limits.requests_per_day)
+        self._day = self._on_day(day)
+        self._set = False
         self.windows = tuple(
             window
             for window, limit in (
@@ -250,6 +264,18 @@ class Meter:
             )
             if window is not None and limit is not None
         )
+
+    def _on_day(self, day: int) -> Window | None:
+        before, limit = self._day, self.limits.requests_per_day
+        if before is None or before.day == day:
+            return _kept_on(before, day, limit)
+        window = _kept_on(self._former, day, limit)
+        if window is not None and (self._set or day < before.day):
+            window.carry(before.used + before.places + before.carried)
+            if self._set and day < before.day:
+                before.void()  # its day is yet to come, and what it had is counted in this one
+        self._former = before
+        return window
 
     def _spend(self) -> None:
         for window in self.windows:
@@ -285,6 +311,7 @@ def _seen(window: Window | None) -> Window | None:
         return None
     seen = Window(window.day, window.limit)
     seen.learn(window.used + window.places, window.used + window.places)
+    seen.carried = window.carried
     return seen
 
 

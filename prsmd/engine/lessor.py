@@ -106,9 +106,12 @@ class Lessor:
     async def _carry_out(self, wishes: Sequence[_Wish]) -> None:
         today = int(self._clock() // DAY_SECONDS)
 
+        # A clock that was set a while ago, or only now, must not have the real days forgotten.
+        forgets = today != self._today and self.meters.steady_for() >= DAY_SECONDS
+
         async def write(tx: Tx) -> list[tuple[int, int]]:
-            if today > self._today:
-                await leases.forget(tx, today - _DAYS_KEPT)
+            if forgets:
+                await leases.forget(tx, today - _DAYS_KEPT, today + 1)
             return [await leases.grant(tx, wish.ask) for wish in wishes]
 
         try:
@@ -117,6 +120,7 @@ class Lessor:
             for wish in wishes:
                 wish.window.keep(wish.ask)
             raise
-        self._today = max(today, self._today)
+        if forgets:
+            self._today = today
         for wish, (before, after) in zip(wishes, granted, strict=True):
             wish.window.learn(before, after)

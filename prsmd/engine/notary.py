@@ -8,6 +8,7 @@ before: who changes the log would else only have to wait for its signature. Writ
 import asyncio
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -145,13 +146,15 @@ class Notary:
         whose = tuple(anchor.get(name) for name in ("kind", "log", "instance"))
         return whose == (ANCHOR, audited.name, self.instance) and self.trusts(anchor)
 
-    async def prune(self, audited: AuditLog) -> int:
+    async def prune(self, audited: AuditLog, *, by_age: bool = True) -> int:
         """Forget what is too old or too much, a thousand records at most; return how many went.
 
-        Their place in the chain is taken by an anchor: the signed hash of the last that went.
+        Without `by_age` only what is too much goes. Their place in the chain is taken by an anchor:
+        the signed hash of the last that went.
         PrsmdError where the log is not whole: then it is evidence, and stays.
         """
-        before, filed = self._clock() - audited.keep_seconds, await self.filed(audited)
+        before = self._clock() - audited.keep_seconds if by_age else -math.inf
+        filed = await self.filed(audited)
         async with audited.database.read() as tx:
             last = await attestations.prunable(
                 tx, before, audited.keep_bytes, _AT_ONCE, audited.table
@@ -202,7 +205,7 @@ class Notary:
 
     def _due(self, new: int, since: float) -> bool:
         settings = self._settings
-        return new >= settings.every_records or self._clock() - since >= settings.every_seconds
+        return new >= settings.every_records or abs(self._clock() - since) >= settings.every_seconds
 
     async def _checkpoint(self, audited: AuditLog, head: Head) -> None:
         # What leaves the machine must not know of records that a power cut can still take back.

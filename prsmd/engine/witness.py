@@ -40,7 +40,7 @@ class Witness:
 
     async def flush(self, *, everything: bool) -> None:
         """Write what was noted. PrsmdError: the batch is kept for the next time."""
-        if not everything and self._clock() - self._flushed_at < self._due:
+        if not everything and abs(self._clock() - self._flushed_at) < self._due:
             return
         self._flushed_at = self._clock()
         if everything:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeVar
 
+from prsmd.core.clock_steps import ClockSteps
 from prsmd.core.meter import Hold, Meter, Refuse, Short, Standing
 from prsmd.domain.errors import PrsmdError, ResourceUnavailableError
 from prsmd.domain.quota import UsageLimits
@@ -72,12 +73,18 @@ class _Arrival:
         self.error: PrsmdError | None = None
 
 
+def steady_seconds() -> float:
+    """Return seconds of a clock that nobody sets, and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Meters:
     """All meters by account. `clock` gives seconds since the epoch.
 
     `paces` are when limits per minute are full again, as a clean stop left them; None: after a
     crash nobody knows, and all of every minute counts as spent. A request waits for a block no
-    longer than `patience_seconds`.
+    longer than `patience_seconds`. `steady` gives seconds of a clock that nobody
+    sets; None: the machine's, or a `clock` that was given.
     """
 
     def __init__(
@@ -85,9 +92,12 @@ class Meters:
         paces: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.time,
         patience_seconds: float = 5.0,
+        steady: Callable[[], float] | None = None,
     ) -> None:
         self.wanted = asyncio.Event()
-        self._clock = clock
+        self._wall = clock
+        self._steady = steady or (steady_seconds if clock is time.time else clock)
+        self.steps = ClockSteps(clock(), self._steady())
         self._patience = patience_seconds
         self._paces = dict(paces or {})
         self._spent_until = clock() + _MINUTE_SECONDS if paces is None else 0.0
@@ -97,6 +107,19 @@ class Meters:
 
     def __len__(self) -> int:
         return len(self._meters)
+
+    def _clock(self) -> float:
+        """Return the time by now; where the clock was set, have every meter know."""
+        now = self._wall()
+        if self.steps.was_set(now, self._steady()):
+            for meter in self._meters.values():
+                meter.clock_set()
+        return now
+
+    def steady_for(self) -> float:
+        """Return for how many seconds the clock has not been set."""
+        self._clock()
+        return self._steady() - self.steps.steady_since
 
     def meter(self, account: str, limits: UsageLimits) -> Meter:
         """Return the meter of an account, counting against these limits from now on."""

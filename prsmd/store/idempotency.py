@@ -93,8 +93,12 @@ async def find(tx: Tx, principal: str, key: str, since: float = 0.0) -> Remember
 
 
 async def prune(tx: Tx, before: float) -> int:
-    """Forget the answers that were stored before `before`; return how many went."""
-    return await change(tx, "DELETE FROM remembered_answers WHERE created_at < ?", (before,))
+    """Forget the answers that were stored before `before`; return how many went.
+
+    Those go too that a clock stored which was far ahead then: they would be kept for as long.
+    """
+    query = "DELETE FROM remembered_answers WHERE created_at < ? OR created_at > ?"
+    return await change(tx, query, (before, before + 2 * KEPT_SECONDS))
 
 
 def _from_row(row: sqlite3.Row) -> Remembered:

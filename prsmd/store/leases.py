@@ -9,6 +9,8 @@ from .connection import Tx
 from .rows import change, many, one
 
 _STOPPED = "meters_stopped"
+_FAR_DAYS = 31
+_NO_DAY = 1 << 40
 
 
 async def grant(tx: Tx, ask: Ask) -> tuple[int, int]:
@@ -36,19 +38,24 @@ async def settle(tx: Tx, used: Iterable[tuple[str, int, int]], paces: Mapping[st
 async def begin(tx: Tx, first_day: int) -> dict[str, float] | None:
     """Begin to count; return when paces are full again, None after anything but a clean stop.
 
-    What can count no more is forgotten, and with it the days before the first.
+    What can count no more is forgotten, and with it the days before the first; but not where the
+    clock is far from the last day that was counted, as it may be wrong.
     """
     clean = await meta.get(tx, _STOPPED) in {None, "cleanly"}  # None: nothing was counted ever
     rows = await many(tx, "SELECT account, full_at FROM paces")
     await change(tx, "DELETE FROM paces")
     await meta.set(tx, _STOPPED, "")
-    await forget(tx, first_day)
+    row = await one(tx, "SELECT max(day) AS day FROM leases WHERE day > ?", (TOTAL,))
+    last = None if row is None else row["day"]
+    near = last is None or abs(last - first_day) <= _FAR_DAYS
+    await forget(tx, first_day if near else TOTAL)
     return {row["account"]: row["full_at"] for row in rows} if clean else None
 
 
-async def forget(tx: Tx, first_day: int) -> None:
-    """Forget what can count no more: the days before the first, and shares that are gone."""
-    await change(tx, "DELETE FROM leases WHERE day > ? AND day < ?", (TOTAL, first_day))
+async def forget(tx: Tx, first_day: int, last_day: int = _NO_DAY) -> None:
+    """Forget what can count no more: days before the first, after the last, and shares gone."""
+    query = "DELETE FROM leases WHERE day > ? AND (day < ? OR day > ?)"
+    await change(tx, query, (TOTAL, first_day, last_day))
     await change(
         tx,
         "DELETE FROM leases WHERE instr(account, '/') > 0 "

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from prsmd.core.blocks import LARGEST_BLOCK, TOTAL
+from prsmd.core.clock_steps import ClockSteps
 from prsmd.core.meter import DAY_SECONDS, Meter, Refuse, Short
 from prsmd.domain.errors import PrsmdError, ResourceUnavailableError, StorageFullError
 from prsmd.domain.quota import UsageLimits
@@ -287,3 +288,37 @@ async def test_who_waited_goes_on_when_a_block_was_leased(tmp_path, clock):
         await asyncio.gather(*(held.go_on() for held in waiting if isinstance(held, Held)))
         assert meter.windows[0].used == 40
         assert isinstance(await take(bank, meter), Refuse)
+
+
+@pytest.mark.parametrize("step", [365, -365, 1, -1])
+async def test_a_clock_that_was_wrong_for_a_while_blocks_nobody_and_gives_no_day_twice(
+    tmp_path, clock, step
+):
+    limits, steady = UsageLimits(requests_per_day=100), clock.now
+    async with lessor(tmp_path, clock) as bank:
+        bank.meters._steady = lambda: steady
+        bank.meters.steps = ClockSteps(clock.now, steady)
+        meter = bank.meters.meter(ACCOUNT, limits)
+        assert await passed(bank, meter, 30) == 30
+        clock.now += step * DAY_SECONDS
+        assert await passed(bank, meter, 200) == 70
+        clock.now -= step * DAY_SECONDS
+        assert await passed(bank, meter, 200) == 0
+        clock.now += DAY_SECONDS
+        steady += DAY_SECONDS
+        assert await passed(bank, meter, 200) == 100
+    async with lessor(tmp_path, clock) as bank:
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 200) == 0
+
+
+@pytest.mark.parametrize("step", [365, -365])
+async def test_a_start_with_a_wrong_clock_has_no_real_day_forgotten(tmp_path, clock, step):
+    limits = UsageLimits(requests_per_day=100)
+    async with lessor(tmp_path, clock) as bank:
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 100) == 100
+    clock.now += step * DAY_SECONDS
+    async with lessor(tmp_path, clock):
+        pass
+    clock.now -= step * DAY_SECONDS
+    async with lessor(tmp_path, clock) as bank:
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 100) == 0

@@ -184,6 +184,18 @@ def test_a_checkpoint_file_that_is_large_is_moved_aside(tmp_path):
     assert (tmp_path / "checkpoints.jsonl.1").stat().st_size > 16 * 1024**2
 
 
+async def test_a_clock_far_ahead_has_no_evidence_forgotten_for_its_age(database, tmp_path):
+    office = Office(database, tmp_path, keep_seconds=10 * DAY)
+    await office.happen(5)
+    await office.notary.attest()
+    retention = Retention([office.log], office.notary, database, "default", office.clock)
+    office.clock.now += 365 * DAY
+    assert not retention._trusts_the_clock()
+    await retention.prune(by_age=retention._trusts_the_clock())
+    async with database.read() as tx:
+        assert len(await audit.after(tx, 0, 100)) == 5
+
+
 async def test_what_is_too_old_goes_and_a_signed_anchor_takes_its_place(database, tmp_path):
     office = Office(database, tmp_path, keep_seconds=10 * DAY)
     await office.happen(1500, at=office.clock.now - 11 * DAY)
