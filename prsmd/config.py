@@ -36,7 +36,7 @@ def load(
     Raise ConfigurationError with every problem found.
     """
     sources = _Sources()
-    for path in _files(file):
+    for path in files_of(file):
         sources.add_file(path)
     for name, value in sorted(environment.items()):
         if name.startswith(_ENVIRONMENT_PREFIX) and "__" in name:
@@ -51,7 +51,8 @@ def load(
         raise ConfigurationError([sources.describe(e["loc"], e) for e in error.errors()]) from None
 
 
-def _files(file: Path | None) -> list[Path]:
+def files_of(file: Path | None) -> list[Path]:
+    """Return the files that settings are read from; a named one must exist."""
     main = file or DEFAULT_FILE
     if not main.exists():
         if file is not None:

@@ -23,10 +23,10 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
-from prsmd import __version__, journal, listeners, systemd
+from prsmd import __version__, journal, listeners, strictness, systemd
 from prsmd.api.connections import Patience, Runner
 from prsmd.assembly import Appliance, assemble
-from prsmd.config import ConfigurationError, load
+from prsmd.config import ConfigurationError, files_of, load
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine import janitor
@@ -52,18 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     try:
         settings = load(options.config, os.environ, options.set)
+        warnings = _strictly(settings, options)
     except ConfigurationError as error:
         sys.exit(_refuse(error))
     if options.new_instance or options.accept_state:
         sys.exit(_order(settings, begin=options.new_instance))
     if options.check:
+        sys.stderr.writelines(f"prsmd: warning: {words}\n" for words in warnings)
         sys.stdout.write("configuration is valid\n")
         return
     received = Received()
     journal.configure(settings.daemon.log_level, settings.daemon.log_format)
+    for words in warnings:
+        log.warning("%s", words)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has keys and secrets in clear
     try:
-        uvloop.run(run(settings, received, partial(load, options.config, os.environ, options.set)))
+        uvloop.run(run(settings, received, partial(_read, options)))
     except ConfigurationError as error:
         sys.exit(_refuse(error))
     except (StoreDamagedError, StoreNotItsOwnError, StoreSchemaError) as error:
@@ -278,6 +282,21 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"prsmd {__version__}")
     return parser.parse_args(arguments)
+
+
+def _read(options: argparse.Namespace) -> Settings:
+    settings = load(options.config, os.environ, options.set)
+    _strictly(settings, options)
+    return settings
+
+
+def _strictly(settings: Settings, options: argparse.Namespace) -> list[str]:
+    """Return what to warn of; ConfigurationError where others can write what must be trusted."""
+    found = strictness.findings(settings, files_of(options.config))
+    refused = [each.words for each in found if each.refused]
+    if refused:
+        raise ConfigurationError(refused)
+    return [each.words for each in found]
 
 
 def _order(settings: Settings, *, begin: bool) -> int:
