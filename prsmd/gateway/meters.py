@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from prsmd.core.clock_steps import ClockSteps
 from prsmd.core.meter import Hold, Meter, Refuse, Short, Standing
-from prsmd.domain.errors import PrsmdError, ResourceUnavailableError
+from prsmd.domain.errors import PrsmdError, ResourceUnavailableError, StorageFullError
 from prsmd.domain.quota import UsageLimits
 
 T = TypeVar("T")
@@ -232,7 +232,7 @@ class Meters:
                     arrival = self._arrivals.setdefault(meter.account, _Arrival())
                     await arrival.event.wait()
                     if arrival.error is not None:
-                        raise _unavailable(arrival.error.message)
+                        raise _used_up(arrival.error)
                     verdict = attempt(self._clock())
                     if meter.due:
                         self.lease(meter)
@@ -240,6 +240,15 @@ class Meters:
                         return verdict
         except TimeoutError:
             raise _unavailable(f"the store did not answer within {self._patience:g} s") from None
+
+
+def _used_up(error: PrsmdError) -> ResourceUnavailableError:
+    if not isinstance(error, StorageFullError):
+        return _unavailable(error.message)
+    return _unavailable(
+        "what was set aside of it is used up, and the disk that keeps the state takes no more"
+        f" ({error.message}) It goes on when there is room"
+    )
 
 
 def _unavailable(why: str) -> ResourceUnavailableError:

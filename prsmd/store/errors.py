@@ -76,6 +76,11 @@ def is_storage(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and primary_code(error) in _STORAGE
 
 
+def is_full(error: BaseException) -> bool:
+    """Tell whether `error` says that the disk is full."""
+    return isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_FULL
+
+
 def is_io(error: sqlite3.Error) -> bool:
     """Tell whether `error` is a failed read, write or fsync."""
     return primary_code(error) == sqlite3.SQLITE_IOERR

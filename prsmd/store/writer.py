@@ -22,6 +22,7 @@ from .errors import (
     StoreClosedError,
     StoreFailedError,
     TransactionTimeoutError,
+    is_full,
     is_io,
     is_storage,
     translate,
@@ -209,6 +210,9 @@ class Writer:
             self._die(StoreFailedError(f"The state could not be committed: {error}."))
         elif is_storage(error):
             self._note_full(error)
+            if is_full(error):
+                # What is written back leaves its room in the write-ahead log to what is small.
+                await self._checkpoint()
         for job in jobs:
             job.fail(self._gone() if self.fatal.done() else _caused_by(error))
 
@@ -220,8 +224,10 @@ class Writer:
 
     async def _checkpoint_when_due(self, transactions: int) -> None:
         self._since_checkpoint += transactions
-        if self._since_checkpoint < self._limits.checkpoint_every:
-            return
+        if self._since_checkpoint >= self._limits.checkpoint_every:
+            await self._checkpoint()
+
+    async def _checkpoint(self) -> None:
         self._since_checkpoint = 0
         try:
             await self._tx.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")

@@ -17,6 +17,9 @@ from prsmd.gateway.meters import Held
 from prsmd.store import leases
 from prsmd.store.db import Database
 from tests.gateway.backends import until
+from tests.store.test_store_faults import small_disk
+
+__all__ = ["small_disk"]
 
 NOON = 20_000 * DAY_SECONDS + DAY_SECONDS / 2
 ACCOUNT = "key:k1"
@@ -322,3 +325,34 @@ async def test_a_start_with_a_wrong_clock_has_no_real_day_forgotten(tmp_path, cl
     clock.now -= step * DAY_SECONDS
     async with lessor(tmp_path, clock) as bank:
         assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 100) == 0
+
+
+async def served_until_refused(bank, meter):
+    for served in range(10_000):
+        try:
+            assert isinstance(await take(bank, meter), Held)
+        except ResourceUnavailableError as refusal:
+            return served, refusal
+    raise AssertionError("nothing was refused")
+
+
+async def test_on_a_full_disk_what_is_set_aside_is_served_and_no_more_than_the_limit_ever(
+    small_disk, clock
+):
+    limits, ballast = UsageLimits(requests_per_day=640), small_disk / "ballast"
+    async with lessor(small_disk / "state", clock) as bank:
+        meter = bank.meters.meter(ACCOUNT, limits)
+        assert await passed(bank, meter, 100) == 100
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        ahead = meter.windows[0].ahead
+        assert ahead > 10
+        served, refusal = await served_until_refused(bank, meter)
+        assert served >= ahead
+        assert "the disk that keeps the state takes no more" in refusal.message
+        ballast.unlink()
+        await until(lambda: bank._database.writable)
+        assert await passed(bank, meter, 2000) == 640 - 100 - served
+    async with lessor(small_disk / "state", clock) as bank:
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 10) == 0
