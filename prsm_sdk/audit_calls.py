@@ -50,13 +50,18 @@ def follow_records(
     )
 
 
-def verify(log: str | None = None) -> Call[AuditVerdict]:
-    """Have the daemon verify its log."""
+def verify(
+    log: str | None = None, sequence: int | None = None, hashed: str | None = None
+) -> Call[AuditVerdict]:
+    """Have the daemon verify its log.
+
+    `sequence` and `hashed` are a record of which a copy is kept elsewhere: the log must have it.
+    """
     return Call(
         method="GET",
         path=f"{_PATH}/verify",
         decode=AuditVerdict.decode,
-        query=_given({"log": log}),
+        query=_given({"log": log, "sequence": sequence, "hash": hashed}),
         timeout=_VERIFY_TIMEOUT,
     )
 

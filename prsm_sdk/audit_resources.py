@@ -39,9 +39,11 @@ class Audit:
         """Follow records as they are written, from after the one of this sequence."""
         return self._transport.follow(audit_calls.follow_records(log, filters, after))
 
-    async def verify(self, log: str | None = None) -> AuditVerdict:
+    async def verify(
+        self, log: str | None = None, sequence: int | None = None, hashed: str | None = None
+    ) -> AuditVerdict:
         """Have the daemon verify that no record was changed or removed."""
-        return await self._transport.send(audit_calls.verify(log))
+        return await self._transport.send(audit_calls.verify(log, sequence, hashed))
 
     def export(
         self,

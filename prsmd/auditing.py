@@ -1,21 +1,24 @@
 """Makes the parts of the audit from its settings and connects them. Starts nothing."""
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from prsmd import __version__, keyfiles
 from prsmd.config import ConfigurationError
 from prsmd.core.coalesce import Shares
-from prsmd.core.signing import Signer, Trust
+from prsmd.core.signing import Signer, Trust, pem_of
 from prsmd.domain.errors import PrsmdError
-from prsmd.domain.events import own_record
+from prsmd.domain.events import AuditRecord, own_record
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine.denials import TABLE, Denials
 from prsmd.engine.flusher import Flushable, Flusher
 from prsmd.engine.notary import AuditLog, Notary, NotarySettings
 from prsmd.engine.retention import Retention
+from prsmd.engine.rotation import Formers, Rotation
 from prsmd.engine.witness import Witness
 from prsmd.gateway.refusals import Refusals
 from prsmd.gateway.tape import Notes, Tally, Tape
@@ -75,13 +78,12 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
     """Return the audit's parts. ConfigurationError when its key cannot be used."""
     section, state = settings.audit, settings.daemon.state_dir
     signer = _signer(settings)
-    public_keys = _public_keys(state / "audit-public-keys.pem", signer)
     logs = _logs(section, books)
     notary = Notary(
         logs,
         signer,
-        Trust(public_keys),
-        CheckpointFile(state / "audit-checkpoints.jsonl"),
+        Trust(signer.public_pem),
+        CheckpointFile(state / "audit-checkpoints.jsonl", section.checkpoint_copy),
         NotarySettings(
             instance=books.instance,
             every_records=section.checkpoint_records,
@@ -90,11 +92,21 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
         books.clock,
     )
     organization = settings.access.organization
+    rotation = Rotation(
+        signer,
+        notary.keys,
+        CheckpointFile(state / "audit-successions.jsonl"),
+        _formers(settings, signer),
+        books.instance,
+        books.clock,
+    )
     details = {"inferences": section.inferences, "key": signer.fingerprint, "version": __version__}
 
     async def beginning() -> None:
+        made = await rotation.begin(logs)
         record = own_record(books.clock(), organization, "audit.begin", "audit", details)
-        await books.changes.write(lambda tx: audit.append(tx, record))
+        followed = [_followed(each, books.clock(), organization) for each in made]
+        await books.changes.write(lambda tx: audit.append_all(tx, [record, *followed]))
 
     notes = _notes(section) if books.usage is not None else None
     shares = Shares(each=section.denials_per_minute, caller=6 * section.denials_per_minute)
@@ -106,9 +118,34 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
         flusher=Flusher(sources, section.flush_seconds),
         notary=notary,
         retention=Retention(logs, notary, books.changes, organization, books.clock),
-        service=Audit(logs, Prover(notary), public_keys, notes),
+        service=Audit(logs, Prover(notary), functools.partial(_trusted, signer, notary), notes),
         beginning=beginning,
     )
+
+
+def _followed(succession: Mapping[str, Any], at: float, organization: str) -> AuditRecord:
+    """Return the record of a key that the present one vouches for from now on."""
+    details = {"key": succession["key"], "through": succession["through"]}
+    subject = f"audit-key:{succession['former']}"
+    return own_record(at, organization, "audit.succeed", subject, details)
+
+
+def _trusted(signer: Signer, notary: Notary) -> bytes:
+    """Return the public keys that count, the present one's first."""
+    formers = [pem_of(public) for public in notary.keys.formers.values()]
+    return b"".join([signer.public_pem, *formers])
+
+
+def _formers(settings: Settings, signer: Signer) -> Formers:
+    """Return the keys that the operator says signed before; the folder's file only has them."""
+    section, key = settings.access, None
+    if section.audit_former_key_file is not None:
+        try:
+            key = Signer(section.audit_former_key_file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ConfigurationError([f"access.audit_former_key_file: {error}"]) from None
+    known = _public_keys(settings.daemon.state_dir / "audit-public-keys.pem", signer)
+    return Formers(fingerprints=section.audit_former_keys, key=key, public_keys=known)
 
 
 def _logs(section: AuditSection, books: Books) -> list[AuditLog]:

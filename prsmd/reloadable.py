@@ -57,6 +57,7 @@ RESTART = frozenset(
         *("tcp.enabled", "tcp.host", "tcp.port", "tcp.allow_plaintext", "tcp.public_url"),
         *("access.organization", "access.pepper_file", "access.audit_key_file"),
         *("access.envelope_key_file", "access.previous_envelope_key_file"),
+        *("access.audit_former_keys", "access.audit_former_key_file", "audit.checkpoint_copy"),
         *("audit.inferences", "audit.keep_days", "audit.keep_bytes", "audit.inferences_keep_days"),
         *("audit.inferences_keep_bytes", "audit.checkpoint_records", "audit.checkpoint_seconds"),
         *("audit.flush_seconds", "audit.summary_seconds", "audit.denials_per_minute"),

@@ -8,6 +8,7 @@ import pytest
 
 from prsmd.auditing import Auditing, Books, auditing_of
 from prsmd.config import ConfigurationError
+from prsmd.core.signing import Signer, Trust
 from prsmd.settings import AccessSection, AuditSection, DaemonSection, Settings
 from prsmd.store import audit
 from prsmd.store.db import USAGE, Database
@@ -85,3 +86,57 @@ async def test_what_is_no_key_is_refused_by_the_name_of_its_setting(
     (tmp_path / "bad").write_bytes(b"short")
     with pytest.raises(ConfigurationError, match="audit_key_file"):
         made(tmp_path, books, "each", audit_key_file=tmp_path / "bad")
+
+
+async def signed(auditing: Auditing) -> bool:
+    await auditing.begin()
+    await auditing.notary.attest()
+    return auditing.notary.signing
+
+
+async def test_a_key_that_was_changed_without_the_operators_word_signs_nothing_of_the_old_log(
+    tmp_path: Path, books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = Signer(b"a" * 32)
+    for name, letter in (("first", b"a"), ("second", b"b")):
+        (tmp_path / name).write_bytes(letter * 32)
+    assert await signed(made(tmp_path, books, "off", audit_key_file=tmp_path / "first"))
+    second = {"audit_key_file": tmp_path / "second"}
+    assert not await signed(made(tmp_path, books, "off", **second))
+    assert f"is signed with key {first.fingerprint}" in caplog.text
+
+    vouched = {**second, "audit_former_keys": (first.fingerprint,)}
+    assert await signed(made(tmp_path, books, "off", **vouched))
+    last = (await recorded(books.changes))[-1]
+    assert (last.action, last.subject) == ("audit.succeed", f"audit-key:{first.fingerprint}")
+    again = made(tmp_path, books, "off", **second)
+    assert await signed(again)
+    trusted = Trust(again.service._public_keys())
+    assert trusted.fingerprints == {Signer(b"b" * 32).fingerprint, first.fingerprint}
+
+
+async def test_with_the_former_key_itself_both_sign_that_one_follows_the_other(
+    tmp_path: Path, books: Books
+) -> None:
+    for name, letter in (("first", b"a"), ("second", b"b")):
+        (tmp_path / name).write_bytes(letter * 32)
+    assert await signed(made(tmp_path, books, "off", audit_key_file=tmp_path / "first"))
+    (tmp_path / "audit-public-keys.pem").unlink()
+    keys = {
+        "audit_key_file": tmp_path / "second",
+        "audit_former_key_file": tmp_path / "first",
+    }
+    assert await signed(made(tmp_path, books, "off", **keys))
+    assert '"former_signature"' in (tmp_path / "audit-successions.jsonl").read_text()
+    with pytest.raises(ConfigurationError, match="audit_former_key_file"):
+        made(tmp_path, books, "off", audit_former_key_file=tmp_path / "gone")
+
+
+async def test_a_key_that_lies_in_the_folder_is_shown_to_nobody_as_trusted(
+    tmp_path: Path, books: Books
+) -> None:
+    (tmp_path / "audit-public-keys.pem").write_bytes(Signer(b"s" * 32).public_pem)
+    auditing = made(tmp_path, books, "off")
+    await auditing.begin()
+    shown = Trust(auditing.service._public_keys())
+    assert Signer(b"s" * 32).fingerprint not in shown.fingerprints

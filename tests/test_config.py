@@ -208,6 +208,8 @@ def test_no_setting_holds_a_secret_only_where_one_is():
         "tcp.key": None,
         "access.pepper_file": None,
         "access.audit_key_file": None,
+        "access.audit_former_keys": (),  # fingerprints
+        "access.audit_former_key_file": None,
         "access.envelope_key_file": None,
         "access.previous_envelope_key_file": None,
         "runtime.secrets_dir": Path("/run/prsmd/secrets"),

@@ -17,6 +17,8 @@ WITHOUT_FIXED_DEFAULT = {
     "access.unix_roles",
     "access.pepper_file",
     "access.audit_key_file",
+    "access.audit_former_key_file",
+    "audit.checkpoint_copy",
     "access.envelope_key_file",
     "access.previous_envelope_key_file",
     "oidc.issuer",

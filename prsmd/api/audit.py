@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import re
 from typing import Any
 
 from aiohttp import web
@@ -17,7 +18,7 @@ from prsmd.api.respond import (
     rfc3339,
     wants_stream,
 )
-from prsmd.core.chain import Verdict
+from prsmd.core.chain import Head, Verdict
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import InvalidInputError, PrsmdError
 from prsmd.domain.events import AuditFilter, AuditRecord
@@ -28,6 +29,7 @@ log = logging.getLogger("prsmd.access")
 _MOST_SEQUENCE_DIGITS = 18
 _ENCODED = EncodedEvents()
 _LONGEST_TEXT = 200
+_HASH = re.compile("[0-9a-f]{64}")
 _TEXTS = {
     "principal": "who did it; a * at the end stands for anything, here and below",
     "action": "what was done, such as models.deploy or models.*",
@@ -46,6 +48,11 @@ PAGE_QUERY = {
     **_PAGE,
     "before": "only records before the one of this sequence: pages on without counting",
     "after": "when following: after the record of this sequence",
+}
+VERIFY_QUERY = {
+    **_LOG,
+    "sequence": "with hash: a record of which a copy is kept elsewhere; the log must have it",
+    "hash": "its hash, as an export, a checkpoint or an earlier answer has it",
 }
 EXPORT_QUERY = {
     **_LOG,
@@ -77,8 +84,9 @@ async def page(services: Services, request: web.Request, caller: Caller) -> web.
 
 async def verify(services: Services, request: web.Request, caller: Caller) -> web.Response:
     """Answer whether the log is whole, and the first record that is not as it was written."""
-    refuse_unknown(request, *_LOG)
-    return json_response(verdict_body(await services.audit.verify(caller, _log(request))))
+    refuse_unknown(request, *VERIFY_QUERY)
+    verdict = await services.audit.verify(caller, _log(request), _kept(request))
+    return json_response(verdict_body(verdict))
 
 
 async def export(services: Services, request: web.Request, caller: Caller) -> web.StreamResponse:
@@ -195,6 +203,21 @@ def _filter(request: web.Request) -> AuditFilter:
     )
 
 
+def _kept(request: web.Request) -> Head | None:
+    """Return the place that the log must have."""
+    sequence, hashed = request.query.get("sequence"), request.query.get("hash")
+    if sequence is None and hashed is None:
+        return None
+    if sequence is None or hashed is None:
+        missing = "sequence" if sequence is None else "hash"
+        raise InvalidInputError.field(missing, "sequence and hash belong together")
+    if not (sequence.isascii() and sequence.isdecimal()) or len(sequence) > _MOST_SEQUENCE_DIGITS:
+        raise InvalidInputError.field("sequence", "must be that of a record", sequence[:50])
+    if not _HASH.fullmatch(hashed):
+        raise InvalidInputError.field("hash", "must be 64 hexadecimal digits", hashed[:80])
+    return Head(int(sequence), hashed)
+
+
 def _log(request: web.Request) -> str:
     default = "denials" if request.query.get("outcome") == "denied" else "changes"
     return request.query.get("log", default)
@@ -224,7 +247,7 @@ OPERATIONS = (
         handler=verify,
         summary="Verify that no audit record was changed or removed",
         permission=Permission.AUDIT_READ,
-        query=_LOG,
+        query=VERIFY_QUERY,
     ),
     Operation(
         method="GET",

@@ -55,7 +55,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             verb.add_argument(f"--{name}", metavar="TEXT", help=meaning)
     verify = verbs.add_parser("verify", help="prove a log: the daemon's, or an export in a file")
     verify.add_argument("file", nargs="?", help="what `export` wrote; - reads standard input")
-    verify.add_argument("--public-key", metavar="FILE", help="PEM, from `public-key`")
+    verify.add_argument(
+        "--public-key",
+        metavar="FILE",
+        action="append",
+        help="PEM, from `public-key`, by a way that you trust; may be given several times",
+    )
+    verify.add_argument(
+        "--head",
+        metavar="SEQUENCE:HASH",
+        type=_head,
+        help="a record that you know of from elsewhere: the daemon's log must have it",
+    )
     verify.add_argument(
         "--checkpoints", metavar="FILE", help="a copy of audit-checkpoints.jsonl kept elsewhere"
     )
@@ -126,10 +137,15 @@ def _show(session: Session, record: AuditRecord) -> None:
 
 def _verify(session: Session, args: argparse.Namespace) -> int:
     if args.file is None:
-        if args.public_key or args.checkpoints:
-            raise UsageError("--public-key and --checkpoints are for a file: name it")
-        verdict = session.client.send(audit_calls.verify(args.log))
+        if args.public_key:
+            raise UsageError("--public-key is for a file: name it")
+        sequence, hashed = args.head or (None, None)
+        if args.checkpoints:
+            sequence, hashed = _newest(args.checkpoints, args.log or "changes")
+        verdict = session.client.send(audit_calls.verify(args.log, sequence, hashed))
         return _tell(session, verdict.raw)
+    if args.head is not None:
+        raise UsageError("--head is for the daemon's own log; for a file give --checkpoints")
     if args.public_key is None:
         raise UsageError("a file is verified with --public-key FILE; `public-key` shows it")
     return _tell(session, _verify_file(args))
@@ -209,15 +225,43 @@ def _whose(verdict: Any) -> str:
     return for_output(f"\n{seen} of the {verdict['log']} of {verdict['instance']}")
 
 
-def _trust(path: str) -> "Trust":
+def _head(text: str) -> tuple[int, str]:
+    sequence, _, hashed = text.partition(":")
+    if not sequence.isdecimal() or not hashed:
+        raise argparse.ArgumentTypeError("it is the number of a record, a colon and its hash")
+    return int(sequence), hashed
+
+
+def _newest(path: str, log: str) -> tuple[int, str]:
+    """Return the newest place of a log in a copy of checkpoints that the operator kept."""
+    import json
+
+    found = (0, "")
+    for line in _lines(path):
+        try:
+            said = json.loads(line)
+            if (said["kind"], said["log"]) == ("checkpoint", log):
+                found = max(found, (int(said["sequence"]), str(said["hash"])))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    if not found[0]:
+        raise ConfigurationError(f"{path} holds no checkpoint of the log of {log}")
+    return found
+
+
+def _trust(paths: list[str]) -> "Trust":
     from prsmd.core.signing import Trust
 
-    try:
-        return Trust(Path(path).read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigurationError(f"{path}: {error}") from error
+    pems = []
+    for path in paths:
+        try:
+            pems.append(Path(path).read_bytes())
+            Trust(pems[-1])
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise ConfigurationError(f"{path}: {error}") from error
+    return Trust(b"".join(pems))
 
 
 def _checkpoints(path: str, trust: "Trust") -> "list[Kept]":

@@ -53,6 +53,11 @@ class Trust:
                 raise ValueError("it holds a public key that is not Ed25519")  # noqa: TRY004 - content
             self._keys[fingerprint(key)] = key
 
+    def raw(self, key: str) -> str | None:
+        """Return the key of this fingerprint as its 32 bytes in hexadecimal; None without it."""
+        public = self._keys.get(key)
+        return None if public is None else _bytes_of(public).hex()
+
     @property
     def fingerprints(self) -> frozenset[str]:
         """The keys' fingerprints."""
@@ -72,7 +77,46 @@ class Trust:
 
 def fingerprint(public: Ed25519PublicKey) -> str:
     """Return the name of a public key: the SHA-256 of its 32 bytes, in hexadecimal."""
-    return hashlib.sha256(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()
+    return hashlib.sha256(_bytes_of(public)).hexdigest()
+
+
+def _bytes_of(public: Ed25519PublicKey) -> bytes:
+    return public.public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def fingerprint_of(public: str) -> str | None:
+    """Return the name of a public key of 32 bytes in hexadecimal; None for what is none."""
+    key = _raw(public)
+    return None if key is None else fingerprint(key)
+
+
+def check_raw(public: str, text: bytes, signature: str) -> bool:
+    """Tell whether the public key of 32 bytes in hexadecimal signed the text."""
+    key = _raw(public)
+    if key is None or len(signature) != _SIGNATURE_HEX:
+        return False
+    try:
+        key.verify(bytes.fromhex(signature), text)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def pem_of(public: str) -> bytes:
+    """Return a public key of 32 bytes in hexadecimal as PEM. ValueError for what is none."""
+    key = _raw(public)
+    if key is None:
+        raise ValueError("it is not an Ed25519 public key")
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _raw(public: str) -> Ed25519PublicKey | None:
+    if len(public) != 2 * _SEED_BYTES:
+        return None
+    try:
+        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
+    except ValueError:
+        return None
 
 
 def _private(key: bytes) -> Ed25519PrivateKey:

@@ -7,7 +7,7 @@ come `record`, `foreign` (another organization's record as its digest) and `chec
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prsmd.core.chain import (
@@ -20,14 +20,11 @@ from prsmd.core.chain import (
     Walk,
     canonical,
     digest_of,
-    signed_text,
 )
+from prsmd.core.key_rotation import SignatureCheck, TrustedKeys
 
 FORMAT = 1
 EXPORT, RECORD, FOREIGN, END = "export", "record", "foreign", "end"
-
-SignatureCheck = Callable[[str, bytes, str], bool]
-"""Tells whether the key of this fingerprint signed the text so: (fingerprint, text, signature)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +57,7 @@ class Transcript:
     def __init__(self, check: SignatureCheck, kept: Sequence[Kept] = ()) -> None:
         self.instance = ""
         self.organization: str | None = None
-        self._check = check
+        self._keys = TrustedKeys(check)
         self._kept = kept
         self._made_at = 0.0
         self._walk: Walk | None = None
@@ -133,13 +130,22 @@ class Transcript:
             raise _BadError(ProblemKind.TRUNCATED, "the first line is not the head of an export")
         self._refuse_unsigned(value, "the head of the export")
         start, log = value.get("start"), _text(value, "log")
+        self._accept(value)
         head = Head()
         if start is not None:
             head = self._start(start, value)
         self.instance, self.organization = _text(value, "instance"), value.get("organization")
         self._made_at = _time(value, "at")
         self._kept = [k for k in self._kept if (k.log, k.instance) == (log, self.instance)]
-        self._walk = Walk(log, head, {each.sequence: each.hash for each in reversed(self._kept)})
+        promised = {each.sequence: each.hash for each in reversed(self._kept)}
+        self._walk = Walk(log, head, {**promised, **self._keys.commitments(log)})
+
+    def _accept(self, value: dict[str, Any]) -> None:
+        """Believe what the present key, which signed this head, says of those before it."""
+        said = value.get("successions", [])
+        if not isinstance(said, list) or not all(isinstance(each, dict) for each in said):
+            raise _BadError(ProblemKind.ALTERED, "the successions of keys are no list")
+        self._keys.accept(said, _text(value, "instance"))
 
     def _start(self, start: Any, export: dict[str, Any]) -> Head:
         if not isinstance(start, dict) or start.get("kind") not in {ANCHOR, CHECKPOINT}:
@@ -202,9 +208,7 @@ class Transcript:
     def _refuse_unsigned(
         self, value: Mapping[str, Any], what: str, sequence: int | None = None
     ) -> None:
-        key, signature = value.get("key"), value.get("signature")
-        signed = isinstance(key, str) and isinstance(signature, str)
-        if not signed or not self._check(str(key), signed_text(value), str(signature)):
+        if not self._keys.trusts(value):
             raise _BadError(
                 ProblemKind.FORGED, f"{what} is not signed by a key that is trusted", sequence
             )

@@ -22,9 +22,10 @@ from prsmd.core.chain import (
     signed_text,
     start_head,
 )
+from prsmd.core.key_rotation import TrustedKeys
 from prsmd.core.signing import Signer, Trust
 from prsmd.domain.errors import PrsmdError
-from prsmd.store import attestations, audit
+from prsmd.store import attestations, audit, foreign
 from prsmd.store.attestations import Checkpoint
 from prsmd.store.checkpoint_file import CheckpointFile
 from prsmd.store.db import Database, Tx
@@ -58,7 +59,8 @@ class NotarySettings:
 class Notary:
     """Signs checkpoints and anchors. `clock` gives seconds since the epoch.
 
-    `trust` are the keys whose word of before counts; its own is one of them.
+    `trust` are the keys that an operator gave, its own among them; `keys` are these, and those that
+    successions lead back to from there.
     """
 
     def __init__(
@@ -72,11 +74,12 @@ class Notary:
     ) -> None:
         self._logs = logs
         self._signer = signer
-        self._trust = trust
+        self.keys = TrustedKeys(trust.check, settings.instance)
         self._settings = settings
         self._clock = clock
         self._keeping = file
         self._filed: dict[str, Checkpoint] | None = None
+        self._filed_anchors: dict[str, Mapping[str, Any]] = {}
         self._failing: set[str] = set()
 
     async def run(self) -> None:
@@ -128,23 +131,30 @@ class Notary:
     async def filed(self, audited: AuditLog) -> Checkpoint | None:
         """Return the last checkpoint of the log that the file has; None without one."""
         if self._filed is None:
-            self._filed = await asyncio.to_thread(self._keeping.last, self.instance)
+            file, instance = self._keeping, self.instance
+            self._filed_anchors = await asyncio.to_thread(file.last_of, instance, ANCHOR)
+            self._filed = await asyncio.to_thread(file.last, instance)
         return self._filed.get(audited.name)
+
+    async def statements(self) -> list[Mapping[str, Any]]:
+        """Return all that stands in the checkpoint file now."""
+        return await asyncio.to_thread(self._keeping.statements)
 
     def trusts(self, statement: Mapping[str, Any]) -> bool:
         """Tell whether a key that is trusted signed the statement."""
-        key, signature = str(statement["key"]), str(statement["signature"])
-        return self._trust.check(key, signed_text(statement), signature)
+        return self.keys.trusts(statement)
 
     def trusts_start(self, audited: AuditLog, anchor: Mapping[str, Any] | None) -> bool:
         """Tell whether the log may begin there: at its first record, or at an anchor of its own.
 
-        A checkpoint will not do: who can delete records could else delete all before it.
+        A checkpoint will not do: who can delete records could else delete all before it. Nor will
+        an anchor that does not follow the last one that was filed.
         """
         if anchor is None:
             return True
         whose = tuple(anchor.get(name) for name in ("kind", "log", "instance"))
-        return whose == (ANCHOR, audited.name, self.instance) and self.trusts(anchor)
+        own = whose == (ANCHOR, audited.name, self.instance) and self.trusts(anchor)
+        return own and _follows(anchor, self._filed_anchors.get(audited.name))
 
     async def prune(self, audited: AuditLog, *, by_age: bool = True) -> int:
         """Forget what is too old or too much, a thousand records at most; return how many went.
@@ -161,12 +171,35 @@ class Notary:
             )
             if last is None:
                 return 0
-            start = start_head(await self._uncontradicted(tx, audited, filed))
-        await _refuse_broken(audited, start, last)
-        anchor = self.statement(ANCHOR, audited, last)
-        return await audited.database.write(
-            lambda tx: attestations.prune(tx, anchor, audited.table)
+            before_it = await self._uncontradicted(tx, audited, filed)
+        start = start_head(before_it)
+        await self._file_anchor(audited, before_it)
+        anchor = self.statement(
+            ANCHOR,
+            audited,
+            last,
+            previous={"sequence": start.sequence, "hash": start.hash},
+            records=last.sequence - start.sequence,
+            bytes=await _refuse_broken(audited, start, last),
+            checkpoint=filed and {"sequence": filed.sequence, "hash": filed.hash},
         )
+        table = audited.table
+        gone = await audited.database.write(lambda tx: attestations.prune(tx, anchor, table))
+        await self._file_anchor(audited, anchor)
+        return gone
+
+    async def _file_anchor(self, audited: AuditLog, anchor: Mapping[str, Any] | None) -> None:
+        """Append what was pruned to the file and the journal, if it is not there."""
+        filed = self._filed_anchors.get(audited.name)
+        if anchor is None or (filed is not None and start_head(filed) == start_head(anchor)):
+            return
+        line = canonical(dict(anchor))
+        try:
+            await asyncio.to_thread(self._keeping.append, [line])
+        except OSError as error:
+            raise PrsmdError(f"what was pruned cannot be filed: {error}") from error
+        self._filed_anchors[audited.name] = anchor
+        log.info("audit anchor %s", line.decode())
 
     async def _attest(self, audited: AuditLog, *, everything: bool) -> None:
         filed = await self.filed(audited)
@@ -174,14 +207,17 @@ class Notary:
             chain = await attestations.chain(tx, audited.table)
             last = await attestations.last_checkpoint(tx, table=audited.table)
             covered = _covered(chain, last)
-            new = chain.head.sequence - covered.sequence
+            new = chain.head.sequence - covered.head.sequence
             renewed = last is not None and last.key != self._signer.fingerprint
             due = new != 0 and (everything or self._due(abs(new), covered.at))
             if due or renewed:  # a new key vouches for what is there
                 await self._uncontradicted(tx, audited, filed)
         if due or renewed:
+            await _refuse_broken(audited, covered.head, chain.head)
             await self._checkpoint(audited, chain.head)
         await self._file(audited)
+        if chain.anchor is not None and self.trusts_start(audited, chain.anchor):
+            await self._file_anchor(audited, chain.anchor)
 
     async def _uncontradicted(
         self, tx: Tx, audited: AuditLog, filed: Checkpoint | None
@@ -192,11 +228,20 @@ class Notary:
         """
         chain = await attestations.chain(tx, audited.table)
         last = await attestations.last_checkpoint(tx, table=audited.table)
+        odd = await foreign.objects(tx, audited.table)
+        if odd:
+            raise PrsmdError(f"there is what prsmd did not make: {', '.join(odd)}")
         if not self.trusts_start(audited, chain.anchor):
             raise PrsmdError("the place where the log begins is not signed as such")
         for signed in (last, filed):
             if signed is None or signed.sequence <= start_head(chain.anchor).sequence:
                 continue
+            if not self.trusts(signed.statement(audited.name, self.instance)):
+                raise PrsmdError(
+                    f"the checkpoint of record {signed.sequence} is signed with key {signed.key},"
+                    " for which nobody vouches: if it was this daemon's, name it in"
+                    " access.audit_former_keys"
+                )
             if await attestations.hash_of(tx, signed.sequence, audited.table) != signed.hash:
                 raise PrsmdError(f"record {signed.sequence} is not the one that was signed")
             if signed.sequence > chain.head.sequence:
@@ -234,8 +279,11 @@ class Notary:
             self._filed[audited.name] = missing[-1]
 
 
-async def _refuse_broken(audited: AuditLog, start: Head, last: Head) -> None:
-    """Raise PrsmdError unless the records from `start` to `last` are as they were written."""
+async def _refuse_broken(audited: AuditLog, start: Head, last: Head) -> int:
+    """Return the bytes of the records from `start` to `last`.
+
+    PrsmdError unless they are as they were written.
+    """
     walk = Walk(audited.name, start)
     while walk.at.sequence < last.sequence:
         count = min(_SLICE, last.sequence - walk.at.sequence)
@@ -250,18 +298,33 @@ async def _refuse_broken(audited: AuditLog, start: Head, last: Head) -> None:
         await asyncio.sleep(0)
     if walk.at != last:
         raise PrsmdError(f"record {last.sequence} was altered")
+    return walk.size
+
+
+def _follows(anchor: Mapping[str, Any], filed: Mapping[str, Any] | None) -> bool:
+    """Tell whether an anchor is the last one that was filed, or came of the next pruning.
+
+    Of one that an earlier release made, only its place can be compared.
+    """
+    if filed is None or _place_of(filed) == _place_of(anchor):
+        return True
+    return _place_of(anchor.get("previous")) == _place_of(filed)
+
+
+def _place_of(said: Any) -> tuple[Any, Any] | None:
+    return (said.get("sequence"), said.get("hash")) if isinstance(said, Mapping) else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Covered:
-    sequence: int
+    head: Head
     at: float
 
 
 def _covered(chain: attestations.Chain, last: Checkpoint | None) -> _Covered:
     """Return up to where a checkpoint or the anchor vouches for the log, and since when."""
     if last is not None:
-        return _Covered(last.sequence, last.at)
+        return _Covered(Head(last.sequence, last.hash), last.at)
     if chain.anchor is not None:
-        return _Covered(int(chain.anchor["sequence"]), float(chain.anchor["at"]))
-    return _Covered(0, 0.0)
+        return _Covered(start_head(chain.anchor), float(chain.anchor["at"]))
+    return _Covered(Head(), 0.0)

@@ -6,9 +6,9 @@ export tells them (docs/decisions/0017-audit-chain.md).
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
-from prsmd.core.chain import Verdict
+from prsmd.core.chain import Head, Verdict
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import InvalidInputError, PermissionDeniedError
 from prsmd.domain.events import AuditFilter, AuditRecord
@@ -37,7 +37,7 @@ class Backlog:
 
 
 class Audit:
-    """Use cases on the audit logs. `public_keys` are those that signed, as PEM, newest first.
+    """Use cases on the audit logs. `public_keys` gives those that count, as PEM, newest first.
 
     `notes` are the inferences that are not on record yet (None: they are not recorded).
     """
@@ -46,7 +46,7 @@ class Audit:
         self,
         logs: Sequence[AuditLog],
         prover: Prover,
-        public_keys: bytes,
+        public_keys: Callable[[], bytes],
         notes: Notes | None = None,
     ) -> None:
         self._logs = {audited.name: audited for audited in logs}
@@ -103,9 +103,12 @@ class Audit:
                     if own is not None and audit_query.matches(own, record):
                         yield record
 
-    async def verify(self, caller: Caller, log: str) -> Verdict:
-        """Return whether the whole log is as it was written, and the first record that is not."""
-        return await self._prover.verify(self._log(caller, log))
+    async def verify(self, caller: Caller, log: str, kept: Head | None = None) -> Verdict:
+        """Return whether the whole log is as it was written, and the first record that is not.
+
+        `kept` is a place of it of which a copy was kept elsewhere: the log must have it.
+        """
+        return await self._prover.verify(self._log(caller, log), kept)
 
     def export(
         self, caller: Caller, log: str, organization: str | None, since: float | None
@@ -123,7 +126,7 @@ class Audit:
     def public_keys(self, caller: Caller) -> bytes:
         """Return the keys that an export is verified with."""
         require_own(caller, Permission.AUDIT_READ)
-        return self._public_keys
+        return self._public_keys()
 
     def _stream(self, log: str) -> FanOut[AuditRecord]:
         audited = self._logs[log]

@@ -25,7 +25,8 @@ from prsmd.core.transcript import END, EXPORT, FOREIGN, FORMAT, RECORD
 from prsmd.domain.errors import ConflictError
 from prsmd.domain.events import AuditRecord
 from prsmd.engine.notary import AuditLog, Notary
-from prsmd.store import attestations, audit
+from prsmd.service.witnesses import witnesses
+from prsmd.store import attestations, audit, foreign
 from prsmd.store.attestations import Chain, Checkpoint
 
 _SLICE = 100
@@ -48,12 +49,15 @@ class Prover:
         """Whether what is new in the logs is signed, when it is due."""
         return self._notary.signing
 
-    async def verify(self, audited: AuditLog) -> Verdict:
-        """Return whether the log is whole, as of now, and the first thing that is wrong."""
+    async def verify(self, audited: AuditLog, kept: Head | None = None) -> Verdict:
+        """Return whether the log is whole, as of now, and the first thing that is wrong.
+
+        `kept` is a place of it that is known from elsewhere.
+        """
         async with self._one_at_a_time:
             for _ in range(_ATTEMPTS):
                 try:
-                    return await self._verify(audited)
+                    return await self._verify(audited, kept)
                 except _OvertakenError:
                     continue
         raise ConflictError("Old records are being pruned just now; try again in a minute.")
@@ -74,7 +78,9 @@ class Prover:
             "instance": self._notary.instance,
             "organization": organization,
         }
-        head = {"kind": EXPORT, "format": FORMAT, "start": start, **context}
+        head: dict[str, Any] = {"kind": EXPORT, "format": FORMAT, "start": start, **context}
+        if self._notary.keys.successions:
+            head["successions"] = [dict(each) for each in self._notary.keys.successions]
         yield canonical(self._notary.signed(head)) + b"\n"
         counts = dict.fromkeys((RECORD, FOREIGN, CHECKPOINT), 0)
         at, through = start_head(start), (await _chain(audited)).head.sequence
@@ -142,14 +148,15 @@ class Prover:
                 lines.append(self._statement(audited, waiting.pop()))
         return lines
 
-    async def _verify(self, audited: AuditLog) -> Verdict:
+    async def _verify(self, audited: AuditLog, kept: Head | None) -> Verdict:
         filed, chain = await self._notary.filed(audited), await _chain(audited)
         start = start_head(chain.anchor)
-        walk = Walk(audited.name, start)
+        promised = await witnesses(self._notary, audited, start, kept)
+        walk = Walk(audited.name, start, promised.places)
         verdict = Verdict(
             log=audited.name, first=start.sequence + 1, last=start.sequence, head=start.hash,
             records=0, foreign=0, checkpoints=0, proven=start.sequence,
-            problem=self._bad_start(audited, chain),
+            problem=await _odd(audited, chain) or self._bad_start(audited, chain),
         )  # fmt: skip
         while verdict.problem is None and walk.at.sequence < chain.head.sequence:
             after, through = walk.at.sequence, chain.head.sequence
@@ -172,6 +179,7 @@ class Prover:
             await asyncio.sleep(0)
         if verdict.problem is None:
             problem = self._end_problem(audited, walk, chain, filed) or await _beyond(audited)
+            problem = problem or promised.beyond(walk.at.sequence) or promised.problem
             verdict = dataclasses.replace(verdict, problem=problem)
         return verdict
 
@@ -251,6 +259,16 @@ def _cut(walk: Walk, through: int) -> Problem:
         sequence=first,
         message=f"record {first} is missing, and all up to {through}",
     )
+
+
+async def _odd(audited: AuditLog, chain: Chain) -> Problem | None:
+    """Return what stands in the file that could change records as they are written."""
+    async with audited.database.read() as tx:
+        found = await foreign.objects(tx, audited.table)
+    if not found:
+        return None
+    words = f"the database has what prsmd did not make: {', '.join(found)}"[:500]
+    return Problem(kind=ProblemKind.ALTERED, sequence=chain.head.sequence + 1, message=words)
 
 
 async def _beyond(audited: AuditLog) -> Problem | None:

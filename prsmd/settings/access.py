@@ -1,7 +1,7 @@
 """Who may call, by which tokens, and what is recorded of it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -34,6 +34,8 @@ class AccessSection(Section):
     failed_attempts_per_minute: int = Field(default=30, ge=1, le=60_000)
     pepper_file: Path | None = None
     audit_key_file: Path | None = None
+    audit_former_keys: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = ()
+    audit_former_key_file: Path | None = None
     envelope_key_file: Path | None = None
     previous_envelope_key_file: Path | None = None
 
@@ -77,6 +79,7 @@ class AuditSection(Section):
     denials_keep_bytes: Memory = "256Mi"
     inferences_keep_days: float = Field(default=90.0, gt=0)
     inferences_keep_bytes: Memory = "4Gi"
+    checkpoint_copy: Path | None = None
     checkpoint_records: int = Field(default=1000, ge=1)
     checkpoint_seconds: Seconds = 300.0
     flush_seconds: Seconds = 1.0

@@ -115,6 +115,16 @@ async def last_checkpoint(
     return None if row is None else _from_row(row)
 
 
+async def last_checkpoint_by(tx: Tx, key: str, table: Table = "audit") -> Checkpoint | None:
+    """Return the newest checkpoint that a key signed."""
+    row = await one(
+        tx,
+        f"SELECT * FROM {table}_checkpoints WHERE key = ? ORDER BY sequence DESC LIMIT 1",  # noqa: S608 - as above
+        (key,),
+    )
+    return None if row is None else _from_row(row)
+
+
 async def prunable(
     tx: Tx, before: float, keep_bytes: int, limit: int, table: Table = "audit"
 ) -> Head | None:

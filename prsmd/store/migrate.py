@@ -93,7 +93,7 @@ def _refuse_what_does_not_fit(rows: Iterable[sqlite3.Row], migrations: Sequence[
 async def _apply(tx: Tx, migration: Migration) -> None:
     await tx.execute_fetchall("BEGIN IMMEDIATE")
     try:
-        for statement in _statements(migration.sql):
+        for statement in statements_of(migration.sql):
             await tx.execute_fetchall(statement)
         if migration.after is not None:
             await migration.after(tx)
@@ -107,7 +107,8 @@ async def _apply(tx: Tx, migration: Migration) -> None:
         raise
 
 
-def _statements(sql: str) -> Iterator[str]:
+def statements_of(sql: str) -> Iterator[str]:
+    """Yield the statements of a migration, one by one."""
     # Not executescript: it commits an open transaction before it starts.
     pending = ""
     for part in sql.split(";"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from prsmd.core.signing import Signer
 from tests.api.conftest import SETTINGS, small
 from tests.support.daemon import ROOT, Daemon, UnixConnection, running_daemon
 
@@ -315,3 +316,40 @@ def test_every_file_of_the_state_is_in_the_list_of_what_to_back_up(daemon: Daemo
         name = path.name + "/" * path.is_dir()
         if not name.endswith(("-wal", "-shm")):
             assert f"`{name}`" in listed, name
+
+
+def test_the_log_is_compared_with_a_head_that_is_known_from_elsewhere(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    verdict = whole(daemon)
+    known = f"sequence={verdict['last']}&hash={verdict['hash']}"
+    assert daemon.call("GET", f"{AUDIT}/verify?{known}").json["whole"]
+    further = f"sequence={verdict['last'] + 1000}&hash={verdict['hash']}"
+    problem = daemon.call("GET", f"{AUDIT}/verify?{further}").json["problem"]
+    assert problem["kind"] == "truncated"
+    other = f"sequence={verdict['last']}&hash={'0' * 64}"
+    assert daemon.call("GET", f"{AUDIT}/verify?{other}").json["problem"]["kind"] == "altered"
+    hashed = f"hash={'0' * 64}"
+    wrong_ones = ("sequence=1", hashed, f"sequence=-1&{hashed}", f"sequence={'9' * 30}&{hashed}")
+    for wrong in (*wrong_ones, f"sequence=1&hash={'g' * 64}"):
+        assert daemon.call("GET", f"{AUDIT}/verify?{wrong}").status == 400, wrong
+
+    told = ctl(daemon, "verify", "--head", f"{verdict['last']}:{verdict['hash']}")
+    assert (told.returncode, told.stdout[:6]) == (0, "whole:")
+    told = ctl(daemon, "verify", "--head", f"{verdict['last'] + 1000}:{verdict['hash']}")
+    assert (told.returncode, "NOT WHOLE: truncated" in told.stdout) == (1, True)
+    kept = tmp_path / "kept.jsonl"
+    kept.write_bytes((daemon.folder / "state" / "audit-checkpoints.jsonl").read_bytes())
+    assert ctl(daemon, "verify", "--checkpoints", str(kept)).returncode == 0
+    for arguments in (("--head", "x"), ("--public-key", "k"), ("f", "--head", f"1:{'0' * 64}")):
+        assert ctl(daemon, "verify", *arguments).returncode == 2, arguments
+
+
+def test_several_public_keys_can_be_given(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text(ctl(daemon, "public-key").stdout)
+    (tmp_path / "other.pem").write_bytes(Signer(b"o" * 32).public_pem)
+    (tmp_path / "audit.jsonl").write_text(ctl(daemon, "export").stdout)
+    other = ("--public-key", "other.pem")
+    assert elsewhere(tmp_path, "verify", "audit.jsonl", *other).returncode == 1
+    both = (*other, "--public-key", "key.pem")
+    assert elsewhere(tmp_path, "verify", "audit.jsonl", *both).returncode == 0

@@ -9,10 +9,14 @@ import sqlite3
 
 import pytest
 
-from prsmd.core.chain import ProblemKind
+from prsmd.core.chain import Head, ProblemKind
 from prsmd.domain.errors import PrsmdError
+from prsmd.engine.notary import Notary, NotarySettings
+from prsmd.service.proof import Prover
+from prsmd.store import audit
+from prsmd.store.checkpoint_file import CheckpointFile
 from prsmd.store.db import Database
-from tests.service.proving import Ledger, read
+from tests.service.proving import SIGNER, STRANGER, TRUST, Ledger, read, record
 
 
 @pytest.fixture
@@ -200,3 +204,150 @@ async def test_a_copy_of_a_record_finds_no_place(ledger):
         "UPDATE audit_chain SET sequence = 451",
     )
     assert await found(ledger) == ((ProblemKind.ALTERED, 451), (ProblemKind.ALTERED, 451))
+
+
+async def test_an_own_key_in_the_folder_and_an_anchor_and_records_signed_with_it_count_nothing(
+    ledger, tmp_path
+):
+    await ledger.fill()
+    (tmp_path / "audit-public-keys.pem").write_bytes(STRANGER.public_pem + SIGNER.public_pem)
+    theirs = Ledger(ledger.database, tmp_path, STRANGER)
+    head = Head(300, ledger.value("hash", 300))
+    anchor = theirs.notary.statement("anchor", ledger.log, head)
+    ledger.tamper(
+        anchored(anchor),
+        "DELETE FROM audit WHERE sequence <= 300",
+        "DELETE FROM audit_checkpoints WHERE sequence <= 300",
+        "UPDATE audit_chain SET size = (SELECT sum(size) FROM audit)",
+    )
+    here, there = await found(ledger)
+    assert here == (ProblemKind.FORGED, 300)
+    assert there == (ProblemKind.MISSING, 1)
+
+
+async def test_an_anchor_is_filed_and_one_that_does_not_follow_it_begins_no_log(ledger):
+    await ledger.fill()
+    with sqlite3.connect(ledger.database.path) as connection:
+        kept = connection.execute("SELECT * FROM audit WHERE sequence <= 250").fetchall()
+    connection.close()
+    ledger.now = 300.0
+    await ledger.notary.prune(ledger.log)
+    ledger.now = 450.0
+    await ledger.notary.prune(ledger.log)
+    first, second = [each for each in ledger.filed() if each["kind"] == "anchor"]
+    assert (first["previous"], first["records"]) == ({"sequence": 0, "hash": "0" * 64}, 99)
+    assert second["previous"] == {"sequence": 99, "hash": first["hash"]}
+    assert first["bytes"] > 0
+    assert first["checkpoint"]["sequence"] == 450
+    assert (await ledger.verdict()).problem is None
+    marks = ", ".join("?" * 13)
+    old = [(f"INSERT INTO audit VALUES ({marks})", row) for row in kept if 99 < row[0] <= 249]
+    ledger.tamper(
+        anchored(first), *old, "UPDATE audit_chain SET size = (SELECT sum(size) FROM audit)"
+    )
+    problem = (await ledger.verdict()).problem
+    assert (problem.kind, problem.sequence) == (ProblemKind.FORGED, 99)
+
+
+@pytest.mark.parametrize("cut", ["emptied", "shortened", "a line taken out", "another instance's"])
+async def test_a_checkpoint_file_that_lost_what_was_filed_is_named_by_where(ledger, cut):
+    await ledger.fill()
+    assert (await ledger.verdict()).problem is None  # this daemon knows what it filed
+    lines = ledger.path.read_text().splitlines(keepends=True)
+    changed = {
+        "emptied": [], "shortened": lines[:-1], "a line taken out": [*lines[:2], *lines[3:]],
+        "another instance's": [line.replace("instance_1", "instance_2") for line in lines],
+    }[cut]  # fmt: skip
+    ledger.path.write_text("".join(changed))
+    problem = (await ledger.verdict()).problem
+    expected = {"shortened": 450, "a line taken out": 300}.get(cut, 100)
+    assert (problem.kind, problem.sequence) == (ProblemKind.MISSING, expected)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON audit BEGIN DELETE FROM audit; END",
+        "CREATE TRIGGER t AFTER UPDATE ON audit_chain BEGIN SELECT 1; END",
+        "CREATE VIEW v AS SELECT * FROM audit",
+        "ALTER TABLE audit ADD COLUMN more TEXT",
+        "ALTER TABLE audit_chain ADD COLUMN more TEXT GENERATED ALWAYS AS (1)",
+    ],
+)
+async def test_what_could_undo_records_is_found_and_nothing_is_signed_with_it(ledger, made, caplog):
+    await ledger.fill()
+    ledger.tamper(made)
+    problem = (await ledger.verdict()).problem
+    assert (problem.kind, problem.sequence) == (ProblemKind.ALTERED, 451)
+    ledger.tamper("UPDATE audit_chain SET sequence = 451")
+    assert await refuses_to_sign(ledger, caplog) == 1
+
+
+async def test_records_that_do_not_link_are_not_signed(ledger, caplog):
+    await ledger.fill()
+    await ledger.database.write(lambda tx: audit.append_all(tx, [record(n) for n in (1, 2, 3)]))
+    ledger.tamper("UPDATE audit SET subject = 'x' WHERE sequence = 452")
+    assert await refuses_to_sign(ledger, caplog) == 1
+    assert "record 452 was altered" in caplog.text
+
+
+async def test_a_state_that_was_put_back_as_a_whole_shows_against_a_head_from_elsewhere(
+    ledger, tmp_path
+):
+    await ledger.fill(last=200)
+    before = ledger.path.read_text()
+    await ledger.database.close()
+    shutil.copytree(tmp_path / "state", tmp_path / "before")
+    later = Ledger(await Database.open(tmp_path / "state"), tmp_path)
+    await later.fill(201, 300)
+    known = Head(300, later.value("hash", 300))
+    within = Head(150, later.value("hash", 150))
+    await later.database.close()
+    ledger.path.write_text(before)
+
+    restored = Ledger(await Database.open(tmp_path / "before"), tmp_path)
+    assert (await restored.verdict()).problem is None
+    assert (await restored.prover.verify(restored.log, within)).problem is None
+    problem = (await restored.prover.verify(restored.log, known)).problem
+    assert (problem.kind, problem.sequence) == (ProblemKind.TRUNCATED, 201)
+    await restored.fill(901, 1100)  # beyond it, with other records
+    problem = (await restored.prover.verify(restored.log, known)).problem
+    assert problem.kind is ProblemKind.ALTERED
+    await restored.database.close()
+
+
+async def test_a_second_checkpoint_file_tells_of_what_was_taken_from_the_first(ledger, tmp_path):
+    def restarted():
+        made = Ledger(ledger.database, tmp_path)
+        file = CheckpointFile(made.path, tmp_path / "elsewhere.jsonl")
+        settings = NotarySettings(instance="instance_1")
+        made.notary = Notary([made.log], SIGNER, TRUST, file, settings, lambda: made.now)
+        made.prover = Prover(made.notary)
+        return made
+
+    ledger = restarted()
+    await ledger.fill()
+    assert (tmp_path / "elsewhere.jsonl").read_bytes() == ledger.path.read_bytes()
+    ledger.tamper(
+        "DELETE FROM audit WHERE sequence > 400",
+        "DELETE FROM audit_checkpoints WHERE sequence > 400",
+        "UPDATE audit_chain SET sequence = 400, size = (SELECT sum(size) FROM audit),"
+        " hash = (SELECT hash FROM audit WHERE sequence = 400)",
+    )
+    ledger.path.write_text("".join(ledger.path.read_text().splitlines(keepends=True)[:4]))
+    problem = (await restarted().verdict()).problem
+    assert (problem.kind, problem.sequence) == (ProblemKind.TRUNCATED, 401)
+
+
+async def test_a_trigger_of_prsmds_own_is_no_fault_until_it_does_something_else(ledger):
+    await ledger.fill()
+    with sqlite3.connect(ledger.database.path) as connection:
+        query = "SELECT name, tbl_name FROM sqlite_schema WHERE type = 'trigger'"
+        name, table = connection.execute(query).fetchall()[0]
+    connection.close()
+    assert (await ledger.verdict()).problem is None
+    ledger.tamper(
+        f"DROP TRIGGER {name}",
+        f"CREATE TRIGGER {name} AFTER INSERT ON {table} BEGIN DELETE FROM audit; END",
+    )
+    assert name in (await ledger.verdict()).problem.message
