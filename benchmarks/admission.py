@@ -192,7 +192,7 @@ async def _site(size: int, folder: Path) -> Site:
 
 def _asked(key: ApiKey) -> Inference:
     return Inference(
-        inputs=None, request_id="req_1", client=f"key:{key.id}", organization=key.organization
+        inputs=b"null", request_id="req_1", client=f"key:{key.id}", organization=key.organization
     )
 
 

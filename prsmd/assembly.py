@@ -303,6 +303,8 @@ def _services(
     return Services(
         answers=Answers(database, locks.entrance.ring.digest),
         authorization=Authorization(database),
+        memory=locks.entrance.memory,
+        turns=parts.gateway.turns,
         deployments=deployments,
         revisions=revisions,
         rehearsals=_rehearsals(parts, reconciler, deployments, revisions),

@@ -9,6 +9,7 @@ from prsmd.api.identity import Door
 from prsmd.api.origin import Proxies
 from prsmd.config import ConfigurationError
 from prsmd.core.attempts import Attempts
+from prsmd.core.memory_budget import MemoryBudget, MemoryLimits
 from prsmd.devices.interfaces import interface_to
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine.denials import Denials
@@ -21,7 +22,7 @@ from prsmd.service.directory import Directory
 from prsmd.service.failures import Failures
 from prsmd.service.throttle import Throttle
 from prsmd.service.underway import Underway
-from prsmd.settings import AccessSection, OidcSection, Settings, UnixRole
+from prsmd.settings import AccessSection, LimitsSection, OidcSection, Settings, UnixRole
 from prsmd.store.db import Database
 
 _MOST_OTHERS = 10_000
@@ -29,13 +30,14 @@ _MOST_OTHERS = 10_000
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Entrance:
-    """Who there is, how they prove it, and what they have under way."""
+    """Who there is, how they prove it, what they have under way, and the memory held for it."""
 
     directory: Directory
     ring: KeyRing
     access: Access
     underway: Underway
     throttle: Throttle
+    memory: MemoryBudget
     failures: Failures
     denials: Denials
 
@@ -99,6 +101,7 @@ async def entrance_of(
         ),
         underway=underway,
         throttle=Throttle(directory, meters),
+        memory=MemoryBudget(memory_limits(settings.limits)),
         failures=Failures(Attempts(section.failed_attempts_per_minute), denials, directory),
         denials=denials,
     )
@@ -139,6 +142,15 @@ def _hosts(settings: Settings) -> frozenset[str]:
 def peer_rules(section: AccessSection) -> list[PeerRule]:
     """Return the roles of local users. ConfigurationError for one whom this machine has not."""
     return [_peer_rule(role) for role in section.unix_roles]
+
+
+def memory_limits(section: LimitsSection) -> MemoryLimits:
+    """Return how many bytes may be held for callers."""
+    return MemoryLimits(
+        total=parse_memory(section.memory),
+        per_organization=parse_memory(section.memory_per_organization),
+        per_principal=parse_memory(section.memory_per_principal),
+    )
 
 
 def _peer_rule(role: UnixRole) -> PeerRule:

@@ -12,7 +12,13 @@ from prsmd import journal, sections
 from prsmd.api.connections import Patience
 from prsmd.assembly import Appliance
 from prsmd.domain.quantity import parse_memory
-from prsmd.entrance import apply_to_door, ensure_organizations, peer_rules, tokens_of
+from prsmd.entrance import (
+    apply_to_door,
+    ensure_organizations,
+    memory_limits,
+    peer_rules,
+    tokens_of,
+)
 from prsmd.listeners import Certificate
 from prsmd.service.resource_quotas import ensure_defaults
 from prsmd.settings import QuotaSection, Settings
@@ -24,6 +30,7 @@ DOOR = (
     *("tcp.allowed_hosts", "tcp.trusted_proxies", "tcp.proxy_header", "daemon.access_log"),
     *("limits.body", "limits.body_timeout_seconds", "limits.header"),
     *("limits.header_timeout_seconds", "limits.idle_timeout_seconds"),
+    *("limits.memory", "limits.memory_per_organization", "limits.memory_per_principal"),
 )
 PEERS = ("access.unix_roles",)
 TOKENS = (
@@ -127,8 +134,7 @@ def _certificate(certificate: Certificate) -> Apply:
 def _door(appliance: Appliance, patience: Patience) -> Apply:
     def take(settings: Settings) -> None:
         apply_to_door(appliance.door, settings)
-        # aiohttp has no public way to change it, and asks for it at each request.
-        appliance.application._client_max_size = appliance.door.body_bytes  # noqa: SLF001
+        appliance.entrance.memory.limits = memory_limits(settings.limits)
         patience.header_seconds = settings.limits.header_timeout_seconds
         patience.idle_seconds = settings.limits.idle_timeout_seconds
         patience.header_bytes = parse_memory(settings.limits.header)

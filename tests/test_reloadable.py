@@ -32,7 +32,10 @@ SEEN: dict[str, tuple[Any, Any, Any]] = {
     "tcp.allowed_hosts": (["elsewhere"], lambda a: a.door.hosts, {"elsewhere"}),
     "tcp.trusted_proxies": (["10.0.0.0/8"], lambda a: a.door.proxies.networks, ("10.0.0.0/8",)),
     "tcp.proxy_header": ("Forwarded", lambda a: a.door.proxies.header, "Forwarded"),
-    "limits.body": ("1Mi", lambda a: (a.door.body_bytes, a.application._client_max_size), 2**20),
+    "limits.body": ("1Mi", lambda a: a.door.body_bytes, 2**20),
+    "limits.memory": ("512Mi", lambda a: held(a).total, 2**29),
+    "limits.memory_per_organization": ("97Mi", lambda a: held(a).per_organization, 97 * 2**20),
+    "limits.memory_per_principal": ("95Mi", lambda a: held(a).per_principal, 95 * 2**20),
     "limits.body_timeout_seconds": (3, lambda a: a.door.body_seconds, 3),
     "limits.header": ("8Ki", lambda a: (a.door.header_bytes, a.patience.header_bytes), 8192),
     "limits.header_timeout_seconds": (4, lambda a: a.patience.header_seconds, 4),
@@ -85,6 +88,10 @@ ISSUER = {"issuer": "https://x.org", "jwks_url": "https://x.org/keys"}
 
 def stock(appliance):
     return appliance.parts.launcher.stock.settings
+
+
+def held(appliance):
+    return appliance.entrance.memory.limits
 
 
 def oidc(appliance):
@@ -181,7 +188,7 @@ async def test_a_setting_that_is_reloaded_takes_effect(running, logged, name):
     await running.reload({name: value})
 
     seen = look(running)
-    values = seen if name in {"limits.body", "limits.header"} else (seen,)
+    values = seen if name == "limits.header" else (seen,)
     assert all(each == expected for each in values)
     lines = [line for line in logged.messages if line.startswith(f"{name}: ")]
     assert len(lines) == 1

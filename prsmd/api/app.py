@@ -40,7 +40,15 @@ from prsmd.api.operations import (
     Services,
 )
 from prsmd.api.origin import origin_of
-from prsmd.api.request_body import CONTINUE, refuse_coded
+from prsmd.api.request_body import (
+    BODY_BYTES,
+    CONTINUE,
+    HOLDING,
+    SMALL_BYTES,
+    let_go,
+    refuse_coded,
+    send_whole,
+)
 from prsmd.api.request_heads import (
     AmbiguousHeadError,
     asks_to_upgrade,
@@ -108,7 +116,7 @@ class MethodNotAllowedError(PrsmdError):
 
 def build(services: Services, door: Door) -> web.Application:
     """Return the application with every route of the table."""
-    app = web.Application(middlewares=[_envelope(door)], client_max_size=door.body_bytes)
+    app = web.Application(middlewares=[_envelope(door)])
     for operation in OPERATIONS:
         handler = _guarded(operation, services, door)
         app.router.add_route(operation.method, operation.path, handler, expect_handler=_expected)
@@ -127,28 +135,44 @@ def _guarded(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         identified = await identify(request, door)
-        who = identified.principal
-        with asking_for(Asker(who.organization, who.id)):
-            return await answer(request, identified)
-
-    async def answer(request: web.Request, identified: Identified) -> web.StreamResponse:
-        if not operation.counts_itself:
-            await count(request, door, identified.principal)
-        address = origin_of(request, door.proxies).address
-        caller = Caller(
-            identified.principal, request[REQUEST_ID], address=address, denials=door.denials
-        )
-        if operation.answer is not None and not operation.uploads:
-            return await carry_out(operation, services, request, caller)
-        async with door.underway.watch(identified):
-            if operation.answer is not None:
-                return await carry_out(operation, services, request, caller)
-            if not operation.counts_itself and may_ask(caller, operation.permission):
-                refuse_coded(request)
-            response: web.StreamResponse = await operation.handler(services, request, caller)
+        principal = identified.principal
+        request[BODY_BYTES] = min(door.body_bytes, operation.body_bytes or door.body_bytes)
+        request[HOLDING] = holding = services.memory.holding(principal.id, principal.organization)
+        try:
+            with asking_for(Asker(principal.organization, principal.id)):
+                response = await _handled(operation, services, request, door, identified)
+            if holding.size > SMALL_BYTES:
+                await send_whole(request, response)
             return response
+        finally:
+            let_go(request)
 
     return handle
+
+
+async def _handled(
+    operation: Operation,
+    services: Services,
+    request: web.Request,
+    door: Door,
+    identified: Identified,
+) -> web.StreamResponse:
+    """Return the operation's response; nothing of the body is looked at before it may be asked."""
+    if not operation.counts_itself:
+        await count(request, door, identified.principal)
+    address = origin_of(request, door.proxies).address
+    caller = Caller(
+        identified.principal, request[REQUEST_ID], address=address, denials=door.denials
+    )
+    if operation.answer is not None and not operation.uploads:
+        return await carry_out(operation, services, request, caller)
+    async with door.underway.watch(identified):
+        if operation.answer is not None:
+            return await carry_out(operation, services, request, caller)
+        if not operation.counts_itself and may_ask(caller, operation.permission):
+            refuse_coded(request)
+        response: web.StreamResponse = await operation.handler(services, request, caller)
+        return response
 
 
 def _opened(
@@ -175,7 +199,7 @@ def _envelope(door: Door) -> Callable[..., Awaitable[web.StreamResponse]]:
             if isinstance(error, AmbiguousHeadError):
                 response.force_close()
         except web.HTTPException as error:
-            response = error_response(request, _translated(request, error, door))
+            response = error_response(request, _translated(request, error))
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
         except (asyncio.CancelledError, ConnectionError):
@@ -205,12 +229,7 @@ async def _refused(request: web.Request, error: PrsmdError, door: Door) -> web.S
     return begun
 
 
-def _translated(request: web.Request, error: web.HTTPException, door: Door) -> PrsmdError:
-    if error.status == 413:
-        return RequestTooLargeError(
-            f"The body is larger than the {door.body_bytes} bytes that this server accepts.",
-            limit_bytes=door.body_bytes,
-        )
+def _translated(request: web.Request, error: web.HTTPException) -> PrsmdError:
     if error.status == 405:
         allowed = ", ".join(sorted(getattr(error, "allowed_methods", ())))
         return MethodNotAllowedError(f"{request.method} is not possible here; use {allowed}.")

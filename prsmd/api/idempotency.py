@@ -11,8 +11,8 @@ from aiohttp import web
 
 from prsmd.api.operations import Operation, Services
 from prsmd.api.permission import require_permission
-from prsmd.api.request_body import refuse_coded
-from prsmd.api.requests import content, dry_run
+from prsmd.api.request_body import content, refuse_coded
+from prsmd.api.requests import dry_run
 from prsmd.api.respond import json_response
 from prsmd.domain.errors import InvalidInputError, PrsmdError
 from prsmd.service.caller import Caller

@@ -1,22 +1,24 @@
 """Inference: the same admission, pools and protocols as any other door to the data path."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
 
 from prsmd.api.identity import note_left
+from prsmd.api.inference_body import inference_members
 from prsmd.api.operations import REQUEST_ID, Operation, Services
-from prsmd.api.request_body import refuse_coded
+from prsmd.api.request_body import HOLDING, SMALL_BYTES, keep_views, refuse_coded
 from prsmd.api.request_heads import SingleHeaders
-from prsmd.api.requests import PAGE_QUERY, body_as, page_body, page_of, refuse_unknown
-from prsmd.api.respond import event_stream, json_response, rounded, wants_stream
+from prsmd.api.requests import PAGE_QUERY, page_body, page_of, refuse_unknown
+from prsmd.api.respond import event_stream, json_response, json_text, rounded, wants_stream
 from prsmd.api.schemas import InferBody
 from prsmd.api.shares import borrowed_body
 from prsmd.domain.access import Permission
 from prsmd.gateway.infer import Inference, InferenceStream
 from prsmd.gateway.meters import Held
+from prsmd.gateway.segments import Segments
 from prsmd.service.caller import Caller
 from prsmd.service.shares import Lent
 from prsmd.service.status import Report
@@ -26,20 +28,21 @@ async def infer(services: Services, request: web.Request, caller: Caller) -> web
     """Answer a model's outputs, or its event stream when asked for one."""
     refuse_unknown(request)
     asked = Inference(
-        inputs=None,
+        inputs=b"null",
         request_id=request[REQUEST_ID],
         stream=wants_stream(request),
         client=caller.principal.id,
         organization=caller.principal.organization,
         address=caller.address,
+        holding=request[HOLDING],
     )
     counted: list[Held] = []
 
     async def complete(held: Sequence[Held], inference: Inference) -> Inference:
         counted.extend(held)
         refuse_coded(request)
-        body = await body_as(request, InferBody)
-        return dataclasses.replace(inference, inputs=body.inputs, parameters=body.parameters)
+        inputs, parameters = await inference_members(request, services.turns)
+        return dataclasses.replace(inference, inputs=inputs, parameters=parameters)
 
     try:
         route, result = await services.inferences.infer(
@@ -55,9 +58,16 @@ async def infer(services: Services, request: web.Request, caller: Caller) -> web
     }
     if not caller.borrows(route.organization):
         metadata["replica_id"] = result.replica_id
-    return json_response(
-        {"model_id": route.model_id, "outputs": result.outputs, "metadata": metadata}
-    )
+    keep_views(request, result.outputs)
+    return _answer(route.model_id, result.outputs, metadata)
+
+
+def _answer(model_id: str, outputs: memoryview, metadata: Mapping[str, Any]) -> web.Response:
+    """Return the answer, with the model's outputs in it as the model wrote them."""
+    before = b'{"model_id":%s,"outputs":' % json_text(model_id)
+    parts = (before, outputs, b',"metadata":%s}' % json_text(metadata))
+    body = b"".join(parts) if len(outputs) <= SMALL_BYTES else Segments(parts)
+    return web.Response(body=body, content_type="application/json")
 
 
 async def models(services: Services, request: web.Request, caller: Caller) -> web.Response:
@@ -100,6 +110,7 @@ OPERATIONS = (
         summary="Infer with a model",
         permission=Permission.MODELS_INFER,
         body=InferBody,
+        body_bytes=None,
         streams=True,
         counts_itself=True,
     ),

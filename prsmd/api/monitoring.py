@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prsmd.api.operations import OpenOperation, Operation, Services
 from prsmd.api.requests import refuse_unknown
 from prsmd.api.respond import json_response
+from prsmd.core.memory_budget import MemoryBudget
 from prsmd.core.rollout import traffic
 from prsmd.domain.access import Permission
 from prsmd.engine.loop_lag import Lag
@@ -43,7 +44,7 @@ async def metrics(services: Services, request: web.Request, caller: Caller) -> w
     """Answer all measurements in the Prometheus text format."""
     refuse_unknown(request)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Scrape(await services.health.measure(caller)))
+    registry.register(_Scrape(await services.health.measure(caller), services.memory))
     # In a thread: with thousands of models it takes long, and the loop goes on meanwhile.
     body = await asyncio.to_thread(generate_latest, registry)
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
@@ -52,8 +53,9 @@ async def metrics(services: Services, request: web.Request, caller: Caller) -> w
 class _Scrape:
     """One scrape's measurements as metric families."""
 
-    def __init__(self, measured: Measurements) -> None:
+    def __init__(self, measured: Measurements, memory: MemoryBudget) -> None:
         self._measured = measured
+        self._memory = memory
 
     def collect(self) -> Iterator[Metric]:
         measured = self._measured
@@ -74,6 +76,7 @@ class _Scrape:
             "prsmd_usage_damaged", "1 where the usage file is damaged", measured.usage_damaged
         )
         yield from _audit(measured.audit)
+        yield from _memory(self._memory)
         yield from _failures(measured.failures)
         yield _gauge("prsmd_tick_age_seconds", "Since the last tick", measured.tick_age_seconds)
         yield from _lag(measured.lag)
@@ -98,6 +101,13 @@ def _lag(lag: Lag) -> Iterable[Metric]:
     for kind, seconds in lag.lost_seconds.items():
         lost.add_metric([kind.value], seconds)
     yield lost
+
+
+def _memory(budget: MemoryBudget) -> Iterable[Metric]:
+    yield _gauge("prsmd_memory_held_bytes", "Bytes held for callers", budget.held)
+    yield _gauge("prsmd_memory_limit_bytes", "That may be held for callers", budget.limits.total)
+    refused = "Times that no more could be held for a caller"
+    yield CounterMetricFamily("prsmd_memory_refusals", refused, value=budget.refused)
 
 
 def _audit(backlog: Backlog | None) -> Iterable[Metric]:

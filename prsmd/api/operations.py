@@ -8,7 +8,9 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel
 
+from prsmd.core.memory_budget import MemoryBudget
 from prsmd.domain.access import Permission
+from prsmd.gateway.turns import Turns
 from prsmd.service.answers import Answers
 from prsmd.service.audit import Audit
 from prsmd.service.authorization import Authorization
@@ -36,12 +38,17 @@ from prsmd.service.status import Status
 from prsmd.service.usage import Usage
 from prsmd.service.versions import Versions
 
+CONTROL_BODY_BYTES = 1024**2  # no request that changes what is wanted needs as much
 REQUEST_ID = web.RequestKey("request_id", str)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The use cases, the address of this API, and the folder where large bodies arrive."""
+    """The use cases, and what the API itself works with.
+
+    `memory` counts what is held for callers, `turns` are for long work on the event loop, and
+    `uploads` is the folder where large bodies arrive.
+    """
 
     deployments: Deployments
     revisions: Revisions
@@ -67,6 +74,8 @@ class Services:
     usage: Usage
     answers: Answers
     authorization: Authorization
+    memory: MemoryBudget
+    turns: Turns
     public_url: str
     uploads: Path
 
@@ -83,7 +92,8 @@ class Operation:
     What changes something has an `answer`: its handler returns a result, which the use case has
     remembered, and `answer` says how that is told (service/idempotency.py). Other handlers return a
     response; so does `rehearsal`, which is asked in its place for a dry run. `uploads`: the body is
-    a stream that is not kept in memory. `conditional`: `If-Match` says which revision the caller
+    a stream that is not kept in memory. `body_bytes`: how large another body may be (None: as large
+    as any). `conditional`: `If-Match` says which revision the caller
     has seen. `body_optional`: none means an empty one. `lent` False: no share gives it.
     `counts_itself`: whether it counts in the limits of the caller's key turns out later.
     """
@@ -94,6 +104,7 @@ class Operation:
     summary: str
     permission: Permission | None = None
     body: type[BaseModel] | None = None
+    body_bytes: int | None = CONTROL_BODY_BYTES
     query: Mapping[str, str] = dataclasses.field(default_factory=dict)
     answer: AnswerOf | None = None
     rehearsal: Handler | None = None

@@ -1,9 +1,28 @@
-"""What a request's body may be, as its head tells, and when it is asked for at all."""
+"""What a request's body may be, as its head tells, and how it is read: never beyond its limits.
+
+The bytes are counted for the caller before they are taken in, until the answer is written.
+"""
+
+import asyncio
+import contextlib
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
-from prsmd.domain.errors import UnsupportedMediaTypeError
+from prsmd.api.identity import DOOR
+from prsmd.core.memory_budget import Holding
+from prsmd.domain.errors import (
+    InvalidInputError,
+    RequestTooLargeError,
+    UnsupportedMediaTypeError,
+)
+from prsmd.gateway.endings import hold
 
+BODY_BYTES = web.RequestKey("body_bytes", int)
+HOLDING = web.RequestKey("holding", Holding)
+SMALL_BYTES = 64 * 1024  # may wait to be written when they are no longer counted
+_BODY = web.RequestKey("body", bytearray)
+_VIEWS = web.RequestKey("views", list[memoryview])
 ACCEPTED_CODINGS = ("identity",)
 CONTINUE = "100-continue"
 _SHOWN = 100
@@ -32,6 +51,73 @@ async def ask_for_body(request: web.Request) -> None:
     if request.headers.get("Expect", "").lower() == CONTINUE and not request.content.total_bytes:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # of the answer nothing is sent
+
+
+async def content(request: web.Request) -> bytearray:
+    """Return the body. It can be asked for again.
+
+    Raises:
+        RequestTooLargeError: it is larger than it may be; at once, where it says so.
+        ResourceUnavailableError: no more may be held for the caller now.
+        InvalidInputError: it did not arrive, or not as its head says.
+    """
+    body = request.get(_BODY)
+    if body is None:
+        body = request[_BODY] = bytearray()
+        await _read(request, body)
+    return body
+
+
+def keep_views(request: web.Request, *views: memoryview) -> None:
+    """Have these views of bytes that are held for the request end with it."""
+    request.setdefault(_VIEWS, []).extend(views)
+
+
+def let_go(request: web.Request) -> None:
+    """Give up what is held for a request: its bytes go now, whoever still knows of them.
+
+    An error's traceback knows every frame, and may live until the garbage collector comes.
+    """
+    for view in request.get(_VIEWS, []):
+        with contextlib.suppress(BufferError):  # being written still: it goes when that ends
+            view.release()
+    with contextlib.suppress(BufferError):
+        request.get(_BODY, bytearray()).clear()
+    request[HOLDING].release()
+
+
+async def send_whole(request: web.Request, response: web.StreamResponse) -> None:
+    """Send a response now, so that what it holds is held no longer than it is being written."""
+    if isinstance(response, web.Response):
+        await response.prepare(request)
+        await response.write_eof()
+
+
+async def _read(request: web.Request, body: bytearray) -> None:
+    limit, length, holding = request[BODY_BYTES], request.content_length, request[HOLDING]
+    if length is not None and length > limit:
+        raise _too_large(request, limit)
+    hold(holding, length or 0)
+    try:
+        async with asyncio.timeout(request.app[DOOR].body_seconds):
+            await ask_for_body(request)
+            while chunk := await request.content.readany():
+                if len(body) + len(chunk) > limit:
+                    raise _too_large(request, limit)
+                if length is None:
+                    hold(holding, len(chunk))
+                body += chunk
+    except TimeoutError:
+        raise InvalidInputError.field("body", "did not arrive in time") from None
+    except (web.RequestPayloadError, HttpProcessingError):
+        raise InvalidInputError.field("body", "is not sent or encoded as its head says") from None
+
+
+def _too_large(request: web.Request, limit: int) -> RequestTooLargeError:
+    return RequestTooLargeError(
+        f"The body is larger than the {limit} bytes that {request.method} takes at this path.",
+        limit_bytes=limit,
+    )
 
 
 def _tokens(request: web.Request, name: str) -> list[str]:

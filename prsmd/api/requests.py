@@ -1,20 +1,17 @@
 """How requests are read: JSON bodies and query parameters, each error naming its field."""
 
-import asyncio
 import contextlib
 import datetime as dt
-import json
 import math
 import re
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 
-from prsmd.api.identity import DOOR
-from prsmd.api.request_body import ask_for_body
-from prsmd.api.schemas import parse
+from prsmd.api.json_text import parse_json
+from prsmd.api.request_body import content
+from prsmd.api.validation import parse
 from prsmd.domain.errors import InvalidInputError
 from prsmd.service.precondition import Expected
 from prsmd.service.status import Page
@@ -45,23 +42,16 @@ async def optional_body_as(request: web.Request, schema: type[Parsed]) -> Parsed
 
 async def json_body(request: web.Request) -> Any:
     """Return what the JSON body holds. Raise InvalidInputError where it is none."""
+    require_json(request)
+    return parse_json(await content(request))
+
+
+def require_json(request: web.Request) -> None:
+    """Raise InvalidInputError where the body does not claim to be JSON."""
     if request.content_type != "application/json":
         raise InvalidInputError.field(
             "Content-Type", "must be application/json", request.content_type[:100]
         )
-    try:
-        text = await content(request)
-        body = json.loads(
-            text.decode(),
-            object_pairs_hook=_object,
-            parse_constant=_no_constant,
-            parse_float=_finite,
-        )
-        if b"\\u" in text:
-            _refuse_half_characters(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError.field("body", f"is not valid JSON: {_why(error)}") from None
-    return body
 
 
 def expected_revisions(request: web.Request) -> Expected:
@@ -88,24 +78,6 @@ def flag(request: web.Request, name: str) -> bool:
     if given not in {"true", "false"}:
         raise InvalidInputError.field(name, "must be true or false", given[:50])
     return given == "true"
-
-
-async def content(request: web.Request) -> bytes:
-    """Return the body. Refuse at once, without reading, what says that it is too large.
-
-    It can be asked for again.
-    """
-    limit = request.client_max_size
-    if request.content_length is not None and request.content_length > limit:
-        raise web.HTTPRequestEntityTooLarge(limit, request.content_length)
-    try:
-        async with asyncio.timeout(request.app[DOOR].body_seconds):
-            await ask_for_body(request)
-            return await request.read()
-    except TimeoutError:
-        raise InvalidInputError.field("body", "did not arrive in time") from None
-    except (web.RequestPayloadError, HttpProcessingError):
-        raise InvalidInputError.field("body", "is not sent or encoded as its head says") from None
 
 
 def number(request: web.Request, name: str, default: float, *, low: float, high: float) -> float:
@@ -180,42 +152,3 @@ def refuse_unknown(request: web.Request, *known: str) -> None:
             )
         if len(request.query.getall(name)) > 1:
             raise InvalidInputError.field(name, "must be given once")
-
-
-class _NotJsonError(ValueError):
-    """JSON's grammar may allow it, but two readers would read it differently, or not at all."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _NotJsonError("a name stands twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise _NotJsonError(f"{name} is not a JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise _NotJsonError("a number is out of range")
-    return value
-
-
-def _refuse_half_characters(body: Any) -> None:
-    """Refuse lone surrogates, which an escape can smuggle in and nothing can store."""
-    try:
-        json.dumps(body, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise _NotJsonError("an escape is half a character") from None
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8"
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    known = isinstance(error, json.JSONDecodeError | _NotJsonError)
-    return str(error) if known else "a number has too many digits"

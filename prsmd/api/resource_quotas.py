@@ -9,7 +9,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from prsmd.api.operations import Operation, Services
 from prsmd.api.requests import body_as, refuse_unknown
 from prsmd.api.respond import json_response
-from prsmd.api.schemas import Body, nearest_words
+from prsmd.api.schemas import Body
+from prsmd.api.validation import nearest_words
 from prsmd.domain.access import Permission
 from prsmd.domain.resource_quota import (
     COMPUTE,

@@ -55,10 +55,14 @@ def rounded(value: float | None, digits: int = 2) -> float | None:
 
 def json_response(body: Any, status: int = 200) -> web.Response:
     """Return a JSON answer."""
-    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return web.Response(body=json_text(body), status=status, content_type="application/json")
+
+
+def json_text(value: Any) -> bytes:
+    """Return a value as JSON in UTF-8."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # Headers can bring bytes that are no text; an error that quotes them must still be sent.
-    content = text.encode(errors="replace")
-    return web.Response(body=content, status=status, content_type="application/json")
+    return text.encode(errors="replace")
 
 
 def etag(revision: int) -> dict[str, str]:

@@ -3,17 +3,15 @@
 Unknown fields are refused with the nearest known one; every error names its field.
 """
 
-import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -23,12 +21,9 @@ from pydantic import (
 from prsmd.api import patterns
 from prsmd.core.container_size import TOO_LONG, fits
 from prsmd.domain import spec as domain
-from prsmd.domain.errors import InvalidInputError
 from prsmd.domain.ids import is_name
 from prsmd.domain.quantity import parse_cpu, parse_gpu, parse_memory
 
-_SHOWN = 200  # characters of an offending value that an error may quote
-_LARGEST_SHOWN = 2**63
 _IMAGE = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::\d{1,5})?/)?"  # registry
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
@@ -46,21 +41,7 @@ _REFUSED_VARIABLES = re.compile(
 )
 _PATH = re.compile(r"/[A-Za-z0-9._~/:@!$&'()*+,;=-]{0,255}")
 _MOST_SECRETS = 64  # of one container
-_MOST_PROBLEMS = 20  # of one request that are named
-_PRIVATE = {
-    "environment",
-    "secrets",
-    "command",
-    "args",
-    "password",
-    "value",
-    "value_base64",
-}  # never quoted: they can hold secrets
 _RESERVED_NAMES = {"deploy", "deployments"}  # what stands in a model's place in some paths
-_PLANNED = {
-    "volumes": "named volumes are not part of this version",
-    "priority": "priorities are not part of this version",
-}
 
 
 def _by(parse: Callable[[str], int], example: str) -> BeforeValidator:
@@ -327,69 +308,3 @@ class InferBody(Body):
 
     inputs: Any
     parameters: dict[str, Any] = {}
-
-
-Parsed = TypeVar("Parsed", bound=BaseModel)
-
-
-def parse(schema: type[Parsed], body: Any) -> Parsed:
-    """Return the body as `schema`. Raise InvalidInputError with every problem, by field."""
-    if not isinstance(body, dict):
-        raise InvalidInputError.field("body", "must be a JSON object")
-    try:
-        return schema.model_validate(body)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        problems = [_problem(schema, item) for item in found[:_MOST_PROBLEMS]]
-        summary = "; ".join(f"{p['field']}: {p['error']}" for p in problems[:3])
-        raise InvalidInputError(summary, problems) from None
-
-
-def _problem(schema: type[BaseModel], item: Any) -> dict[str, Any]:
-    path = [str(part)[:_SHOWN] for part in item["loc"]]
-    message = item["msg"].removeprefix("Value error, ")
-    quoted = None if _PRIVATE.intersection(path) else _shown(item["input"])
-    if item["type"] == "extra_forbidden":
-        message = _PLANNED.get(path[-1]) or "unknown field" + _nearest(schema, path)
-        quoted = None
-    elif item["type"] == "missing":
-        message, quoted = "is required", None
-    elif item["type"] == "string_pattern_mismatch":
-        message = patterns.IN_WORDS.get(item["ctx"]["pattern"], message)
-    return {"field": _dotted(item["loc"]) or "body", "error": message, "provided_value": quoted}
-
-
-def _dotted(location: Sequence[str | int]) -> str:
-    """Return a place in a body as people write it: `rollout.canary.steps[1]`."""
-    parts = (f"[{p}]" if isinstance(p, int) else f".{p[:_SHOWN]}" for p in location)
-    return "".join(parts).removeprefix(".")
-
-
-def _shown(value: Any) -> Any:
-    """Return what an error may quote of a value: no whole structure, nothing long, no key."""
-    if isinstance(value, dict | list):
-        return f"<{type(value).__name__} of {len(value)}>"
-    if isinstance(value, str) and len(value) > _SHOWN:
-        return f"<string of {len(value)} characters>"
-    if isinstance(value, str) and "prsm_" in value:
-        return "<an API key>"
-    if isinstance(value, int) and abs(value) > _LARGEST_SHOWN:
-        return "<a very large number>"
-    return value
-
-
-def _nearest(schema: type[BaseModel], path: list[str]) -> str:
-    for part in path[:-1]:
-        inner = schema.model_fields[part].annotation if part in schema.model_fields else None
-        kinds = [k for k in (inner, *get_args(inner)) if isinstance(k, type)]
-        found = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
-        if found is None:
-            return ""
-        schema = found
-    return nearest_words(path[-1], list(schema.model_fields))
-
-
-def nearest_words(name: str, known: Sequence[str]) -> str:
-    """Return what is told of a name that is not known: the nearest one, or all of them."""
-    near = difflib.get_close_matches(name[:_SHOWN], known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"

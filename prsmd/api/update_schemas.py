@@ -20,7 +20,8 @@ from pydantic import (
 
 from prsmd.api import patterns
 from prsmd.api.patch import PatchBody, absent, otherwise
-from prsmd.api.schemas import Body, DeployBody, Version, parse
+from prsmd.api.schemas import Body, DeployBody, Version
+from prsmd.api.validation import parse
 from prsmd.domain.rollout import Gate, HeaderRule, RolloutOptions, RolloutStrategy
 from prsmd.domain.spec import Spec
 

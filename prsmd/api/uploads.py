@@ -13,8 +13,9 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from prsmd.api.identity import DOOR
-from prsmd.api.request_body import ask_for_body
+from prsmd.api.request_body import HOLDING, ask_for_body
 from prsmd.domain.errors import InvalidInputError, RequestTooLargeError, StorageFullError
+from prsmd.gateway.endings import hold
 
 _WRITTEN_AT_ONCE = 1 << 20
 
@@ -38,7 +39,9 @@ async def received(request: web.Request, folder: Path, most_bytes: int) -> Async
         RequestTooLargeError: it is larger than `most_bytes`.
         InvalidInputError: it was cut off or came to a standstill.
         StorageFullError: the folder's disk has no room.
+        ResourceUnavailableError: no more may be held for the caller now.
     """
+    hold(request[HOLDING], 2 * _WRITTEN_AT_ONCE)  # what is collected, and what is being written
     with tempfile.TemporaryFile(dir=folder, prefix="upload-") as file:
         total, size = hashlib.sha256(), 0
         try:

@@ -3,6 +3,7 @@
 import asyncio
 
 from prsmd.core.admission import QUEUE_FULL, Refuse
+from prsmd.core.memory_budget import Holding
 from prsmd.core.stalls import Unknown
 from prsmd.domain.errors import (
     InferenceTimeoutError,
@@ -18,6 +19,8 @@ from prsmd.domain.errors import (
 from .ledger import Outcome
 
 RETRY_SECONDS = 5
+RETRY_MEMORY_SECONDS = 1
+MEMORY = "memory"
 
 
 class StalledError(InferenceTimeoutError):
@@ -65,6 +68,23 @@ def unavailable(message: str, reason: str, retry: int = RETRY_SECONDS) -> Resour
     return ResourceUnavailableError(
         message, resource_type="replica", reason=reason, retry_after_seconds=retry
     )
+
+
+def hold(holding: Holding | None, size: int) -> None:
+    """Count bytes that are about to be held for a caller; None: it is bounded otherwise.
+
+    Raises:
+        ResourceUnavailableError: they are more than may be held now.
+    """
+    shortage = None if holding is None else holding.grow(size)
+    if shortage is not None:
+        raise ResourceUnavailableError(
+            f"No memory can be had for this now: {shortage.reason}.",
+            resource_type=MEMORY,
+            reason=shortage.reason,
+            limit_bytes=shortage.limit,
+            retry_after_seconds=RETRY_MEMORY_SECONDS,
+        )
 
 
 def timed_out(

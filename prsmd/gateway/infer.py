@@ -22,6 +22,7 @@ from .passage import InferenceResult, InferenceStream, Passage
 from .pool import Load, Pool
 from .shadow import Shadow
 from .tape import InferenceNote, NoteTaker
+from .turns import Turns
 from .upstream import Upstream, UpstreamSettings
 
 __all__ = [
@@ -86,6 +87,11 @@ class Gateway:
     def apply(self, max_answer_bytes: int) -> None:
         """Let the answers that come from now on be this large."""
         self._upstream.apply(max_answer_bytes)
+
+    @property
+    def turns(self) -> Turns:
+        """In which long work on the event loop is done."""
+        return self._upstream.turns
 
     async def start(self) -> None:
         """Open the client towards containers."""

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Self
 
 from prsmd.core.admission import Admit, Refuse, Wait
 from prsmd.core.stalls import Unknown
@@ -25,18 +25,19 @@ from .target import Target
 from .trials import TrialMeter
 from .upstream import NotSentError, Upstream, UpstreamAnswer
 
+_NOTHING = memoryview(b"null")
 _FAIR_PART = 0.5  # of a timeout: who had less of it, after the queue, is not blamed for being late
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceResult:
-    """A model's answer: `outputs` (any JSON), or a `stream` of server-sent events as bytes.
+    """A model's answer: `outputs` (JSON, as it came), or a `stream` of server-sent events as bytes.
 
     `inference_time_ms` is the exchange with the container, without the time in the queue; of a
     stream, it is the time until its head. A stream must be closed (`async with`, or `aclose`).
     """
 
-    outputs: Any
+    outputs: memoryview
     inference_time_ms: float
     replica_id: str
     model_version: str
@@ -105,7 +106,10 @@ class Passage:
             self.end(outcome_of(caught))
             raise
         self.end(outcome_of(error))
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # its traceback has this frame, which would keep it, and the body
 
     def end(self, outcome: Outcome) -> None:
         """Give back what is held and record the outcome; only the first call counts."""
@@ -144,7 +148,7 @@ class Passage:
                 verdict = self.pool.claim_again(self._ticket, target, self._clock())
                 target = await self._settle(verdict)
         version = target.version
-        outputs, stream = None, None
+        outputs, stream = _NOTHING, None
         if reply.streams and self.inference.stream:
             self._took = time.perf_counter() - began
             stream = InferenceStream(self, reply.answer)
@@ -158,8 +162,8 @@ class Passage:
             stream=stream,
         )
 
-    async def _finish(self, reply: Reply, began: float) -> Any:
-        outputs = await reply.outputs()
+    async def _finish(self, reply: Reply, began: float) -> memoryview:
+        outputs = await reply.outputs(holding=self.inference.holding)
         self._took = time.perf_counter() - began
         self.end(Outcome.OK)
         return outputs
@@ -259,7 +263,10 @@ class InferenceStream:
             words = f"the model's stream paused for {seconds:g} s"
             error = timed_out(words, seconds, judge.unknown(asked))
             self._end(outcome_of(error))
-            raise error from None
+            try:
+                raise error from None
+            finally:
+                del error  # as in `Passage.run`
         except BaseException as error:
             self._end(outcome_of(error))
             raise

@@ -7,6 +7,7 @@ are under way at once, none waits for a slot, and none outlives its replica's pl
 import asyncio
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +36,7 @@ class _Copy:
     meter: TrialMeter
     target: Target
     inference: Inference
-    outputs: Any
+    outputs: bytes
 
 
 class Shadow:
@@ -61,7 +62,8 @@ class Shadow:
         if target is None:
             meter.dropped += 1
             return
-        copy = _Copy(pool, meter, target, passage.inference, result.outputs)
+        inference = _kept(passage.inference)
+        copy = _Copy(pool, meter, target, inference, bytes(result.outputs))
         name = f"shadow-{passage.inference.request_id}"
         task = asyncio.create_task(self._run(copy), name=name)
         self._underway[task] = copy
@@ -104,7 +106,7 @@ class Shadow:
             self._measure(copy, began, judged_from, failed=True)
             return
         self._measure(copy, began, judged_from, failed=False)
-        alike = await _alike(copy.outputs, outputs)
+        alike = await _alike(json.loads(copy.outputs), json.loads(bytes(outputs)))
         copy.meter.compared += 1
         copy.meter.differing += not alike
 
@@ -115,11 +117,22 @@ class Shadow:
             return
         copy.meter.record(time.perf_counter() - began, on_trial=True, failed=failed)
 
-    async def _ask(self, copy: _Copy) -> Any:
-        inference = dataclasses.replace(copy.inference, stream=False)
-        request = inference.of(copy.pool.route.model_name)
-        reply = await send(self._upstream, copy.target, request, f"{inference.request_id}-shadow")
+    async def _ask(self, copy: _Copy) -> memoryview:
+        request = copy.inference.of(copy.pool.route.model_name)
+        name = f"{copy.inference.request_id}-shadow"
+        reply = await send(self._upstream, copy.target, request, name)
         return await reply.outputs(ANSWER_BYTES)
+
+
+def _kept(inference: Inference) -> Inference:
+    """Return an inference with bytes of its own: those of the request go when it is answered."""
+    return dataclasses.replace(
+        inference,
+        inputs=bytes(inference.inputs),
+        parameters=bytes(inference.parameters),
+        stream=False,
+        holding=None,
+    )
 
 
 async def _alike(one: Any, other: Any) -> bool:

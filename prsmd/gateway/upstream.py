@@ -11,9 +11,13 @@ from collections.abc import Callable, Mapping
 import aiohttp
 from yarl import URL
 
+from prsmd.core.memory_budget import Holding
 from prsmd.core.stalls import OWN, AlwaysOnTime, DeadlineJudge
 from prsmd.domain.errors import ProviderError, PrsmdError
 from prsmd.domain.replica import Endpoint
+from prsmd.gateway.endings import hold
+from prsmd.gateway.segments import Segments
+from prsmd.gateway.turns import Turns
 from prsmd.gateway.wary import WaryConnector
 from prsmd.protocols.base import ContainerAnswer, ContainerRequest, printable
 
@@ -65,18 +69,25 @@ class UpstreamAnswer:
         self.bytes_sent = bytes_sent
         self.bytes_read = 0
 
-    async def read(self, max_bytes: int | None = None) -> ContainerAnswer:
-        """Return the complete answer. ProviderError when it breaks off or is too large."""
+    async def read(
+        self, max_bytes: int | None = None, holding: Holding | None = None
+    ) -> ContainerAnswer:
+        """Return the complete answer, whose bytes are held for whom it is for.
+
+        ProviderError when it breaks off or is too large, ResourceUnavailableError when no more may
+        be held.
+        """
         limit = self._max_bytes if max_bytes is None else min(max_bytes, self._max_bytes)
         body = bytearray()
-        while chunk := await self.read_chunk():
-            body += chunk
-            if len(body) > limit:
-                raise ProviderError(
-                    f"the model's answer is larger than {limit} bytes",
-                    provider_status=self.status,
-                )
-        return ContainerAnswer(status=self.status, content_type=self.content_type, body=bytes(body))
+        try:
+            while chunk := await self.read_chunk():
+                self._refuse_beyond(limit, len(body) + len(chunk))
+                hold(holding, len(chunk))
+                body += chunk
+        except BaseException:
+            body.clear()  # the error's own frames would keep it
+            raise
+        return ContainerAnswer(status=self.status, content_type=self.content_type, body=body)
 
     async def read_chunk(self) -> bytes:
         """Return what came next, at most 64 KiB; empty at the end. ProviderError."""
@@ -87,15 +98,25 @@ class UpstreamAnswer:
         self.bytes_read += len(chunk)
         return chunk
 
+    def _refuse_beyond(self, limit: int, size: int) -> None:
+        if size > limit:
+            raise ProviderError(
+                f"the model's answer is larger than {limit} bytes", provider_status=self.status
+            )
+
     def close(self) -> None:
         """Give the connection back if the answer was read to its end, else cut it."""
         self._response.close()
 
 
 class Upstream:
-    """The HTTP client towards all containers. `judge` tells whether what broke off counts."""
+    """The HTTP client towards all containers. `judge` tells whether what broke off counts.
+
+    In `turns`, what they answer is looked through.
+    """
 
     def __init__(self, settings: UpstreamSettings, judge: DeadlineJudge | None = None) -> None:
+        self.turns = Turns()
         self.judge = judge or AlwaysOnTime()
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
@@ -150,7 +171,7 @@ class Upstream:
         return UpstreamAnswer(
             response,
             self._settings.max_answer_bytes,
-            len(request.body),
+            request.size,
             functools.partial(self._broken, began),
         )
 
@@ -177,10 +198,10 @@ class Upstream:
             encoded=True,
         )
         for attempt in range(_CONNECTIONS_TRIED):
-            began = self.judge.now()
+            began, body = self.judge.now(), Segments(request.body)
             try:
                 return await session.request(
-                    request.method, url, data=request.body, headers=headers, allow_redirects=False
+                    request.method, url, data=body, headers=headers, allow_redirects=False
                 )
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 late = isinstance(error, TimeoutError) and self.judge.unknown(began)
@@ -188,7 +209,7 @@ class Upstream:
                     continue
                 raise NotSentError(f"cannot connect to {endpoint}: {_cause(error)}") from error
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                if session.closed or not _was_not_written(error):
+                if session.closed or body.begun or not _was_not_written(error):
                     raise self._broken(began, error, "the model did not answer in HTTP") from error
         raise NotSentError(f"every connection to {endpoint} ended before it could be used")
 

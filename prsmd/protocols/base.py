@@ -5,13 +5,13 @@ carries the status and at most 500 characters of the text, never a header.
 """
 
 import dataclasses
-import json
-import math
-from collections.abc import Mapping
-from typing import Any, NoReturn, Protocol
+from collections.abc import Mapping, Sequence
+from typing import NoReturn, Protocol
 
-from prsmd.domain.errors import InvalidInputError, ProviderError
+from prsmd.domain.errors import ProviderError
 from prsmd.domain.spec import Serving
+
+from .json_members import NotAnObjectError, NotJsonError, Steps, Text, members
 
 MAX_ERROR_TEXT = 500
 EVENT_STREAM = "text/event-stream"
@@ -20,22 +20,27 @@ JSON = "application/json"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """One inference as the client means it; `inputs` and `parameters` are opaque JSON."""
+    """One inference as the client means it; `inputs` and `parameters` are JSON, as it was sent."""
 
     model: str
-    inputs: Any
-    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    inputs: Text
+    parameters: Text = b"{}"
     stream: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerRequest:
-    """What to send to the container."""
+    """What to send to the container. `body` is in parts, so that large ones need not be copied."""
 
     method: str
     path: str
     headers: Mapping[str, str]
-    body: bytes
+    body: Sequence[Text]
+
+    @property
+    def size(self) -> int:
+        """How many bytes the body has."""
+        return sum(map(len, self.body))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +49,7 @@ class ContainerAnswer:
 
     status: int
     content_type: str
-    body: bytes
+    body: bytes | bytearray
 
 
 class ServingProtocol(Protocol):
@@ -64,8 +69,11 @@ class ServingProtocol(Protocol):
         """Translate an inference. Raise InvalidInputError for inputs it cannot express."""
         ...
 
-    def outputs(self, answer: ContainerAnswer) -> Any:
-        """Return the outputs in a complete answer. Raise ProviderError for anything else."""
+    def outputs(self, answer: ContainerAnswer) -> Steps[memoryview]:
+        """Return the outputs in a complete answer, as they stand there, in steps.
+
+        Raise ProviderError for anything else.
+        """
         ...
 
 
@@ -82,22 +90,20 @@ def path_problem(path: str) -> str | None:
     return None
 
 
-def encode(body: Mapping[str, Any]) -> bytes:
-    """Return compact JSON. Raise InvalidInputError for NaN, infinities and endless nesting."""
-    try:
-        return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidInputError.field("inputs", "cannot be written as JSON") from error
+def member(answer: ContainerAnswer, name: str) -> Steps[memoryview | None]:
+    """Return a member of the JSON object that a successful answer is; None: it has none of it.
 
-
-def decode(answer: ContainerAnswer) -> Any:
-    """Return the JSON of a successful answer. Raise ProviderError for anything else."""
+    Raise ProviderError for anything else.
+    """
     if answer.status != 200:
         refuse(answer, f"the model answered with status {answer.status}")
     try:
-        return json.loads(answer.body, parse_constant=_no_constant, parse_float=_finite)
-    except (ValueError, RecursionError):
+        found = yield from members(answer.body, (name,))
+    except NotAnObjectError:
+        return None
+    except NotJsonError:
         refuse(answer, "the model's answer is not valid JSON")
+    return found.found.get(name)
 
 
 def refuse(answer: ContainerAnswer, why: str) -> NoReturn:
@@ -107,18 +113,7 @@ def refuse(answer: ContainerAnswer, why: str) -> NoReturn:
     raise ProviderError(message, provider_status=answer.status, provider_text=text)
 
 
-def printable(body: bytes) -> str:
+def printable(body: bytes | bytearray) -> str:
     """Return at most 500 characters of a body, without control characters."""
     text = body[: 4 * MAX_ERROR_TEXT].decode("utf-8", "replace")[:MAX_ERROR_TEXT]
     return "".join(char if char.isprintable() else " " for char in text).strip()
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):  # 1e999 is valid JSON, but could not be written again
-        raise ValueError(f"{text} is out of range")
-    return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

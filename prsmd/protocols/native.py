@@ -1,7 +1,5 @@
 """prsmd's own container contract: POST {"inputs", "parameters"}, answered by {"outputs"}."""
 
-from typing import Any
-
 from prsmd.domain.spec import Serving
 
 from .base import (
@@ -10,11 +8,11 @@ from .base import (
     ContainerAnswer,
     ContainerRequest,
     ModelRequest,
-    decode,
-    encode,
+    member,
     path_problem,
     refuse,
 )
+from .json_members import Steps
 
 
 class Native:
@@ -41,12 +39,12 @@ class Native:
             method="POST",
             path=serving.predict_path or "/infer",
             headers={"Content-Type": JSON, "Accept": accept},
-            body=encode({"inputs": request.inputs, "parameters": dict(request.parameters)}),
+            body=(b'{"inputs":', request.inputs, b',"parameters":', request.parameters, b"}"),
         )
 
-    def outputs(self, answer: ContainerAnswer) -> Any:
+    def outputs(self, answer: ContainerAnswer) -> Steps[memoryview]:
         """Return what stands under `outputs`. Raise ProviderError for any other answer."""
-        content = decode(answer)
-        if not isinstance(content, dict) or "outputs" not in content:
+        found = yield from member(answer, "outputs")
+        if found is None:
             refuse(answer, 'the model\'s answer is not a JSON object with "outputs"')
-        return content["outputs"]
+        return found

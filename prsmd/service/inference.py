@@ -15,6 +15,7 @@ from prsmd.domain.errors import (
     ResourceUnavailableError,
 )
 from prsmd.domain.quota import Share
+from prsmd.gateway.endings import MEMORY
 from prsmd.gateway.infer import Gateway, Inference, InferenceResult, Outcome
 from prsmd.gateway.meters import Held
 from prsmd.service.borrowing import refuse_ambiguous
@@ -73,7 +74,8 @@ class Inferences:
                 inference = await self._completed(route, inference, held, on_admitted)
             return route, await self._gateway.infer(route, inference, held)
         except (QueueFullError, ResourceUnavailableError) as error:
-            if caller.borrows(route.organization):
+            own = error.details.get("resource_type") == MEMORY  # the caller's, not the model's
+            if caller.borrows(route.organization) and not own:
                 raise _to_borrowers(error) from None
             raise
 

@@ -1,11 +1,13 @@
 """Where the daemon listens, and what a request may be at most."""
 
+import itertools
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from prsmd.core import networks
+from prsmd.domain.quantity import parse_memory
 
 from .section import Memory, Seconds, Section
 
@@ -55,6 +57,9 @@ class LimitsSection(Section):
 
     body: Memory = "16Mi"
     response: Memory = "64Mi"
+    memory: Memory = "256Mi"
+    memory_per_organization: Memory = "160Mi"
+    memory_per_principal: Memory = "96Mi"
     header: Memory = "16Ki"
     header_timeout_seconds: Seconds = 15.0
     body_timeout_seconds: Seconds = 60.0
@@ -62,3 +67,11 @@ class LimitsSection(Section):
     readers: int = Field(default=4, ge=1, le=64)
     reads_waiting: int = Field(default=256, ge=1, le=100_000)
     query_seconds: Seconds = 1.0
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "LimitsSection":
+        names = ("body", "memory_per_principal", "memory_per_organization", "memory")
+        for smaller, larger in itertools.pairwise(names):
+            if parse_memory(getattr(self, smaller)) > parse_memory(getattr(self, larger)):
+                raise ValueError(f"{smaller} must not be more than {larger}")
+        return self

@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from prsmd.api.app import OPERATIONS
-from prsmd.api.schemas import parse
+from prsmd.api.validation import parse
 from prsmd.domain.errors import InvalidInputError
 
 with warnings.catch_warnings():

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from prsmd.api.requests import BODY_SECONDS
 from prsmd.domain.image import Login
 from prsmd.domain.quantity import GIB
 from prsmd.store import revisions
@@ -182,7 +181,7 @@ async def test_an_upload_that_is_cut_leaves_nothing(life: Life, door: Door):
 
 
 async def test_an_upload_that_comes_to_a_standstill_is_given_up(life: Life, door: Door):
-    life.appliance.application._state[BODY_SECONDS] = 0.05  # a frozen application refuses []
+    life.appliance.door.body_seconds = 0.05
 
     async def stall() -> AsyncIterator[bytes]:
         yield b"x"

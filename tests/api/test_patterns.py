@@ -6,7 +6,8 @@ import pytest
 
 from prsmd.api import identity_schemas, image_schemas, schemas, secret_schemas, update_schemas
 from prsmd.api.patterns import IN_WORDS
-from prsmd.api.schemas import Body, parse
+from prsmd.api.schemas import Body
+from prsmd.api.validation import parse
 from prsmd.domain.errors import InvalidInputError
 
 MODULES = [identity_schemas, image_schemas, schemas, secret_schemas, update_schemas]

@@ -12,12 +12,13 @@ import pytest
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import QuotaExceededError
 from prsmd.domain.quota import UsageLimits
-from prsmd.gateway.infer import Gateway, Inference
+from prsmd.gateway.infer import Gateway
 from prsmd.service.shares import ShareRequest
 from prsmd.store import shares
 from tests.api.served import LEGAL, Door, Told, served
 from tests.engine.conftest import life, world
 from tests.engine.harness import Life, World, caller
+from tests.support.asking import asking
 
 __all__ = ["life", "world"]
 
@@ -373,7 +374,7 @@ async def test_changes_are_audited_and_events_name_no_borrower(site: Site) -> No
 
 async def test_a_share_outlives_the_daemon_with_what_was_used(world: World) -> None:
     partner = caller("invoker", "partner")
-    question = Inference(inputs="hello", request_id="q")
+    question = asking(inputs="hello", request_id="q")
     wanted = ShareRequest(
         organizations=frozenset({"partner"}),
         permissions=frozenset({Permission.MODELS_INFER}),

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from prsmd.api.schemas import parse
 from prsmd.api.update_schemas import RollbackBody, TrafficBody, spec_of, update_of
+from prsmd.api.validation import parse
 from prsmd.domain.errors import InvalidInputError
 from prsmd.domain.rollout import Gate, HeaderRule, RolloutOptions, RolloutStrategy
 

@@ -156,7 +156,7 @@ WRONG_JSON = {
 }
 
 
-@pytest.mark.parametrize("path", [DEPLOY_PATH, f"{MODEL}/scale", INFER_PATH, "/v1/api-keys"])
+@pytest.mark.parametrize("path", [DEPLOY_PATH, f"{MODEL}/scale", "/v1/api-keys"])
 @pytest.mark.parametrize("body", WRONG_JSON.values(), ids=WRONG_JSON.keys())
 def test_what_is_not_one_json_object_is_refused(site: Site, path, body):
     before = site.rows()
@@ -166,6 +166,34 @@ def test_what_is_not_one_json_object_is_refused(site: Site, path, body):
     refused(answer, 400, "INVALID_INPUT")
     assert problem_fields(answer) == ["body"]
     assert site.rows() == before
+
+
+# What is written between the braces of `inputs` is the container's to judge.
+PASSED_ON = {"number out of range", "too many digits", "a name twice"}
+
+
+@pytest.mark.parametrize("kind", WRONG_JSON.keys() - PASSED_ON)
+def test_an_inference_that_is_no_json_object_is_refused(site: Site, kind):
+    answer = site.daemon.call("POST", INFER_PATH, WRONG_JSON[kind])
+
+    refused(answer, 400, "INVALID_INPUT")
+    assert problem_fields(answer) == ["body"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs": 1, "inputs": 2}',
+        b'{"inputs": {"text": "x"}, "parameters": {}, "parameters": {}}',
+        b'{"inputs": 1, "\\u0069nputs": 1}',
+    ],
+)
+def test_a_member_of_an_inference_that_stands_twice_is_refused(site: Site, body):
+    answer = site.daemon.call("POST", INFER_PATH, body)
+
+    refused(answer, 400, "INVALID_INPUT")
+    assert problem_fields(answer) == ["body"]
+    assert "twice" in answer.json["message"]
 
 
 @pytest.mark.parametrize(
@@ -207,6 +235,9 @@ def test_a_wrong_scale_is_refused(site: Site, body):
     [
         ({"parameters": {}}, "inputs"),
         ({"inputs": {}, "parameters": []}, "parameters"),
+        ({"inputs": {}, "parameters": None}, "parameters"),
+        ({"inputs": {}, "parameters": "x" * 500}, "parameters"),
+        ({"parameters": {}, "inputs": {}, "model": "m"}, "model"),
         ({"inputs": {}, "parameter": {}}, "parameter"),
         ({"input": {}}, "inputs"),
     ],

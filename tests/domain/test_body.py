@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prsmd.api.schemas import DeployBody, parse
+from prsmd.api.schemas import DeployBody
+from prsmd.api.validation import parse
 from prsmd.domain.body import HIDDEN, body_of, differences, patched
 from prsmd.domain.quantity import GIB
 from prsmd.domain.spec import Metadata, Resources, Scaling, SecretUse, Security, Serving, Spec

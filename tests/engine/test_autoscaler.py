@@ -10,8 +10,8 @@ from prsmd.domain.deployment import Recommendation
 from prsmd.domain.errors import ResourceUnavailableError, StorageFullError
 from prsmd.engine.autoscaler import Autoscaler
 from prsmd.engine.rows import load_desired
-from prsmd.gateway.infer import Inference
 from tests.engine.harness import Life, World, caller
+from tests.support.asking import asking, outputs_of
 
 
 def autoscaler(life: Life) -> Autoscaler:
@@ -74,15 +74,13 @@ async def test_a_request_to_a_model_at_zero_starts_a_replica_and_is_answered(
     await autoscaler(life).look(world.now())
     looking = asyncio.create_task(autoscaler(life).run(0.01), name="autoscaler")
     inferring = asyncio.create_task(
-        life.services.inferences.infer(
-            caller(), "legal", Inference(inputs="hello", request_id="q")
-        ),
+        life.services.inferences.infer(caller(), "legal", asking(inputs="hello", request_id="q")),
         name="infer",
     )
     await life.until(lambda: _is_done(inferring))
     _, result = await inferring
 
-    assert result.outputs == {"echo": "hello"}
+    assert outputs_of(result) == {"echo": "hello"}
     looking.cancel()
     await asyncio.wait([looking])
 
@@ -187,9 +185,7 @@ async def test_a_request_to_a_model_being_deleted_is_told_so(life: Life) -> None
     await life.tick()
 
     with pytest.raises(ResourceUnavailableError, match="is being deleted"):
-        await life.services.inferences.infer(
-            caller(), "legal", Inference(inputs="x", request_id="q")
-        )
+        await life.services.inferences.infer(caller(), "legal", asking(inputs="x", request_id="q"))
 
 
 async def _is_done(task: asyncio.Task[object]) -> bool:

@@ -14,9 +14,10 @@ from prsmd.domain.replica import ExitKind, ReplicaState
 from prsmd.domain.rollout import Gate, RolloutPhase, RolloutStrategy
 from prsmd.domain.spec import Serving
 from prsmd.gateway.endings import StalledError
-from prsmd.gateway.infer import Inference, Outcome
+from prsmd.gateway.infer import Outcome
 from tests.engine.harness import Life, World, caller, finished, spec
 from tests.gateway.backends import until
+from tests.support.asking import asking
 
 TIMEOUT = 0.15
 BLOCKED = 4 * TIMEOUT
@@ -138,7 +139,7 @@ async def test_a_replica_that_is_slow_while_the_engine_hangs_is_not_ended(
 async def infer(life: Life, inputs: str) -> None:
     route = life.appliance.gateway.find("default", "legal")
     assert route is not None
-    await life.appliance.gateway.infer(route, Inference(inputs=inputs, request_id="r"))
+    await life.appliance.gateway.infer(route, asking(inputs=inputs, request_id="r"))
 
 
 async def infer_on_time(life: Life, inputs: str) -> None:

@@ -5,14 +5,15 @@ import asyncio
 import pytest
 
 from prsmd.domain.errors import PrsmdError, ResourceUnavailableError
-from prsmd.gateway.infer import Gateway, Inference
+from prsmd.gateway.infer import Gateway
 from tests.gateway.backends import Gated, Raw, route, table, until
+from tests.support.asking import asking
 
 
 def ask(gateway: Gateway, number: int) -> "asyncio.Task[object]":
     found = gateway.find("acme", "custom_a")
     assert found is not None
-    inference = Inference(inputs=number, request_id=str(number))
+    inference = asking(inputs=number, request_id=str(number))
     return asyncio.create_task(gateway.infer(found, inference), name=f"infer-{number}")
 
 

@@ -6,9 +6,10 @@ import aiohttp
 import pytest
 
 from prsmd.domain.errors import ProviderError
-from prsmd.gateway.infer import Gateway, Inference
+from prsmd.gateway.infer import Gateway
 from prsmd.gateway.wary import WaryConnector
 from tests.gateway.backends import Backend, Endless, Raw, route, table
+from tests.support.asking import asking
 
 MIB = 1024 * 1024
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -38,13 +39,11 @@ async def test_a_flood_is_cut_off_and_the_others_are_answered(
         gateway.publish(table(hostile, beside))
         async with asyncio.timeout(15), asyncio.TaskGroup() as group:
             answers = [
-                group.create_task(
-                    gateway.infer(beside, Inference(inputs=1, request_id=f"b{number}"))
-                )
+                group.create_task(gateway.infer(beside, asking(inputs=1, request_id=f"b{number}")))
                 for number in range(8)
             ]
             with pytest.raises(ProviderError, match=message):
-                await gateway.infer(hostile, Inference(inputs=1, request_id="a"))
+                await gateway.infer(hostile, asking(inputs=1, request_id="a"))
         assert all(each.result() for each in answers)
         assert flood.sent < 16 * MIB  # what sockets take in, not what a timeout would let through
 
@@ -55,7 +54,7 @@ async def test_what_follows_an_answer_is_not_taken_for_the_next(gateway: Gateway
         hostile = route(flood.target)
         gateway.publish(table(hostile))
         for number in range(3):
-            await gateway.infer(hostile, Inference(inputs=1, request_id=f"a{number}"))
+            await gateway.infer(hostile, asking(inputs=1, request_id=f"a{number}"))
         assert flood.connections == 3
 
 
@@ -66,7 +65,7 @@ async def test_a_provisional_answer_before_the_real_one_is_nothing_to_complain_o
     ok = b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n" + b'{"outputs": 1}'
     async with Raw(early + ok) as patient:
         gateway.publish(table(route(patient.target)))
-        await gateway.infer(route(patient.target), Inference(inputs=1, request_id="a"))
+        await gateway.infer(route(patient.target), asking(inputs=1, request_id="a"))
 
 
 async def test_a_large_answer_in_small_chunks_comes_through_whole() -> None:

@@ -6,8 +6,9 @@ import pytest
 from aiohttp import web
 
 from prsmd.domain.errors import InferenceTimeoutError, ProviderError
-from prsmd.gateway.infer import Gateway, Inference, InferenceResult, Outcome
+from prsmd.gateway.infer import Gateway, InferenceResult, Outcome
 from tests.gateway.backends import Backend, Raw, RouteTarget, route, table
+from tests.support.asking import asking, outputs_of
 
 
 async def ask(
@@ -15,7 +16,7 @@ async def ask(
 ) -> InferenceResult:
     published = route(target, request_timeout_seconds=seconds)
     gateway.publish(table(published))
-    return await gateway.infer(published, Inference(inputs=1, request_id="r", stream=stream))
+    return await gateway.infer(published, asking(inputs=1, request_id="r", stream=stream))
 
 
 def http(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
@@ -35,7 +36,6 @@ WRONG = {
     "a list": (http(b"[1]"), 'not a JSON object with "outputs"'),
     "no outputs": (http(b'{"output": 1}'), 'not a JSON object with "outputs"'),
     "NaN": (http(b'{"outputs": NaN}'), "not valid JSON"),
-    "a number out of range": (http(b'{"outputs": 1e999}'), "not valid JSON"),
     "endless nesting": (http(b'{"outputs": ' + b"[" * 90_000), "not valid JSON"),
     "an endless number": (http(b'{"outputs": ' + b"1" * 90_000 + b"}"), "not valid JSON"),
     "a huge answer": (http(b'{"outputs": "' + b"x" * 100_000 + b'"}'), "larger than 100000 bytes"),
@@ -113,7 +113,7 @@ async def test_cookies_of_a_container_are_not_sent_back(gateway: Gateway):
 @pytest.mark.parametrize("outputs", [None, 0, "", [], {}, {"a": [1.5, "ü", None, True]}])
 async def test_any_json_can_be_outputs(gateway: Gateway, outputs: object):
     async with Raw(http(json.dumps({"outputs": outputs, "extra": 1}).encode())) as backend:
-        assert (await ask(gateway, backend.target)).outputs == outputs
+        assert outputs_of(await ask(gateway, backend.target)) == outputs
 
 
 async def test_the_proxy_of_the_environment_is_not_used(
@@ -123,4 +123,4 @@ async def test_the_proxy_of_the_environment_is_not_used(
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     async with Raw(http(OK)) as backend:
-        assert (await ask(gateway, backend.target)).outputs == 1
+        assert outputs_of(await ask(gateway, backend.target)) == 1

@@ -15,9 +15,10 @@ from prsmd.domain.errors import (
     ResourceUnavailableError,
 )
 from prsmd.domain.quota import UsageLimits
-from prsmd.gateway.infer import Gateway, Inference, InferenceResult, Outcome
+from prsmd.gateway.infer import Gateway, InferenceResult, Outcome
 from prsmd.gateway.meters import Meters
 from tests.gateway.backends import Gated, nobody_listens, route, table, until
+from tests.support.asking import asking
 
 
 class Bank:
@@ -75,7 +76,7 @@ async def ask(gateway: Gateway, bank: Bank, limit: int) -> "asyncio.Task[Inferen
     found = gateway.find("acme", "custom_a")
     assert found is not None
     held = await bank.meters.admit("s/o", UsageLimits(total_requests=limit), limited)
-    inference = Inference(inputs="x", request_id="r")
+    inference = asking(inputs="x", request_id="r")
     return asyncio.create_task(gateway.infer(found, inference, (held,)), name="infer")
 
 

@@ -11,9 +11,10 @@ from prsmd.core.routes import RouteTarget
 from prsmd.core.trial import Reading, Trial, TrialReading
 from prsmd.domain.rollout import HeaderRule
 from prsmd.domain.spec import Serving
-from prsmd.gateway.infer import Gateway, GatewaySettings, Inference, InferenceResult
+from prsmd.gateway.infer import Gateway, GatewaySettings, InferenceResult
 from prsmd.gateway.shadow import COPIED_BYTES
 from tests.gateway.backends import Backend, Gated, Raw, nobody_listens, route, table, until
+from tests.support.asking import asking, outputs_of
 
 SHADOW = Trial(key="s", shadow_percent=100)
 
@@ -47,7 +48,7 @@ def shadowed(
 async def ask(gateway: Gateway, inputs: object = 1, *, stream: bool = False) -> InferenceResult:
     found = gateway.find("acme", "custom_a")
     assert found is not None
-    return await gateway.infer(found, Inference(inputs=inputs, request_id="q", stream=stream))
+    return await gateway.infer(found, asking(inputs=inputs, request_id="q", stream=stream))
 
 
 def reading(gateway: Gateway) -> TrialReading:
@@ -66,7 +67,7 @@ async def test_an_answer_comes_from_the_stable_side_and_its_copy_is_compared(
     async with Answering("new", factor=1 + 1e-9) as new:
         shadowed(gateway, old.target, new.target)
         result = await ask(gateway, 7)
-        assert (result.replica_id, result.outputs, new.bodies) == ("old", [7.0], [])
+        assert (result.replica_id, outputs_of(result), new.bodies) == ("old", [7.0], [])
         measured = await settled(gateway)
         assert new.bodies == [{"inputs": 7, "parameters": {}}]
         assert (measured.compared, measured.differing, measured.dropped) == (1, 0, 0)
@@ -184,7 +185,7 @@ async def test_who_waits_for_the_slot_of_a_copy_gets_it(gateway: Gateway, old: A
         await ask(gateway, 1)
         found = gateway.find("acme", "custom_a")
         assert found is not None
-        inference = Inference(inputs=2, request_id="q2", headers={"x-canary": "yes"})
+        inference = asking(inputs=2, request_id="q2", headers={"x-canary": "yes"})
         waiting = asyncio.create_task(gateway.infer(found, inference), name="infer-2")
         await until(lambda: gateway.load("deploy_a").queued == 1)
         new.let_through(2)

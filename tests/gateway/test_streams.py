@@ -7,8 +7,9 @@ import pytest
 from aiohttp import web
 
 from prsmd.domain.errors import InferenceTimeoutError, ProviderError
-from prsmd.gateway.infer import Gateway, Inference, InferenceResult, Outcome
+from prsmd.gateway.infer import Gateway, InferenceResult, Outcome
 from tests.gateway.backends import Backend, Raw, RouteTarget, route, table
+from tests.support.asking import asking, outputs_of
 
 EVENTS = [b"data: one\n\n", b"data: two\n\n", b"data: [DONE]\n\n"]
 
@@ -39,12 +40,12 @@ async def backend() -> AsyncIterator[Streaming]:
 async def ask(gateway: Gateway, target: RouteTarget, seconds: float = 20.0) -> InferenceResult:
     published = route(target, request_timeout_seconds=seconds)
     gateway.publish(table(published))
-    return await gateway.infer(published, Inference(inputs=1, request_id="r", stream=True))
+    return await gateway.infer(published, asking(inputs=1, request_id="r", stream=True))
 
 
 async def test_each_event_arrives_before_the_next_is_made(gateway: Gateway, backend: Streaming):
     result = await ask(gateway, backend.target)
-    assert result.outputs is None
+    assert outputs_of(result) is None
     assert result.stream is not None
     async with result.stream as stream:
         for event in EVENTS:
@@ -106,7 +107,7 @@ async def test_a_stream_that_breaks_off_says_so(gateway: Gateway):
 async def test_a_model_that_does_not_stream_may_answer_at_once(gateway: Gateway):
     async with Backend() as backend:
         result = await ask(gateway, backend.target)
-        assert (result.stream, result.outputs) == (None, {"replica": "r1"})
+        assert (result.stream, outputs_of(result)) == (None, {"replica": "r1"})
 
 
 async def test_an_error_status_is_no_stream(gateway: Gateway):

@@ -6,10 +6,11 @@ import pytest
 from aiohttp import web
 
 from prsmd.domain.errors import ProviderError, ResourceUnavailableError
-from prsmd.gateway.infer import Gateway, Inference
+from prsmd.gateway.infer import Gateway
 from prsmd.gateway.tape import InferenceNote, Tally, Tape
 from tests.gateway.backends import Backend, Gated, route, table
 from tests.gateway.test_streams import EVENTS, Streaming
+from tests.support.asking import asking
 
 SECRET = "the payload that no audit may hold"
 
@@ -37,8 +38,8 @@ async def failing(request):
     return web.Response(status=500)
 
 
-def asking(**more):
-    return Inference(
+def asked_by(**more):
+    return asking(
         inputs=SECRET, request_id="req-1", client="key:a", organization="borrower", **more
     )
 
@@ -48,7 +49,7 @@ async def test_an_answered_inference_is_noted_with_its_sizes_and_without_its_pay
     async with Backend() as backend:
         published = route(backend.target)
         gateway.publish(table(published))
-        await gateway.infer(published, asking())
+        await gateway.infer(published, asked_by())
     [found] = tape.take(9)
     assert found[1:8] == ("key:a", "borrower", "acme", "custom_a", "deploy_a", 1, "ok")
     assert found.request_bytes == backend.requests[0].content_length
@@ -63,7 +64,7 @@ async def test_a_stream_is_noted_once_at_its_end_with_all_that_passed(heard):
     async with Streaming() as backend:
         published = route(backend.target)
         gateway.publish(table(published))
-        result = await gateway.infer(published, asking(stream=True))
+        result = await gateway.infer(published, asked_by(stream=True))
         assert len(tape) == 0
         async with result.stream as stream:
             for _ in EVENTS:
@@ -79,15 +80,15 @@ async def test_what_failed_was_refused_or_given_up_is_noted_as_that(heard):
         published = route(backend.target)
         gateway.publish(table(published))
         with pytest.raises(ProviderError):
-            await gateway.infer(published, asking())
+            await gateway.infer(published, asked_by())
     async with Gated() as backend:
         published = route(backend.target)
         gateway.publish(table(published))
-        waiting = asyncio.create_task(gateway.infer(published, asking()), name="given-up")
+        waiting = asyncio.create_task(gateway.infer(published, asked_by()), name="given-up")
         await backend.wait_inside(1)
         waiting.cancel()
         await asyncio.wait([waiting])
-    gateway.note_refused(asking(), "custom_secret", "denied")
+    gateway.note_refused(asked_by(), "custom_secret", "denied")
     assert [each.outcome for each in tape.take(9)] == ["provider_error", "cancelled", "denied"]
 
 
@@ -98,7 +99,7 @@ async def test_what_a_stopping_daemon_refuses_is_noted(heard):
         gateway.publish(table(published))
         await gateway.drain(1.0)
         with pytest.raises(ResourceUnavailableError):
-            await gateway.infer(published, asking())
+            await gateway.infer(published, asked_by())
     assert [each.outcome for each in tape.take(9)] == ["unavailable"]
 
 

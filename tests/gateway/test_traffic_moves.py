@@ -16,8 +16,9 @@ from prsmd.core.routes import Route, RouteTarget
 from prsmd.core.trial import Trial
 from prsmd.domain.rollout import HeaderRule
 from prsmd.domain.spec import Serving
-from prsmd.gateway.infer import Gateway, Inference, InferenceResult, Outcome
+from prsmd.gateway.infer import Gateway, InferenceResult, Outcome
 from tests.gateway.backends import Backend, nobody_listens, route, table, until
+from tests.support.asking import asking, outputs_of
 
 CLIENTS = 24
 EACH = 40
@@ -81,7 +82,7 @@ async def client(gateway: Gateway, name: int) -> list[InferenceResult]:
     for number in range(EACH):
         found = gateway.find("acme", "custom_a")
         assert found is not None
-        inference = Inference(
+        inference = asking(
             inputs=f"{name}/{number}",
             request_id=f"{name}-{number}",
             client=f"key_{name}",
@@ -116,7 +117,7 @@ async def nothing_is_left(gateway: Gateway) -> None:
 def each_its_own(answers: list[list[InferenceResult]]) -> None:
     for name, results in enumerate(answers):
         expected = [[result.replica_id, f"{name}/{n}"] for n, result in enumerate(results)]
-        assert [result.outputs for result in results] == expected
+        assert [outputs_of(result) for result in results] == expected
         for result in results:
             assert result.model_version == ("2.0.0" if "new" in result.replica_id else "1.2.3")
 

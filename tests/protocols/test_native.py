@@ -10,6 +10,7 @@ from prsmd.domain.errors import ProviderError
 from prsmd.domain.spec import Serving
 from prsmd.protocols.base import ContainerAnswer, ModelRequest, path_problem
 from prsmd.protocols.native import Native
+from tests.support.steps import done
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -23,10 +24,11 @@ def ok(content: object) -> ContainerAnswer:
 
 
 def test_an_inference_is_a_post_of_inputs_and_parameters():
-    request = ModelRequest(model="m", inputs={"text": "hi"}, parameters={"top": 3})
+    request = ModelRequest(model="m", inputs=b'{ "text":\t"hi"}', parameters=b'{"top": 3.0}')
     sent = Native().request(request, Serving())
     assert (sent.method, sent.path) == ("POST", "/infer")
-    assert sent.body == b'{"inputs":{"text":"hi"},"parameters":{"top":3}}'
+    assert b"".join(sent.body) == b'{"inputs":{ "text":\t"hi"},"parameters":{"top": 3.0}}'
+    assert sent.size == len(b"".join(sent.body))
     assert sent.headers == {"Content-Type": "application/json", "Accept": "application/json"}
 
 
@@ -36,13 +38,14 @@ def test_health_is_where_the_contract_says():
 
 @given(JSON_VALUES)
 def test_outputs_come_back_as_they_are(outputs: object):
-    assert Native().outputs(ok({"outputs": outputs, "other": 1})) == outputs
+    answer = ok({"outputs": outputs, "other": 1})
+    assert json.loads(bytes(done(Native().outputs(answer)))) == outputs
 
 
 @pytest.mark.parametrize("content", [{}, [], "outputs", None, {"output": 1}, {"Outputs": 1}])
 def test_an_answer_without_outputs_is_refused(content: object):
     with pytest.raises(ProviderError, match='not a JSON object with "outputs"'):
-        Native().outputs(ok(content))
+        done(Native().outputs(ok(content)))
 
 
 PATHS = {

@@ -22,8 +22,9 @@ from prsmd.gateway.infer import Inference
 from prsmd.gateway.meters import Held
 from prsmd.service.keys import KeyRequest
 from tests.engine.harness import Life, caller, spec
+from tests.support.asking import asking, outputs_of
 
-QUESTION = Inference(inputs={"text": "hello"}, request_id="q1")
+QUESTION = asking(inputs={"text": "hello"}, request_id="q1")
 
 
 @pytest.mark.parametrize("model", ["legal", "custom_legal"])
@@ -33,7 +34,7 @@ async def test_a_running_model_answers_by_name_and_by_id(life: Life, model: str)
     await life.tick()
     route, result = await life.services.inferences.infer(caller("invoker"), model, QUESTION)
 
-    assert result.outputs == {"echo": {"text": "hello"}}
+    assert outputs_of(result) == {"echo": {"text": "hello"}}
     assert route.model_id == "custom_legal"
 
 

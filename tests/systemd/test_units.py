@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from prsmd.domain.quantity import parse_memory
 from prsmd.settings import Settings
 
 UNITS = Path(__file__).parents[2] / "systemd"
@@ -53,6 +54,14 @@ def test_secrets_of_running_containers_outlive_a_restart_in_a_folder_of_the_serv
         "Service", "RuntimeDirectory"
     )
     assert service.get("Service", "RuntimeDirectoryPreserve") == "yes"
+
+
+def test_the_memory_that_callers_may_use_leaves_the_daemon_as_much_again():
+    service = read("prsmd.service")
+    high, most = (
+        parse_memory(f"{service.get('Service', key)}i") for key in ("MemoryHigh", "MemoryMax")
+    )
+    assert 3 * parse_memory(SETTINGS.limits.memory) <= high < most
 
 
 def test_systemd_waits_longer_for_the_end_than_the_daemon_takes():
