@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from prsmd.core.stalls import StallKind
+from prsmd.core.stalls import StallKind, Unknown
+from prsmd.domain.errors import PullBrokenOffError
 from prsmd.domain.replica import ExitKind, ReplicaState
 from prsmd.domain.rollout import Gate, RolloutPhase, RolloutStrategy
 from prsmd.domain.spec import Serving
+from prsmd.engine.pulling import Puller
 from prsmd.gateway.endings import StalledError
 from prsmd.gateway.infer import Outcome
 from tests.engine.harness import Life, World, caller, finished, spec
@@ -33,6 +35,7 @@ async def measured(world: World) -> AsyncIterator[Life]:
     """A daemon's life with the monitor running, whose probes have little patience."""
     async with world.life(**HASTY) as life:
         lag = asyncio.create_task(life.appliance.lag.run(), name="loop-lag")
+        await asyncio.sleep(0)
         try:
             yield life
         finally:
@@ -199,3 +202,50 @@ async def test_no_canary_goes_back_for_answers_that_the_daemon_was_late_for(
         assert performance.error_rate == 0
         _, report = await life.services.rollouts.get(caller(), "legal")
         assert report.rollout.phase is RolloutPhase.TRYING
+
+
+async def test_an_engine_that_the_daemon_was_too_late_to_hear_is_not_blamed(world: World) -> None:
+    async with measured(world) as life:
+        observer, listing = life.appliance.parts.observer, life.appliance.runtime.list
+        observer._patience_seconds = TIMEOUT
+        late = [True]
+
+        async def list_late() -> object:
+            if late.pop():
+                time.sleep(BLOCKED)  # noqa: ASYNC251 - the look is under way just now
+                await asyncio.sleep(BLOCKED)
+            return await listing()
+
+        life.appliance.runtime.list = list_late  # type: ignore[method-assign,assignment]
+        late.insert(0, False)
+        assert (await observer.snapshot()).containers is None, "nothing is concluded"
+        assert observer.engine_error is None
+        assert observer._patience_seconds == TIMEOUT, "no more patience for one that is on time"
+
+
+async def test_a_pull_that_broke_off_while_the_daemon_stood_still_is_no_attempt() -> None:
+    class Broken:
+        pulled = 0
+
+        async def pull(self, *_: object) -> object:
+            self.pulled += 1
+            raise PullBrokenOffError("pull m: broke off")
+
+    class Judge:
+        unknowns = 2
+
+        def now(self) -> float:
+            return 0.0
+
+        def unknown(self, _began: float, _kinds: object = None) -> Unknown | None:
+            self.unknowns -= 1
+            return Unknown(1.0, "it stood still") if self.unknowns >= 0 else None
+
+    async def make_room(_what: str, _more: int) -> None:
+        return None
+
+    images = Broken()
+    puller = Puller(images, 3, 0.0, Judge())  # type: ignore[arg-type]
+    with pytest.raises(PullBrokenOffError, match="tried 3 times"):
+        await puller.pull("m", None, lambda _: None, make_room)
+    assert images.pulled == 3 + 2
