@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from prsmd.core.container_size import launch_refusal
 from prsmd.domain.deployment import Revision, same_container
-from prsmd.domain.errors import EngineError, ImageUnavailableError, PrsmdError
+from prsmd.domain.errors import ImageUnavailableError, PrsmdError
 from prsmd.domain.replica import Replica
 from prsmd.engine.provisions import Provisions
 from prsmd.engine.stock import Order, Stock
@@ -205,7 +205,7 @@ class Launcher:
 
 
 def _refuse_oversize(image: base.Image, revision: Revision, values: Mapping[str, bytes]) -> None:
-    """Raise EngineError for what the kernel would not start, also for what the image sets itself.
+    """Raise ImageUnavailableError for what the kernel would not start with what the image sets.
 
     It would be seen as a crash loop, with the kernel's "argument list too long" in the log.
     """
@@ -219,7 +219,7 @@ def _refuse_oversize(image: base.Image, revision: Revision, values: Mapping[str,
     texts = [f"{name}={value}" for name, value in variables.items()]
     refusal = launch_refusal(texts, [*spec.command, *spec.args])
     if refusal is not None:
-        raise EngineError(f"{spec.image} cannot be started: {refusal}")
+        raise ImageUnavailableError(f"{spec.image} cannot be started so: {refusal}")
 
 
 def _environment(
