@@ -9,6 +9,7 @@ from .connection import Tx
 from .rows import change, many
 
 Phase = Literal["pull", "start"]
+MOST_OF_ONE = 5000  # measurements of one organization
 WINDOW = 20  # how many of the newest measurements an estimate rests on
 
 
@@ -49,9 +50,19 @@ async def typical_any(tx: Tx, phase: Phase) -> float | None:
     )
 
 
-async def prune(tx: Tx, keep: int = WINDOW) -> int:
-    """Forget each image's measurements of a phase but the newest; return how many went."""
-    return await change(
+async def prune(tx: Tx, keep: int = WINDOW, keep_of_one: int = MOST_OF_ONE) -> int:
+    """Forget each image's measurements of a phase but the newest; return how many went.
+
+    Of an organization no more than `keep_of_one` stay: one content can have endlessly many names.
+    """
+    beyond = await change(
+        tx,
+        "DELETE FROM timings WHERE sequence IN (SELECT sequence FROM (SELECT sequence, "
+        "row_number() OVER (PARTITION BY organization ORDER BY sequence DESC) AS age "
+        "FROM timings) WHERE age > ?)",
+        (keep_of_one,),
+    )
+    return beyond + await change(
         tx,
         "DELETE FROM timings WHERE sequence IN (SELECT sequence FROM (SELECT sequence, "
         "row_number() OVER (PARTITION BY organization, image, phase ORDER BY sequence DESC) AS age "

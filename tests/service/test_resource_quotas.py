@@ -109,7 +109,7 @@ BOUNDED = {
     "events": "1000 of each model are kept",
     "audit": "audit.keep_bytes",
     "api_keys": D.KEYS,  # and the last 1000 that ended
-    "timings": "20 of each image and phase are kept",
+    "timings": "20 of each image and phase, and 5000 in all, are kept",
     "images": D.IMAGE_BYTES,
     "registries": D.REGISTRIES,
     "organizations": "administrators make them",

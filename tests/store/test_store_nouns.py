@@ -232,3 +232,14 @@ async def test_the_typical_time_is_the_median_of_the_last_twenty():
         assert await history.typical_any(tx, "start") == 7.0
         assert await history.prune(tx, 20) == 10
         assert await history.typical(tx, "acme", "i", "pull") == 3.0
+
+
+async def test_durations_of_one_organization_are_bounded_whatever_names_its_images_have():
+    async with bare_schema() as tx:
+        for n in range(12):
+            await history.record(tx, "acme", f"models/a:{n}", "pull", 1.0, n)
+        await history.record(tx, "rival", "models/a:0", "pull", 2.0, 1.0)
+        assert await history.prune(tx, keep_of_one=5) == 7
+        assert await history.typical(tx, "acme", "models/a:6", "pull") is None
+        assert await history.typical(tx, "acme", "models/a:7", "pull") == 1.0
+        assert await history.typical(tx, "rival", "models/a:0", "pull") == 2.0
