@@ -381,3 +381,34 @@ async def test_of_keys_that_have_ended_only_the_last_are_remembered(life: Life, 
     assert known == {made[3], made[4], last.id}
     with pytest.raises(NotFoundError):
         await life.services.keys.get(OWNER, made[0])
+# What stores something that counts, and the modules that call it: each asks for leave first, in the
+# same transaction. Whoever adds a caller asks too, and names it here.
+CREATORS = {
+    "deployments.add": {"prsmd.service.deployments"},
+    "keys.add": {"prsmd.service.keys"},
+    "members.add": {"prsmd.service.members"},
+    "roles.put": {"prsmd.service.roles"},
+    "secrets.save": {"prsmd.service.secrets"},
+    "registries.save": {"prsmd.service.registries"},
+    "shares.add": {"prsmd.service.shares"},
+    "images.note": {"prsmd.engine.image_quota", "prsmd.engine.stock"},
+    "idempotency.add": {"prsmd.service.idempotency"},
+    "replicas.add": {"prsmd.engine.executor"},  # placed within the quota by `reconcile`
+    "revisions.add": {"prsmd.service.deployments", "prsmd.service.succession"},
+    "deployments.set_asked": {"prsmd.service.deployments"},
+    "deployments.set_recommendation": {"prsmd.engine.autoscaler"},
+    "deployments.set_revision": {"prsmd.service.succession", "prsmd.engine.progress"},
+}
+
+
+def test_nothing_that_counts_is_stored_by_anyone_who_does_not_ask_for_leave():
+    root = Path(__file__).parents[2]
+    found: dict[str, set[str]] = {name: set() for name in CREATORS}
+    for path in (root / "prsmd").rglob("*.py"):
+        if "store" in path.parts:
+            continue
+        text = path.read_text()
+        for name in CREATORS:
+            if f" {name}(" in text or f"({name}," in text:
+                found[name].add(".".join(path.relative_to(root).with_suffix("").parts))
+    assert found == CREATORS
