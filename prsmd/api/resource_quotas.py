@@ -1,16 +1,14 @@
 """Resource quotas: everybody sees their organization's, only administrators set them."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, WithJsonSchema, create_model
 
 from prsmd.api.operations import Operation, Services
+from prsmd.api.patch import PatchBody, absent
 from prsmd.api.requests import body_as, refuse_unknown
 from prsmd.api.respond import json_response
-from prsmd.api.schemas import Body
-from prsmd.api.validation import nearest_words
 from prsmd.domain.access import Permission
 from prsmd.domain.resource_quota import (
     COMPUTE,
@@ -26,49 +24,32 @@ from prsmd.service.idempotency import Answer
 from prsmd.service.resource_quotas import LimitChange, QuotaReport
 
 
-def _changes(value: object) -> dict[Dimension, LimitChange]:
-    if not isinstance(value, dict) or not value:
-        raise ValueError('must be an object such as {"cpu": "8", "keys": 50}')
-    found = {}
-    for name, wanted in value.items():
-        if name not in _NAMES:
-            raise ValueError(
-                f"{str(name)[:50]!r} is no dimension{nearest_words(str(name), _NAMES)}"
-            )
-        dimension = Dimension(name)
-        try:
-            found[dimension] = _change(dimension, wanted)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-    return found
+def _read(dimension: Dimension) -> Any:
+    def read(value: object) -> LimitChange:
+        if value == DEFAULT:
+            return LimitChange(reset=True)
+        return LimitChange(hard=parse_amount(dimension, value))
+
+    return Annotated[LimitChange, BeforeValidator(read), WithJsonSchema(_AMOUNT)]
 
 
-def _change(dimension: Dimension, wanted: object) -> LimitChange:
-    if wanted == DEFAULT:
-        return LimitChange(reset=True)
-    return LimitChange(hard=parse_amount(dimension, wanted))
-
-
-_NAMES = [one.value for one in Dimension]
 _AMOUNT = {
     "anyOf": [{"type": "string", "maxLength": 32}, {"type": "integer", "minimum": 0}],
     "description": 'a quantity or count, "unlimited", or "default"',
 }
-_HARD = {
-    "description": "limits by dimension; those that are not named stay",
-    "type": "object",
-    "properties": dict.fromkeys(_NAMES, _AMOUNT),
-    "additionalProperties": False,
-    "minProperties": 1,
-}
+_FIELDS: dict[str, Any] = {one.value: (_read(one), absent()) for one in Dimension}
+HardChangeBody: type[PatchBody] = create_model("HardChangeBody", __base__=PatchBody, **_FIELDS)
+HardChangeBody.__doc__ = "Limits by dimension; those that are not named stay."
 
 
-class QuotaChangeBody(Body):
+class QuotaChangeBody(PatchBody):
     """PATCH /v1/organizations/{organization_id}/quota."""
 
-    hard: Annotated[
-        Mapping[Dimension, LimitChange], BeforeValidator(_changes), WithJsonSchema(_HARD)
-    ] = Field()
+    hard: HardChangeBody = absent()
+
+    def changes(self) -> dict[Dimension, LimitChange]:
+        """Return the limits that change."""
+        return {Dimension(name): change for name, change in self.given().get("hard", {}).items()}
 
 
 async def get(services: Services, request: web.Request, caller: Caller) -> web.Response:
@@ -85,7 +66,9 @@ async def change(services: Services, request: web.Request, caller: Caller) -> Qu
     """
     refuse_unknown(request)
     body = await body_as(request, QuotaChangeBody)
-    return await services.quotas.change(caller, request.match_info["organization_id"], body.hard)
+    return await services.quotas.change(
+        caller, request.match_info["organization_id"], body.changes()
+    )
 
 
 def changed(_services: Services, report: QuotaReport) -> Answer:

@@ -14,6 +14,7 @@ from prsmd.api.operations import Operation
 from prsmd.api.patch import Absent, PatchBody
 from prsmd.api.update_schemas import spec_of, update_of
 from prsmd.domain.body import body_of, differences, patched
+from prsmd.domain.resource_quota import Dimension
 from tests.api.conftest import Site
 from tests.api.every_field import OTHER, SPEC
 from tests.api.generated_client import GeneratedClient, nested
@@ -54,6 +55,15 @@ SAMPLES: Mapping[str, Mapping[tuple[str, ...], Any]] = {
         ("organization",): "company",
     },
     "OrganizationChangeBody": {("display_name",): "Renamed", ("disabled",): True},
+    "QuotaChangeBody": {
+        **{("hard", name.value): 77 for name in Dimension},
+        ("hard", "cpu"): "7500m",
+        ("hard", "memory"): "3Gi",
+        ("hard", "gpu"): "1.5",
+        ("hard", "image_bytes"): "5Gi",
+        ("hard", "answer_bytes"): "1Gi",
+        ("hard", "environment_per_model"): "128Ki",
+    },
 }
 APART = {("model_name",), ("rollout",)}  # who is meant, and how the change comes about
 _numbers = itertools.count(1)
@@ -176,11 +186,15 @@ class Changed:
             "MemberChangeBody": self._member,
             "RoleChangeBody": self._role,
             "OrganizationChangeBody": self._organization,
+            "QuotaChangeBody": self._quota,
         }[self.kind]
         self.path, self._list, self._name = make(number)
 
     def state(self) -> dict[str, Any]:
         """Return how it is now."""
+        if self.kind == "QuotaChangeBody":
+            quota = self.site.daemon.call("GET", self.path).json["quota"]
+            return {"hard": {name: limit["hard"] for name, limit in quota.items()}}
         items = self.site.daemon.call("GET", f"{self._list}?limit=100").json
         [listed] = [value for value in items.values() if isinstance(value, list)]
         [found] = [one for one in listed if self._name in one.values()]
@@ -193,7 +207,8 @@ class Changed:
 
     def end(self) -> None:
         """Remove it, so that it is in nobody's way."""
-        assert self.site.daemon.call("DELETE", self.path).status == 200
+        path = self.path.removesuffix("/quota")
+        assert self.site.daemon.call("DELETE", path).status == 200
 
     def _made(self, path: str, body: Mapping[str, Any], name: str) -> str:
         answer = self.site.daemon.call("POST", path, body)
@@ -245,6 +260,10 @@ class Changed:
         body = {"organization_id": f"changed-{number}", "display_name": "Named"}
         made = self._made("/v1/organizations", body, "organization_id")
         return f"/v1/organizations/{made}", "/v1/organizations", made
+
+    def _quota(self, number: int) -> tuple[str, str, str]:
+        path, listed, made = self._organization(1000 + number)
+        return f"{path}/quota", listed, made
 
 
 LIVE = [each for each in PARTIAL if each is not UPDATE]

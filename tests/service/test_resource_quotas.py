@@ -381,6 +381,8 @@ async def test_of_keys_that_have_ended_only_the_last_are_remembered(life: Life, 
     assert known == {made[3], made[4], last.id}
     with pytest.raises(NotFoundError):
         await life.services.keys.get(OWNER, made[0])
+
+
 # What stores something that counts, and the modules that call it: each asks for leave first, in the
 # same transaction. Whoever adds a caller asks too, and names it here.
 CREATORS = {
