@@ -126,7 +126,8 @@ async def assemble(
     async with database.read() as tx:
         instance = await meta.instance_id(tx)
         in_use = await _runtime_in_use(tx)
-    runtime = await choose_runtime(settings, instance, in_use)
+        first = await meta.get(tx, _RUNTIME_KEY) is None and not database.ordered_anew
+    runtime = await choose_runtime(settings, instance, in_use, first=first)
     if runtime.name != in_use:
         await database.write(lambda tx: meta.set(tx, _RUNTIME_KEY, runtime.name))
     lag = LoopLag()

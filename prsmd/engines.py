@@ -1,26 +1,38 @@
 """Chooses the runtime that replicas run on, and makes it from its section of the settings."""
 
+import hashlib
 import logging
+from pathlib import Path
+from typing import Any
 
 from prsmd.domain.errors import EngineError
 from prsmd.runtime import registry
 from prsmd.runtime.base import Runtime
 from prsmd.settings import Settings
+from prsmd.store.errors import StoreNotItsOwnError
 
 log = logging.getLogger(__name__)
 
 
-async def choose_runtime(settings: Settings, instance: str, in_use: str | None = None) -> Runtime:
+async def choose_runtime(
+    settings: Settings, instance: str, in_use: str | None = None, *, first: bool = False
+) -> Runtime:
     """Return the configured runtime; `auto` is Docker where an engine answers, else processes.
 
     While replicas exist, `auto` stays with the runtime `in_use`: an engine that is only late or
-    down must not have its containers taken for lost.
+    down must not have its containers taken for lost. At the `first` start of an instance, no other
+    one may have launched from the same state folder.
+
+    Raises:
+        StoreNotItsOwnError: one has, so the folder was emptied.
     """
     name = settings.runtime.name
     if name == "auto" and in_use is not None:
         name = "docker" if in_use == "docker" else "process"
     if name in {"auto", "docker"}:
         docker = registry.make("docker", _docker_settings(settings, instance))
+        if first:
+            await _refuse_former(docker, settings.daemon.state_dir)
         if name == "docker":
             return docker
         try:
@@ -37,6 +49,35 @@ async def choose_runtime(settings: Settings, instance: str, in_use: str | None =
     return registry.make("process", _process_settings(settings, instance))
 
 
+async def _refuse_former(docker: Any, folder: Path) -> None:
+    try:
+        former = await docker.former_instances()
+    except EngineError as error:
+        log.info("whether models of before run is not known: %s", error.message)
+        return
+    if former:
+        await docker.close()
+        names = ", ".join(sorted(former))
+        raise StoreNotItsOwnError(
+            f"{folder} holds nothing, but the engine has containers that were launched from it, of"
+            f" {names}: its content was lost. Put the folder back from a backup. To begin anew:"
+            " prsmd --new-instance; docs/operations.md says how to end what still runs."
+        )
+
+
+def _name_of(folder: Path) -> str:
+    """Return a name of a state folder that no other one has, on this machine or another."""
+    if not folder.exists():
+        return ""
+    found = folder.stat()
+    try:
+        machine = Path("/etc/machine-id").read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        machine = ""
+    text = f"{machine} {folder.resolve()} {found.st_dev} {found.st_ino}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def _docker_settings(settings: Settings, instance: str) -> object:
     from prsmd.runtime.docker_config import DockerSettings  # noqa: PLC0415 - only where used
 
@@ -48,6 +89,7 @@ def _docker_settings(settings: Settings, instance: str) -> object:
         network_prefix=section.network_prefix,
         secrets_dir=section.secrets_dir,
         default_class=section.default_class,
+        state=_name_of(settings.daemon.state_dir),
     )
 
 

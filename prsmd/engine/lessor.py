@@ -41,6 +41,7 @@ class Lessor:
         self.tidy_seconds = _TIDY_SECONDS
         self._database = database
         self._clock = clock
+        self._failing = ""
         self._today = int(clock() // DAY_SECONDS)
 
     @classmethod
@@ -71,12 +72,15 @@ class Lessor:
         try:
             await self._carry_out(wishes)
         except PrsmdError as error:
-            log.warning("limits could not be leased: %s", error.message)
+            if error.message != self._failing:
+                log.warning("limits could not be leased: %s", error.message)
+            self._failing = error.message
             self.meters.answered(due, error)
         except BaseException:
             self.meters.answered(due, PrsmdError("the daemon is stopping"))
             raise
         else:
+            self._failing = ""
             self.meters.answered(due)
 
     async def tidy(self) -> None:

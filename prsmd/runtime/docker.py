@@ -26,6 +26,7 @@ from . import docker_reading as reading
 from .base import Container, ContainerState, Launch, LogLine, LogQuery
 from .docker_config import (
     INSTANCE_LABEL,
+    STATE_LABEL,
     DockerSettings,
     Surroundings,
     container_config,
@@ -59,6 +60,10 @@ class DockerRuntime:
     async def list(self) -> list[Container]:
         """Return this instance's containers: one call to the engine while nothing changes."""
         return [*await self._engine.looking.call("list containers", self._list)]
+
+    async def former_instances(self) -> set[str]:
+        """Return the other instances whose containers were launched from the same state folder."""
+        return await self._engine.looking.call("list containers of others", self._former)
 
     async def launch(self, launch: Launch) -> Container:
         """Create and start the replica's container, or return the one that exists."""
@@ -117,6 +122,14 @@ class DockerRuntime:
     async def close(self) -> None:
         """End streams and release threads. Containers go on running."""
         self._engine.close()
+
+    def _former(self, client: Client) -> set[str]:
+        if not self._settings.state:
+            return set()
+        label = f"{STATE_LABEL}={self._settings.state}"
+        entries = client.containers(all=True, filters={"label": label})
+        found = {str((entry.get("Labels") or {}).get(INSTANCE_LABEL, "")) for entry in entries}
+        return found - {"", self._settings.instance}
 
     def _list(self, client: Client) -> tuple[Container, ...]:
         label = f"{INSTANCE_LABEL}={self._settings.instance}"

@@ -20,6 +20,7 @@ from .environment import SECRETS_FOLDER, container_environment
 LABEL = "prsmd."
 PORT_LABEL = LABEL + "port"
 INSTANCE_LABEL = LABEL + "instance"
+STATE_LABEL = LABEL + "state"
 BRIDGES = ("prsmi-", "prsmx-")  # beginnings of bridges' names: of internal networks, of others
 _SHARED_BYTES = 64 * MIB  # of /dev/shm; it counts as the container's memory
 _LEAST_CPU_MILLIS = 10  # the engine refuses less than a hundredth of a core
@@ -32,7 +33,8 @@ class DockerSettings:
     `timeout_seconds` bounds a look at the engine, `launch_timeout_seconds` one step of a launch and
     what a stop takes beyond its grace, `pull_silence_seconds` a pull that reports nothing.
     `secrets_dir` is where secrets are while containers run, in memory. `default_class` is the
-    engine's runtime for who asks for none; None is the engine's own choice.
+    engine's runtime for who asks for none; None is the engine's own choice. `state` names the
+    folder of the daemon's state, so that a state that was lost can be told from another daemon's.
     """
 
     instance: str
@@ -43,6 +45,7 @@ class DockerSettings:
     network_prefix: str = "prsmd"
     secrets_dir: Path = Path("/run/prsmd/secrets")
     default_class: str | None = None
+    state: str = ""
     log_max_bytes: int = 10 * MIB
     tmp_bytes: int = 256 * MIB
     pids_limit: int = 1024
@@ -137,7 +140,7 @@ def container_config(
     config: dict[str, Any] = {
         "Image": launch.image_digest,
         "Env": [f"{name}={value}" for name, value in environment.items()],
-        "Labels": written(launch.labels, launch.port),
+        "Labels": {**written(launch.labels, launch.port), STATE_LABEL: settings.state},
         "User": f"{launch.security.run_as_user}:{launch.security.run_as_user}",
         "Healthcheck": {"Test": ["NONE"]},  # probing is prsmd's, through the serving protocol
         "HostConfig": {**host, **_network(network, egress=launch.security.egress)},

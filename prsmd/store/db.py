@@ -52,7 +52,10 @@ USAGE = DatabaseFile(
 
 
 class Database:
-    """An open database. Made by `open`; `close` lets go of everything."""
+    """An open database. Made by `open`; `close` lets go of everything.
+
+    `ordered_anew` says that somebody had a new instance begin with it.
+    """
 
     def __init__(
         self, path: Path, writer: Writer, readers: Readers, stack: contextlib.AsyncExitStack
@@ -64,6 +67,7 @@ class Database:
         self._stack = stack
         self._identity = _identity(path)
         self._damage: str | None = None
+        self.ordered_anew = False
 
     @classmethod
     async def open(
@@ -104,7 +108,9 @@ class Database:
                 stack.push_async_callback(readers.close)
             writer = Writer(tx, limits or WriterLimits(), counter)
             stack.push_async_callback(writer.close)
-            return cls(path, writer, readers, stack.pop_all())
+            made = cls(path, writer, readers, stack.pop_all())
+            made.ordered_anew = known is not None and known.begins
+            return made
         raise AssertionError  # pragma: no cover - the stack swallows no error
 
     @property
