@@ -5,6 +5,7 @@ Reads a part at a time; mends nothing. What is wrong with control.db is in `Data
 """
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import logging
@@ -47,7 +48,7 @@ class StateWatch:
         self._clock = clock
         self._recorded = 0
         self._rounds: dict[str, Iterator[str]] = {}
-        self._told: set[str] = set()
+        self._told: dict[str, str | None] = {}
 
     async def run(self) -> None:
         """Look, again and again; for ever."""
@@ -66,19 +67,24 @@ class StateWatch:
         await self._record_losses()
 
     async def _examine(self, database: Database) -> None:
+        problem = await self._problem(database)
+        if database is self._usage:
+            with contextlib.suppress(PrsmdError):
+                await database.ping()  # opens it anew where it is away or damaged
+        name = str(database.path)
+        if problem is not None and problem != self._told.get(name):
+            log.critical("%s", problem)
+        self._told[name] = problem
+
+    async def _problem(self, database: Database) -> str | None:
+        """Return what is wrong with the file, or with its next part."""
         if database is self._control and not database.in_place():
-            self._tell(f"{database.path} was removed or replaced while prsmd has it open")
-            return
+            return f"{database.path} was removed or replaced while prsmd has it open"
         try:
             await database.examine(await self._next_table(database))
-            if database is self._usage:
-                await database.ping()  # opens it anew where it is away or damaged
         except PrsmdError as error:
-            self._tell(error.message)
-        if database.damage is not None:
-            self._tell(database.damage)
-        elif database.in_place():
-            self._told.clear()
+            return error.message
+        return database.damage
 
     async def _next_table(self, database: Database) -> str | None:
         name = str(database.path)
@@ -104,11 +110,6 @@ class StateWatch:
                 log.warning("the loss of usage.db is not on record yet: %s", error.message)
                 return
             self._recorded += 1
-
-    def _tell(self, words: str) -> None:
-        if words not in self._told:
-            self._told.add(words)
-            log.critical("%s", words)
 
 
 def _is_large(path: Path) -> bool:
