@@ -351,3 +351,20 @@ async def test_a_trigger_of_prsmds_own_is_no_fault_until_it_does_something_else(
         f"CREATE TRIGGER {name} AFTER INSERT ON {table} BEGIN DELETE FROM audit; END",
     )
     assert name in (await ledger.verdict()).problem.message
+
+
+async def test_an_anchor_of_an_earlier_release_is_taken_filed_and_followed(ledger):
+    await ledger.fill()
+    head = Head(100, ledger.value("hash", 100))
+    ledger.tamper(
+        anchored(ledger.notary.statement("anchor", ledger.log, head)),
+        "DELETE FROM audit WHERE sequence <= 100",
+        "DELETE FROM audit_checkpoints WHERE sequence <= 100",
+        "UPDATE audit_chain SET size = (SELECT sum(size) FROM audit)",
+    )
+    assert (await ledger.verdict()).problem is None
+    await ledger.fill(451, 460)
+    assert [each["sequence"] for each in ledger.filed() if each["kind"] == "anchor"] == [100]
+    ledger.now = 400.0
+    assert await ledger.notary.prune(ledger.log) == 99
+    assert (await ledger.verdict()).problem is None
