@@ -12,7 +12,6 @@ import logging
 import os
 import resource
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -21,14 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from aiohttp import web
 
-from prsmd import __version__, journal, listeners, strictness, systemd
-from prsmd.api.connections import Patience, Runner
+from prsmd import __version__, http_listening, journal, listeners, strictness, systemd
+from prsmd.api.http_server import Runner
 from prsmd.assembly import Appliance, assemble
 from prsmd.config import ConfigurationError, files_of, load
 from prsmd.domain.errors import PrsmdError
-from prsmd.domain.quantity import parse_memory
 from prsmd.engine import janitor
 from prsmd.listeners import Certificate
 from prsmd.reload import Reloader, ended
@@ -96,7 +93,8 @@ async def run(settings: Settings, received: Received, read: Callable[[], Setting
 async def _start(
     settings: Settings, stack: contextlib.AsyncExitStack, certificate: Certificate
 ) -> tuple[Appliance, Runner]:
-    sockets = _open_sockets(settings)
+    passed = systemd.passed_sockets()
+    sockets = passed or _open_sockets(settings)
     for listener in sockets:
         stack.callback(listener.close)
     reads = _read_limits(settings)
@@ -115,7 +113,9 @@ async def _start(
     stack.push_async_callback(appliance.parts.executor.close)
     await appliance.auditing.begin()
     await _first_tick(appliance)
-    runner = await _serve(appliance, settings, sockets, certificate)
+    runner = await http_listening.serve(
+        appliance.application, settings, sockets, certificate.context, owned=not passed
+    )
     stack.push_async_callback(runner.cleanup)
     _keep_what_is_here()
     return appliance, runner
@@ -153,35 +153,15 @@ def _not_sampled(appliance: Appliance) -> bool:
     return sample.supported and sample.stale_since is not None
 
 
-async def _serve(
-    appliance: Appliance,
-    settings: Settings,
-    sockets: Sequence[socket.socket],
-    certificate: Certificate,
-) -> Runner:
-    limits = settings.limits
-    patience = Patience(
-        header_seconds=limits.header_timeout_seconds,
-        idle_seconds=limits.idle_timeout_seconds,
-        header_bytes=parse_memory(limits.header),
-    )
-    runner = Runner(appliance.application, patience)
-    await runner.setup()
-    for listener in sockets:
-        tls = _tls_for(listener, certificate.context)
-        await web.SockSite(runner, listener, ssl_context=tls, backlog=listeners.BACKLOG).start()
-    return runner
-
-
 async def _until_stopped(
-    appliance: Appliance, settings: Settings, runner: web.AppRunner, received: Received
+    appliance: Appliance, settings: Settings, runner: Runner, received: Received
 ) -> None:
     stop = received.end
     appliance.database.fatal.add_done_callback(lambda _: stop.set())
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work, name=name) for name, work in _loops(appliance, settings)]
         systemd.notify("READY=1")
-        log.info("serving on %s", ", ".join(str(site.name) for site in runner.sites))
+        log.info("serving on %s", ", ".join(runner.names))
         await stop.wait()
         systemd.notify("STOPPING=1")
         await _finish_requests(appliance, settings, runner)
@@ -231,28 +211,25 @@ async def _watchdog(appliance: Appliance, period_seconds: float) -> None:
             log.error("the reconciler has not finished a tick; giving no sign of life")
 
 
-async def _finish_requests(appliance: Appliance, settings: Settings, runner: web.AppRunner) -> None:
-    """Accept nothing new, answer what was accepted, leave the models running."""
-    for site in list(runner.sites):
-        await site.stop()
-    unanswered = await appliance.gateway.drain(settings.daemon.stop_timeout_seconds)
+async def _finish_requests(appliance: Appliance, settings: Settings, runner: Runner) -> None:
+    """Answer what was accepted, and what arrives on open connections until each can be closed.
+
+    Who connects meanwhile waits in the listening socket for the next daemon, where it is not ours.
+    """
+    seconds = settings.daemon.stop_timeout_seconds
+    unanswered = await runner.drain(seconds)
     if unanswered:
-        log.warning("%d requests were not answered in time", unanswered)
+        log.warning("%d connections were not finished in time", unanswered)
+        await runner.cut(f"the daemon is stopping, and its stop timeout of {seconds:g} s is over")
+    await appliance.gateway.drain(0.0)
     log.info("stopping; the models keep running")
 
 
 def _open_sockets(settings: Settings) -> list[socket.socket]:
-    passed = systemd.passed_sockets()
-    if passed:
-        return passed
     sockets = [listeners.open_unix(settings.unix)]
     if settings.tcp.enabled:
         sockets.append(listeners.open_tcp(settings.tcp))
     return sockets
-
-
-def _tls_for(listener: socket.socket, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
-    return None if listener.family == socket.AF_UNIX else context
 
 
 def _public_url(settings: Settings, sockets: Sequence[socket.socket]) -> str:

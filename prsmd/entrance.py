@@ -8,6 +8,7 @@ from prsmd.api.access_lines import AccessLines
 from prsmd.api.identity import Door
 from prsmd.api.origin import Proxies
 from prsmd.config import ConfigurationError
+from prsmd.connection_bounds import connection_limits_of
 from prsmd.core.attempts import Attempts
 from prsmd.core.memory_budget import MemoryBudget, MemoryLimits
 from prsmd.devices.interfaces import interface_to
@@ -115,6 +116,7 @@ def door_of(settings: Settings, entrance: Entrance, observer: Observer) -> Door:
         throttle=entrance.throttle,
         hosts=_hosts(settings),
         is_replica=Replicas(observer).has,
+        connection_limits=connection_limits_of(settings.limits),
         body_bytes=parse_memory(settings.limits.body),
         body_seconds=settings.limits.body_timeout_seconds,
         header_bytes=parse_memory(settings.limits.header),

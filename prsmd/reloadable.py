@@ -11,6 +11,7 @@ from pathlib import Path
 from prsmd import journal, sections
 from prsmd.api.connections import Patience
 from prsmd.assembly import Appliance
+from prsmd.connection_bounds import apply_bounds, write_limits_of
 from prsmd.domain.quantity import parse_memory
 from prsmd.entrance import (
     apply_to_door,
@@ -31,6 +32,9 @@ DOOR = (
     *("limits.body", "limits.body_timeout_seconds", "limits.header"),
     *("limits.header_timeout_seconds", "limits.idle_timeout_seconds"),
     *("limits.memory", "limits.memory_per_organization", "limits.memory_per_principal"),
+    *("limits.write_timeout_seconds", "limits.write_rate", "limits.connections"),
+    *("limits.connections_per_principal", "limits.connections_unidentified"),
+    *("limits.connections_unidentified_per_address", "limits.streams_per_principal"),
 )
 PEERS = ("access.unix_roles",)
 TOKENS = (
@@ -138,6 +142,8 @@ def _door(appliance: Appliance, patience: Patience) -> Apply:
         patience.header_seconds = settings.limits.header_timeout_seconds
         patience.idle_seconds = settings.limits.idle_timeout_seconds
         patience.header_bytes = parse_memory(settings.limits.header)
+        patience.write = write_limits_of(settings.limits)
+        apply_bounds(appliance.door.connection_limits, settings.limits)
 
     return _at_once(take)
 

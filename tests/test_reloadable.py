@@ -10,6 +10,15 @@ import pytest
 
 from prsmd.api.connections import Patience
 from prsmd.config import ConfigurationError, load
+from prsmd.core.connection_limits import (
+    CONNECTIONS,
+    CONNECTIONS_OF_PRINCIPAL,
+    STREAMS_OF_PRINCIPAL,
+    UNIDENTIFIED,
+    UNIDENTIFIED_OF_ADDRESS,
+    Scope,
+)
+from prsmd.core.write_progress import WriteLimits
 from prsmd.domain.errors import InvalidApiKeyError
 from prsmd.domain.resource_quota import Dimension, parse_amount
 from prsmd.listeners import Certificate
@@ -19,6 +28,11 @@ from prsmd.service.oidc import OidcTokens
 from prsmd.settings import Settings
 from prsmd.store import audit, resource_quotas
 from tests.test_assembly import assembled, settings
+
+
+def bound_of(appliance: Any, kind: str) -> int:
+    return appliance.door.connection_limits.bound_of(Scope(kind)).limit
+
 
 # What each setting is changed to, and where it can then be seen (the certificate: on the wire).
 SEEN: dict[str, tuple[Any, Any, Any]] = {
@@ -40,6 +54,17 @@ SEEN: dict[str, tuple[Any, Any, Any]] = {
     "limits.header": ("8Ki", lambda a: (a.door.header_bytes, a.patience.header_bytes), 8192),
     "limits.header_timeout_seconds": (4, lambda a: a.patience.header_seconds, 4),
     "limits.idle_timeout_seconds": (5, lambda a: a.patience.idle_seconds, 5),
+    "limits.write_timeout_seconds": (6, lambda a: a.patience.write.timeout_seconds, 6),
+    "limits.write_rate": ("2Ki", lambda a: a.patience.write.bytes_per_second, 2048),
+    "limits.connections": (7, lambda a: bound_of(a, CONNECTIONS), 7),
+    "limits.connections_per_principal": (8, lambda a: bound_of(a, CONNECTIONS_OF_PRINCIPAL), 8),
+    "limits.connections_unidentified": (9, lambda a: bound_of(a, UNIDENTIFIED), 9),
+    "limits.connections_unidentified_per_address": (
+        10,
+        lambda a: bound_of(a, UNIDENTIFIED_OF_ADDRESS),
+        10,
+    ),
+    "limits.streams_per_principal": (11, lambda a: bound_of(a, STREAMS_OF_PRINCIPAL), 11),
     "limits.response": ("2Mi", lambda a: a.gateway._upstream._settings.max_answer_bytes, 2**21),
     "access.unix_roles": (
         [{"uid": 4711, "organization": "lab", "role": "viewer"}],
@@ -107,7 +132,9 @@ class Running:
         self.file = folder / "prsmd.toml"
         self.given = given
         self.appliance = appliance
-        patience = Patience(header_seconds=1, idle_seconds=1, header_bytes=1)
+        patience = Patience(
+            write=WriteLimits(60.0, 1024), header_seconds=1, idle_seconds=1, header_bytes=1
+        )
         self.patience = patience
         parts = parts_of(appliance, patience, Certificate(given.tcp))
         self.reloader = Reloader(given, self.read, parts, appliance.database)

@@ -31,10 +31,13 @@ from prsmd.api import (
     usage,
     versions,
 )
+from prsmd.api.connection_claims import CONNECTION_LIMITS, identify_connection
 from prsmd.api.idempotency import carry_out
 from prsmd.api.identity import DOOR, LEFT, Door, count, identify
 from prsmd.api.operations import (
+    OPERATION,
     REQUEST_ID,
+    UNDERWAY,
     OpenHandler,
     Operation,
     Services,
@@ -56,14 +59,8 @@ from prsmd.api.request_heads import (
     host_name,
     refuse_ambiguous_head,
 )
-from prsmd.api.respond import (
-    STREAM,
-    EventStream,
-    break_off,
-    error_response,
-    mark,
-    new_request_id,
-)
+from prsmd.api.respond import error_response, mark, new_request_id
+from prsmd.api.streams import OPEN_STREAMS, STREAM, OpenStreams, StreamedAnswer
 from prsmd.core.fair_queue import Asker
 from prsmd.core.meter import Standing
 from prsmd.domain.errors import (
@@ -74,6 +71,7 @@ from prsmd.domain.errors import (
     QuotaExceededError,
     RateLimitedError,
     RequestTooLargeError,
+    TooManyOpenError,
 )
 from prsmd.service.access import Identified
 from prsmd.service.authorization import may_ask
@@ -126,6 +124,9 @@ def build(services: Services, door: Door) -> web.Application:
     described = functools.partial(openapi.describe, OPERATIONS, monitoring.OPEN_OPERATIONS)
     app[openapi.DOCUMENT] = openapi.Document(described)
     app[DOOR] = door
+    app[CONNECTION_LIMITS] = door.connection_limits
+    app[OPEN_STREAMS] = OpenStreams(door.connection_limits)
+    app[UNDERWAY] = door.underway
     app.on_response_prepare.append(_mark)
     return app
 
@@ -134,8 +135,10 @@ def _guarded(
     operation: Operation, services: Services, door: Door
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
+        request[OPERATION] = operation
         identified = await identify(request, door)
         principal = identified.principal
+        identify_connection(request, principal)
         request[BODY_BYTES] = min(door.body_bytes, operation.body_bytes or door.body_bytes)
         request[HOLDING] = holding = services.memory.holding(principal.id, principal.organization)
         try:
@@ -196,10 +199,10 @@ def _envelope(door: Door) -> Callable[..., Awaitable[web.StreamResponse]]:
             response = await handler(request)
         except PrsmdError as error:
             response = await _refused(request, error, door)
-            if isinstance(error, AmbiguousHeadError):
+            if isinstance(error, AmbiguousHeadError | TooManyOpenError):
                 response.force_close()
         except web.HTTPException as error:
-            response = error_response(request, _translated(request, error))
+            response = await _refused(request, _translated(request, error), door)
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
         except (asyncio.CancelledError, ConnectionError):
@@ -218,14 +221,14 @@ def _envelope(door: Door) -> Callable[..., Awaitable[web.StreamResponse]]:
 
 async def _refused(request: web.Request, error: PrsmdError, door: Door) -> web.StreamResponse:
     """Answer an error; a stream has its head sent already and can only be broken off."""
-    begun: EventStream | None = request.get(STREAM)
+    begun: StreamedAnswer | None = request.get(STREAM)
     if isinstance(error, QuotaExceededError | RateLimitedError):
         of = error.details
         request[LEFT] = Standing(of["limit_type"], of["limit"], 0, of["reset_time"])
     if begun is None:
         return error_response(request, error)
     door.lines.broke_off(request, error.message)
-    await break_off(request, begun, error)
+    await begun.break_off(request, error)
     return begun
 
 

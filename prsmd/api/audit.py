@@ -8,19 +8,20 @@ from typing import Any
 
 from aiohttp import web
 
-from prsmd.api.operations import REQUEST_ID, Operation, Services
+from prsmd.api.operations import Operation, Services
 from prsmd.api.requests import moment, refuse_unknown, whole
-from prsmd.api.respond import (
+from prsmd.api.respond import json_response, rfc3339
+from prsmd.api.streams import (
     EncodedEvents,
     encoded_event,
     followed_stream,
-    json_response,
-    rfc3339,
+    held_stream,
+    streamed_file,
     wants_stream,
 )
 from prsmd.core.chain import Head, Verdict
 from prsmd.domain.access import Permission
-from prsmd.domain.errors import InvalidInputError, PrsmdError
+from prsmd.domain.errors import InvalidInputError
 from prsmd.domain.events import AuditFilter, AuditRecord
 from prsmd.service.audit import COUNTED
 from prsmd.service.caller import Caller
@@ -93,27 +94,24 @@ async def export(services: Services, request: web.Request, caller: Caller) -> we
     """Send the log as JSON lines that prove themselves with nothing but the public key."""
     refuse_unknown(request, *EXPORT_QUERY)
     name, since = _log(request), moment(request, "since")
-    lines = services.audit.export(caller, name, _text(request, "organization"), since)
-    async with contextlib.aclosing(lines):
-        first = await anext(lines)
-        response = web.StreamResponse(
-            headers={
+    async with (
+        held_stream(request, caller),
+        contextlib.aclosing(
+            services.audit.export(caller, name, _text(request, "organization"), since)
+        ) as lines,
+    ):
+        first = await anext(lines)  # errors come before the stream begins
+        response = await streamed_file(
+            request,
+            {
                 "Content-Type": "application/x-ndjson",
                 "Content-Disposition": f'attachment; filename="audit-{name}.jsonl"',
                 "Cache-Control": "no-store",
-            }
+            },
         )
-        await response.prepare(request)
-        try:
-            await response.write(first)
-            async for chunk in lines:
-                await response.write(chunk)
-        except PrsmdError as error:  # the head is sent: only a cut tells that this is not all
-            fields = {"request_id": request[REQUEST_ID]}
-            log.warning("an export of the audit broke off: %s", error.message, extra=fields)
-            if request.transport is not None:
-                request.transport.close()
-            return response
+        await response.write(first)
+        async for chunk in lines:
+            await response.write(chunk)
     await response.write_eof()
     return response
 
@@ -168,7 +166,7 @@ async def _follow(
     name, after = _log(request), _after(request)
     services.audit.require(caller, name)  # errors come before the stream begins
     async with (
-        followed_stream(request) as response,
+        followed_stream(request, caller) as response,
         contextlib.aclosing(services.audit.follow(caller, name, wanted, after)) as stream,
     ):
         async for record in stream:
@@ -257,6 +255,7 @@ OPERATIONS = (
         permission=Permission.AUDIT_READ,
         query=EXPORT_QUERY,
         answers="application/x-ndjson",
+        streams=True,
     ),
     Operation(
         method="GET",

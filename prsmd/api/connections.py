@@ -1,4 +1,4 @@
-"""Connections: how long a client may take for a request's head, and what malformed HTTP is told.
+"""Connections: how long a client may take for a head and for an answer; malformed HTTP; the end.
 
 What comes after a complete head is the application's.
 """
@@ -6,18 +6,26 @@ What comes after a complete head is the application's.
 import asyncio
 import dataclasses
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from prsmd.api.client_transport import ClientTransport
+from prsmd.api.connection_claims import ConnectionClaims
 from prsmd.api.operations import REQUEST_ID
 from prsmd.api.request_heads import close_after
 from prsmd.api.respond import error_response, mark, new_request_id
+from prsmd.core.write_progress import WriteLimits, WriteProgress
 from prsmd.domain.errors import InvalidInputError, PrsmdError, RequestTooLargeError
+
+if TYPE_CHECKING:
+    from prsmd.api.http_server import HttpServer
 
 log = logging.getLogger(__name__)
 _LINGER_SECONDS = 5.0  # an unread body is thrown away for so long that its sender reads the answer
+_RECENT_SECONDS = 5.0  # a connection that was used so shortly ago is about to be used again
+_TURN_SECONDS = 1.0  # how long a client may take from an answer to its next request
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -27,46 +35,36 @@ class Patience:
     Connections that are made after it was changed go by what it is then.
 
     `header_seconds` is from a head's first byte, or from the connection's beginning, to its last
-    byte; `idle_seconds` is between an answer and the next request.
+    byte; `idle_seconds` is between an answer and the next request; `write` is how fast it has to
+    take an answer.
     """
 
     header_seconds: float
     idle_seconds: float
     header_bytes: int
-
-
-class Runner(web.AppRunner):
-    """Serves the application on connections that do not wait for ever."""
-
-    def __init__(self, application: web.Application, patience: Patience) -> None:
-        super().__init__(application, shutdown_timeout=1.0)
-        self.patience = patience
-
-    async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        return _Server(
-            made.request_handler,
-            patience=self.patience,
-            request_factory=made.request_factory,
-            handler_cancellation=True,
-        )
-
-
-class _Server(web.Server):
-    def __init__(self, handler: Any, *, patience: Patience, **arguments: Any) -> None:
-        super().__init__(handler, **arguments)
-        self._patience = patience
-
-    def __call__(self) -> web.RequestHandler:
-        return Connection(self, self._patience)
+    write: WriteLimits
 
 
 class Connection(web.RequestHandler):
-    """One client's connection. aiohttp ends idle ones; this ends those with a head half sent."""
+    """One client's connection.
 
-    __slots__ = ("_deadline", "_header_seconds")
+    aiohttp ends idle ones; this ends those with a head half sent and those whose answer is not
+    taken, whoever writes it: an abort cancels the handler, which gives back what it holds.
+    """
 
-    def __init__(self, server: web.Server, patience: Patience) -> None:
+    __slots__ = (
+        "_deadline",
+        "_head_begun",
+        "_header_seconds",
+        "_http_server",
+        "_progress",
+        "_quiet_since",
+        "_takes_no_more",
+        "claims",
+        "line",
+    )
+
+    def __init__(self, server: "HttpServer", patience: Patience, claims: ConnectionClaims) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -77,26 +75,97 @@ class Connection(web.RequestHandler):
             max_line_size=patience.header_bytes,
             max_field_size=patience.header_bytes,
         )
+        self.claims = claims
+        self.line: ClientTransport | None = None
+        self._http_server = server
         self._header_seconds = patience.header_seconds
         self._deadline: asyncio.TimerHandle | None = None
+        self._progress = WriteProgress(patience.write)
+        self._quiet_since = 0.0
+        self._head_begun = False
+        self._takes_no_more = False
+
+    @property
+    def finished(self) -> bool:
+        """True when this end is closed and the client has all that was sent."""
+        return self.line is None or (self.line.lingers and not self.line.waiting)
+
+    @property
+    def ends_with_next_answer(self) -> bool:
+        """True when the server stops and nothing is asked beyond the request that is answered."""
+        return self._http_server.stopping and not self._messages
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Expect the first head from now on."""
-        super().connection_made(transport)
+        self.line = ClientTransport(transport)  # type: ignore[arg-type]  # a stream's it is
+        super().connection_made(self.line)  # type: ignore[arg-type]  # it stands in its place
+        self._quiet_since = asyncio.get_running_loop().time()
+        self._http_server.opened(self)
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
         """Read; a byte of an incomplete head starts the clock, a complete one stops it."""
+        if self.line is None or self.line.lingers:
+            return
+        self._quiet_since = asyncio.get_running_loop().time()
         super().data_received(data)
+        self._head_begun = bool(data) and self._head_is_due()
         if not self._head_is_due():
             self._forget_deadline()
         elif self._deadline is None:
             self._expect_head()
 
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # aiohttp's says None only
+        """Keep what cannot be sent more still open for answers, where it was this end's doing."""
+        return True if self._takes_no_more else None
+
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Stop the clock with the connection."""
+        """Stop the clocks with the connection, and give back what it counted in."""
         self._forget_deadline()
+        if self.line is not None:
+            self.line.lost()
+        self.line = None
+        self.claims.release()
+        self._http_server.closed(self)
         super().connection_lost(exc)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the rest of an answer; the connection is quiet from now on."""
+        sent = await super().finish_response(request, resp, start_time)
+        self._quiet_since = asyncio.get_running_loop().time()
+        return sent
+
+    def check_progress(self, seconds: float) -> None:
+        """Cut it if its client does not take what is sent; `seconds` passed since the last look."""
+        line = self.line
+        if line is None:
+            return
+        waiting = line.waiting
+        if self._progress.too_slow(seconds, line.written - waiting, waiting):
+            log.info("a client did not take its answer in time; %d bytes were left", waiting)
+            line.abort()
+
+    def retire(self, now: float, since: float) -> None:
+        """Close it if nothing is asked and nothing is about to be, while the server stops `since`.
+
+        What a client sends in this very moment is still read and answered: a local one is kept
+        from sending first; on a network, the gap is that between two calls of the kernel.
+        """
+        line = self.line
+        if line is None or line.lingers or self._head_begun or not self._head_is_due():
+            return
+        quiet = now - max(self._quiet_since, since)
+        if self._quiet_since > since - _RECENT_SECONDS and quiet < _TURN_SECONDS:
+            return
+        if line.unread():
+            return
+        if not self._takes_no_more and line.refuse_more():
+            self._takes_no_more = True
+            if line.unread():
+                return
+        self.force_close()
 
     def handle_error(
         self,

@@ -20,20 +20,19 @@ from prsmd.api.requests import (
     refuse_unknown,
     whole,
 )
-from prsmd.api.respond import (
+from prsmd.api.respond import json_response, rfc3339, rounded
+from prsmd.api.rollouts import rollout_body, traffic_body
+from prsmd.api.schemas import DeployBody
+from prsmd.api.streams import (
     EncodedEvents,
     encoded_event,
     followed_stream,
-    json_response,
-    rfc3339,
-    rounded,
+    held_poll,
     send_event,
     wants_stream,
 )
-from prsmd.api.rollouts import rollout_body, traffic_body
-from prsmd.api.schemas import DeployBody
 from prsmd.domain.access import Permission
-from prsmd.domain.errors import InvalidInputError
+from prsmd.domain.errors import DaemonStoppingError, InvalidInputError
 from prsmd.domain.events import Event
 from prsmd.domain.quantity import format_cpu, format_memory
 from prsmd.service.caller import Caller
@@ -94,7 +93,14 @@ async def status(services: Services, request: web.Request, caller: Caller) -> we
     """Answer a deployment's status; `wait` holds the answer until it settles."""
     refuse_unknown(request, "wait")
     wait = number(request, "wait", 0.0, low=0, high=_LONGEST_WAIT)
-    report = await services.status.get(caller, request.match_info["deployment_id"], wait)
+    reference = request.match_info["deployment_id"]
+    report = None
+    if wait:
+        with contextlib.suppress(DaemonStoppingError):  # then it is told as it is by now
+            async with held_poll(request, caller):
+                report = await services.status.get(caller, reference, wait)
+    if report is None:
+        report = await services.status.get(caller, reference)
     [shown] = await _shown(services, caller, [report])
     return json_response(shown)
 
@@ -112,7 +118,7 @@ async def events(services: Services, request: web.Request, caller: Caller) -> we
         raise InvalidInputError.field("after", "must be the id of an event", after[:50])
     await services.events.latest(caller, reference, 1)  # errors come before the stream begins
     async with (
-        followed_stream(request) as response,
+        followed_stream(request, caller) as response,
         services.shares.while_lent(caller, reference, Permission.MODELS_READ),
         contextlib.aclosing(services.events.follow(caller, reference, int(after))) as stream,
     ):
@@ -142,7 +148,7 @@ async def logs(services: Services, request: web.Request, caller: Caller) -> web.
         return json_response({"lines": [_line_body(line) for line in lines]})
     await services.logs.read(caller, reference, LogRequest(replica_id=wanted.replica_id, tail=0))
     async with (
-        followed_stream(request) as response,
+        followed_stream(request, caller) as response,
         services.shares.while_lent(caller, reference, Permission.LOGS_READ),
         contextlib.aclosing(services.logs.follow(caller, reference, wanted)) as stream,
     ):
@@ -312,6 +318,7 @@ OPERATIONS = (
         summary="Status of a deployment",
         permission=Permission.MODELS_READ,
         query={"wait": "seconds to wait for it to settle"},
+        polls=True,
     ),
     Operation(
         method="GET",

@@ -10,6 +10,7 @@ from aiohttp import web
 from prsmd.api.access_lines import WHO, AccessLines
 from prsmd.api.operations import REQUEST_ID
 from prsmd.api.origin import Proxies, origin_of
+from prsmd.core.connection_limits import ConnectionLimits
 from prsmd.core.meter import Standing
 from prsmd.domain.access import Principal
 from prsmd.domain.errors import InvalidApiKeyError
@@ -40,6 +41,7 @@ class Door:
     throttle: Throttle
     hosts: frozenset[str]
     is_replica: Callable[[str], bool]
+    connection_limits: ConnectionLimits
     body_bytes: int
     body_seconds: float
     header_bytes: int

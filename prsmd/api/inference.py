@@ -12,9 +12,10 @@ from prsmd.api.operations import REQUEST_ID, Operation, Services
 from prsmd.api.request_body import HOLDING, SMALL_BYTES, keep_views, refuse_coded
 from prsmd.api.request_heads import SingleHeaders
 from prsmd.api.requests import PAGE_QUERY, page_body, page_of, refuse_unknown
-from prsmd.api.respond import event_stream, json_response, json_text, rounded, wants_stream
+from prsmd.api.respond import json_response, json_text, rounded
 from prsmd.api.schemas import InferBody
 from prsmd.api.shares import borrowed_body
+from prsmd.api.streams import event_stream, held_stream, wants_stream
 from prsmd.domain.access import Permission
 from prsmd.gateway.infer import Inference, InferenceStream
 from prsmd.gateway.meters import Held
@@ -27,6 +28,13 @@ from prsmd.service.status import Report
 async def infer(services: Services, request: web.Request, caller: Caller) -> web.StreamResponse:
     """Answer a model's outputs, or its event stream when asked for one."""
     refuse_unknown(request)
+    if not wants_stream(request):
+        return await _infer(services, request, caller)
+    async with held_stream(request, caller):
+        return await _infer(services, request, caller)
+
+
+async def _infer(services: Services, request: web.Request, caller: Caller) -> web.StreamResponse:
     asked = Inference(
         inputs=b"null",
         request_id=request[REQUEST_ID],

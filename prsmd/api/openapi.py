@@ -144,7 +144,7 @@ def _open_operation(probe: OpenOperation) -> dict[str, Any]:
 
 def _responses(operation: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {operation.answers: {"schema": _ANSWERS[operation.answers]}}
-    if operation.streams:
+    if operation.streams and operation.answers == "application/json":
         content["text/event-stream"] = {"schema": {"type": "string"}}
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     return {

@@ -35,6 +35,7 @@ from prsmd.service.rollouts import Rollouts
 from prsmd.service.secrets import Secrets
 from prsmd.service.shares import Shares
 from prsmd.service.status import Status
+from prsmd.service.underway import Underway
 from prsmd.service.usage import Usage
 from prsmd.service.versions import Versions
 
@@ -95,6 +96,7 @@ class Operation:
     a stream that is not kept in memory. `body_bytes`: how large another body may be (None: as large
     as any). `conditional`: `If-Match` says which revision the caller
     has seen. `body_optional`: none means an empty one. `lent` False: no share gives it.
+    `streams`: the answer can be a stream (api/streams.py). `polls`: it can be waited for.
     `counts_itself`: whether it counts in the limits of the caller's key turns out later.
     """
 
@@ -113,6 +115,7 @@ class Operation:
     body_optional: bool = False
     lent: bool = True
     streams: bool = False
+    polls: bool = False
     counts_itself: bool = False
     answers: str = "application/json"
 
@@ -124,3 +127,7 @@ class OpenOperation:
     path: str
     handler: OpenHandler
     summary: str
+
+
+OPERATION = web.RequestKey("operation", Operation)
+UNDERWAY = web.AppKey("underway", Underway)

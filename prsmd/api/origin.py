@@ -36,14 +36,18 @@ def origin_of(request: web.Request, proxies: Proxies) -> Origin:
     return known
 
 
+def peer_of(opened: socket.socket) -> Peer:
+    """Return the process that opened a Unix socket."""
+    size = _PEER_CREDENTIALS.size
+    credentials = opened.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid, uid, gid = _PEER_CREDENTIALS.unpack(credentials)
+    return Peer(pid=pid, uid=uid, gid=gid)
+
+
 def _found(request: web.Request, proxies: Proxies) -> Origin:
     opened = unix_socket(request)
     if opened is not None:
-        credentials = opened.getsockopt(
-            socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size
-        )
-        pid, uid, gid = _PEER_CREDENTIALS.unpack(credentials)
-        return Origin(peer=Peer(pid=pid, uid=uid, gid=gid))
+        return Origin(peer=peer_of(opened))
     hop = plain(request.remote or "") or ""
     if not proxies.networks:
         return Origin(ip=hop, hop=hop)

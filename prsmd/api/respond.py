@@ -1,12 +1,11 @@
-"""How answers are written: JSON, errors in the documented envelope, event streams."""
+"""How answers are written: JSON, and errors in the documented envelope."""
 
-import asyncio
-import contextlib
 import datetime as dt
 import json
 import math
 import secrets
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
@@ -15,29 +14,6 @@ from prsmd.api.operations import REQUEST_ID
 from prsmd.domain.errors import PrsmdError
 
 _RETRY_SECONDS = 5
-_EVENT_ENDS = (b"\n\n", b"\r\r", b"\r\n\r\n")
-_KEEP_ALIVE_SECONDS = 30.0  # half of what proxies and the SDK take for a dead connection
-
-
-class EventStream(web.StreamResponse):
-    """An answer of server-sent events."""
-
-    def __init__(self) -> None:
-        super().__init__(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-        self._end = _EVENT_ENDS[0]
-
-    @property
-    def whole(self) -> bool:
-        """True while no event is half written: a container's own may break off anywhere."""
-        return self._end.endswith(_EVENT_ENDS)
-
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send bytes of events."""
-        self._end = (self._end + bytes(data[-4:]))[-4:]
-        await super().write(data)
-
-
-STREAM = web.RequestKey("stream", EventStream)
 
 
 def rfc3339(at: float | None) -> str | None:
@@ -110,79 +86,19 @@ def error_body(
     return {"error": inner, "message": message}
 
 
-def wants_stream(request: web.Request) -> bool:
-    """Tell whether the client asked for server-sent events."""
-    return any("text/event-stream" in value for value in request.headers.getall("Accept", ()))
-
-
-async def event_stream(request: web.Request) -> EventStream:
-    """Begin a stream of server-sent events."""
-    response = EventStream()
-    await response.prepare(request)
-    request[STREAM] = response
-    return response
-
-
-async def break_off(request: web.Request, stream: EventStream, error: PrsmdError) -> None:
-    """End a stream that failed after its head was sent: the error as its last event, then a cut.
-
-    Without the proper end of its body, no client takes what it got for everything.
-    """
-    if stream.whole:
-        body = error_body(error.code, error.message, error.details, request[REQUEST_ID])
-        with contextlib.suppress(ConnectionError):
-            await send_event(stream, "error", body)
-    if request.transport is not None:
-        request.transport.close()
-
-
-@contextlib.asynccontextmanager
-async def followed_stream(request: web.Request) -> AsyncIterator[EventStream]:
-    """Give a stream that may be silent for long: comments in between show that it is alive.
-
-    They also make a client that has gone noticed, so that nothing is followed for nobody.
-    """
-    response = await event_stream(request)
-    beat = asyncio.create_task(_keep_alive(response), name="event-stream:keep-alive")
-    try:
-        yield response
-    finally:
-        beat.cancel()
-
-
-async def send_event(
-    response: web.StreamResponse, event: str, data: Any, sequence: int | None = None
-) -> None:
-    """Write one server-sent event with JSON data."""
-    await response.write(encoded_event(event, data, sequence))
-
-
-def encoded_event(event: str, data: Any, sequence: int | None = None) -> bytes:
-    """Return one server-sent event with JSON data."""
-    head = f"event: {event}\n" if sequence is None else f"id: {sequence}\nevent: {event}\n"
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return f"{head}data: {text}\n\n".encode(errors="replace")
-
-
-class EncodedEvents:
-    """The newest events as bytes: what many follow is encoded once. Keys name what was encoded."""
-
-    def __init__(self, kept: int = 256) -> None:
-        self._kept = kept
-        self._encoded: dict[Hashable, bytes] = {}
-
-    def of(self, key: Hashable, encode: Callable[[], bytes]) -> bytes:
-        """Return the bytes for a key, encoded now if need be."""
-        found = self._encoded.get(key)
-        if found is None:
-            found = self._encoded[key] = encode()
-            if len(self._encoded) > self._kept:
-                del self._encoded[next(iter(self._encoded))]
-        return found
-
-
-async def _keep_alive(response: web.StreamResponse) -> None:
-    with contextlib.suppress(ConnectionError):
-        while True:
-            await asyncio.sleep(_KEEP_ALIVE_SECONDS)
-            await response.write(b": keep-alive\n\n")
+def error_bytes(error: PrsmdError) -> bytes:
+    """Return a whole HTTP answer with an error, for a connection that is not even let in."""
+    details = error.details
+    request_id = new_request_id()
+    text = json.dumps(error_body(error.code, error.message, details, request_id))
+    head = (
+        f"HTTP/1.1 {error.status_hint} {HTTPStatus(error.status_hint).phrase}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(text.encode())}",
+        f"Retry-After: {details.get('retry_after_seconds', _RETRY_SECONDS)}",
+        f"X-Request-ID: {request_id}",
+        "X-Content-Type-Options: nosniff",
+        "Server: prsmd",
+        "Connection: close",
+    )
+    return ("\r\n".join(head) + "\r\n\r\n" + text).encode()

@@ -114,6 +114,14 @@ class RateLimitedError(PrsmdError):
     retryable = True
 
 
+class TooManyOpenError(PrsmdError):
+    """Too many connections or streams at once; the details say which limit, and its setting."""
+
+    code = "RATE_LIMIT_EXCEEDED"
+    status_hint = 429
+    retryable = True
+
+
 class QuotaExceededError(PrsmdError):
     """All that may be used, in a day or in all, is used up; the details say which limit it is."""
 
@@ -159,6 +167,10 @@ class StorageFullError(PrsmdError):
     code = "STORAGE_FULL"
     status_hint = 507
     retryable = True
+
+
+class DaemonStoppingError(ResourceUnavailableError):
+    """The daemon stops and cuts what is under way; the next one can be asked again."""
 
 
 class EngineError(ResourceUnavailableError):

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator
 
 from prsmd.core.permit import covers
-from prsmd.domain.errors import InvalidApiKeyError
+from prsmd.domain.errors import InvalidApiKeyError, PrsmdError
 from prsmd.service.access import Identified
 
 _ENDED = "What proved who you are is no longer good for this; ask for a new key or token."
@@ -20,7 +20,7 @@ _ENDED = "What proved who you are is no longer good for this; ask for a new key 
 class _Request:
     identified: Identified
     ending: asyncio.Timeout
-    why: str = _ENDED
+    why: PrsmdError
 
 
 class Underway:
@@ -37,21 +37,26 @@ class Underway:
         """Let a request go on while who asked for it may still do what they might then.
 
         Raises:
-            InvalidApiKeyError: not any more; what went on inside was cancelled.
+            PrsmdError: not any more, or all was ended; what went on inside was cancelled.
         """
         request: _Request | None = None
         try:
             async with asyncio.timeout_at(_loop_time(identified.until)) as ending:
-                request = _Request(identified, ending)
+                request = _Request(identified, ending, InvalidApiKeyError(_ENDED))
                 self._open.add(request)
                 yield
         except TimeoutError:
             if request is None or not request.ending.expired():
                 raise
-            raise InvalidApiKeyError(request.why) from None
+            raise request.why from None
         finally:
             if request is not None:
                 self._open.discard(request)
+
+    def end_all(self, why: PrsmdError) -> None:
+        """End everything for another reason than what it was begun with."""
+        for request in tuple(self._open):
+            _end(request, why)
 
     def look_again(self) -> None:
         """End what was begun by those who are nobody any more, or may less than they might.
@@ -62,15 +67,16 @@ class Underway:
             try:
                 now = request.identified.again()
             except InvalidApiKeyError as error:
-                _end(request, error.message)
+                _end(request, error)
                 continue
             if not covers(now.principal, request.identified.principal):
-                _end(request, "You may do less now than when this began; ask again.")
+                words = "You may do less now than when this began; ask again."
+                _end(request, InvalidApiKeyError(words))
             elif not request.ending.expired():
                 request.ending.reschedule(_loop_time(now.until))
 
 
-def _end(request: _Request, why: str) -> None:
+def _end(request: _Request, why: PrsmdError) -> None:
     if not request.ending.expired():
         request.why = why
         request.ending.reschedule(asyncio.get_running_loop().time())

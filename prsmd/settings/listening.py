@@ -67,6 +67,13 @@ class LimitsSection(Section):
     readers: int = Field(default=4, ge=1, le=64)
     reads_waiting: int = Field(default=256, ge=1, le=100_000)
     query_seconds: Seconds = 1.0
+    write_timeout_seconds: Seconds = 60.0
+    write_rate: Memory = "1Ki"
+    connections: int = Field(default=4096, ge=1)
+    connections_per_principal: int = Field(default=1024, ge=1)
+    connections_unidentified: int = Field(default=2048, ge=1)
+    connections_unidentified_per_address: int = Field(default=512, ge=1)
+    streams_per_principal: int = Field(default=128, ge=1)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "LimitsSection":

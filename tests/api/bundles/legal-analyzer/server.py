@@ -58,7 +58,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def stream(self, text):
         """Send an event for each word; at `break-off` fail, at `half` in the middle of an event.
 
-        At `endless` go on for as long as somebody listens.
+        At `endless` and `flood` go on for as long as somebody listens.
         """
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -69,18 +69,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
-            if word == "endless":
-                self.go_on()
+            if word in {"endless", "flood"}:
+                self.go_on("more" * 4096 if word == "flood" else "more")
                 return
             self.chunk("data: ha" if word == "half" else f"data: {word}\n\n")
         self.chunk("")
 
-    def go_on(self):
+    def go_on(self, text):
         """Send more and more until nobody listens."""
         with contextlib.suppress(ConnectionError):
             while True:
-                self.chunk("data: more\n\n")
-                time.sleep(0.02)
+                self.chunk(f"data: {text}\n\n")
+                time.sleep(0.02 if text == "more" else 0)
         self.close_connection = True
 
     def chunk(self, text):
