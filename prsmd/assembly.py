@@ -229,6 +229,7 @@ def _parts(
             retry_seconds=launcher.stock.settings.retry_seconds,
             clock=drivers.clock,
             on_removed=sharing.lendings.drop_model,
+            on_stop=gateway.cut_off,
         ),
         reconciler.wake,
     )

@@ -35,6 +35,8 @@ from prsmd.store.db import Database, Tx
 
 log = logging.getLogger(__name__)
 _TAIL_LINES = 20
+_DRAINED = "the model's replica was stopped before its answer ended: its drain timeout is over"
+_STOPPED = "the model's replica failed, and was stopped before its answer ended"
 _QUICK = (
     plans.Adopt,
     plans.MarkRunning,
@@ -51,7 +53,9 @@ class Workshop:
     """What the executor works with.
 
     `retry_seconds` is the first pause after a slow step's failure; `clock` gives seconds since the
-    epoch; `on_removed` is told the id of each deployment that was removed from the store.
+    epoch; `on_removed` is told the id of each deployment that was removed from the store, and
+    `on_stop` the id of each replica whose container is about to be stopped, with what its callers
+    are told who still have no answer.
     """
 
     runtime: Runtime
@@ -64,6 +68,7 @@ class Workshop:
     retry_seconds: float = 1.0
     clock: Callable[[], float] = time.time
     on_removed: Callable[[str], Awaitable[None]] | None = None
+    on_stop: Callable[[str, str], None] | None = None
 
 
 class Executor:
@@ -230,6 +235,9 @@ class Executor:
     async def _take_down(self, replica: Replica, cause: ExitCause) -> None:
         """Keep the logs, remove the container, end the row. Every part may be done again."""
         lines = await self._tools.capture.take(replica)
+        if self._tools.on_stop is not None:
+            drained = cause.kind is ExitKind.STOPPED
+            self._tools.on_stop(replica.id, _DRAINED if drained else _STOPPED)
         if replica.container_id is not None:
             await self._tools.runtime.stop(replica.container_id, self._tools.stop_grace_seconds)
         if cause.kind is not ExitKind.STOPPED:

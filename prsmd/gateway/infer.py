@@ -117,8 +117,16 @@ class Gateway:
         self._stopping = True
         for pool in self._all_pools():
             pool.close(STOPPING, self._clock())
+        for passage in tuple(self._passages):
+            passage.cut(unavailable(STOPPING, STOPPING))
         await self._shadow.close()
         await self._upstream.close()
+
+    def cut_off(self, replica_id: str, why: str) -> None:
+        """End what a replica works on before it is stopped: no cut answer is taken for whole."""
+        for passage in tuple(self._passages):
+            if passage.replica_id == replica_id:
+                passage.cut(unavailable(why, why))
 
     def publish(self, table: RoutingTable) -> None:
         """Swap the routing table. Replicas that left it finish what they have."""

@@ -88,6 +88,13 @@ class Passage:
         self._target: Target | None = None
         self._refusal: Refuse | None = None
         self._waiting: asyncio.Future[None] | None = None
+        self.cut_by: PrsmdError | None = None
+        self.limit: asyncio.Timeout | None = None  # of what is waited for now
+
+    @property
+    def replica_id(self) -> str | None:
+        """The replica that works on it; None while none does."""
+        return None if self._target is None else self._target.replica_id
 
     @property
     def bytes_passed(self) -> int:
@@ -99,17 +106,28 @@ class Passage:
         try:
             self._latest = asyncio.get_running_loop().time() + self.timeout_seconds
             async with asyncio.timeout_at(self._latest) as deadline:
+                self.limit = deadline
                 return await self._run(deadline)
         except TimeoutError:
-            error = self._late()
+            error = self.cut_by or self._late()
         except BaseException as caught:
-            self.end(outcome_of(caught))
-            raise
+            if self.cut_by is None or not isinstance(caught, PrsmdError):
+                self.end(outcome_of(caught))
+                raise
+            error = self.cut_by
+        finally:
+            self.limit = None
         self.end(outcome_of(error))
         try:
             raise error
         finally:
             del error  # its traceback has this frame, which would keep it, and the body
+
+    def cut(self, error: PrsmdError) -> None:
+        """End it with this error, whatever the container's answer looks like from now on."""
+        self.cut_by = self.cut_by or error
+        if self.limit is not None and not self.limit.expired():
+            self.limit.reschedule(asyncio.get_running_loop().time())
 
     def end(self, outcome: Outcome) -> None:
         """Give back what is held and record the outcome; only the first call counts."""
@@ -182,7 +200,7 @@ class Passage:
     def _allow(self, deadline: asyncio.Timeout, seconds: float) -> None:
         if deadline.when() == self._latest and seconds == math.inf:
             return
-        if not deadline.expired():
+        if not deadline.expired() and self.cut_by is None:
             deadline.reschedule(min(self._latest, asyncio.get_running_loop().time() + seconds))
 
     def _measure(self, meter: TrialMeter, outcome: Outcome, began: float) -> None:
@@ -239,8 +257,8 @@ class Passage:
 class InferenceStream:
     """The chunks of a streamed answer, as the container sent them. Holds its slot until closed.
 
-    Iterating raises ProviderError when the container breaks off, and InferenceTimeoutError when
-    nothing comes for the request timeout.
+    Iterating raises ProviderError when the container breaks off, InferenceTimeoutError when nothing
+    comes for the request timeout, and what the passage is cut by.
     """
 
     def __init__(self, passage: Passage, answer: UpstreamAnswer) -> None:
@@ -256,10 +274,13 @@ class InferenceStream:
         seconds = self._passage.exchange_seconds
         judge = self._passage.judge
         asked = judge.now()
+        self._refuse_if_cut()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as limit:
+                self._passage.limit = limit
                 chunk = await self._answer.read_chunk()
         except TimeoutError:
+            self._refuse_if_cut()
             words = f"the model's stream paused for {seconds:g} s"
             error = timed_out(words, seconds, judge.unknown(asked))
             self._end(outcome_of(error))
@@ -267,10 +288,17 @@ class InferenceStream:
                 raise error from None
             finally:
                 del error  # as in `Passage.run`
+        except PrsmdError as error:
+            self._refuse_if_cut()
+            self._end(outcome_of(error))
+            raise
         except BaseException as error:
             self._end(outcome_of(error))
             raise
+        finally:
+            self._passage.limit = None
         if not chunk:
+            self._refuse_if_cut()  # the end of a body that only a closed connection ends
             self._end(Outcome.OK)
             raise StopAsyncIteration
         return chunk
@@ -284,6 +312,15 @@ class InferenceStream:
     async def aclose(self) -> None:
         """Give the slot back. A stream that is cut before its end counts as cancelled."""
         self._end(Outcome.CANCELLED)
+
+    def _refuse_if_cut(self) -> None:
+        error = self._passage.cut_by
+        if error is not None:
+            self._end(outcome_of(error))
+            try:
+                raise error from None
+            finally:
+                del error  # as in `Passage.run`
 
     def _end(self, outcome: Outcome) -> None:
         self._answer.close()

@@ -64,7 +64,7 @@ class Logs:
         for item in await self.read(caller, reference, request):
             if item.replica_id not in {replica.id for replica in running}:
                 yield item
-        queue: asyncio.Queue[ReplicaLine | None] = asyncio.Queue(_WAITING_LINES)
+        queue: asyncio.Queue[ReplicaLine | Exception | None] = asyncio.Queue(_WAITING_LINES)
         tasks = [
             asyncio.create_task(self._pump(replica, request, queue), name=f"logs:{replica.id}")
             for replica in running
@@ -75,6 +75,8 @@ class Logs:
                 arrived = await queue.get()
                 if arrived is None:
                     ended += 1
+                elif isinstance(arrived, Exception):
+                    raise arrived
                 else:
                     yield arrived
         finally:
@@ -83,15 +85,25 @@ class Logs:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _pump(
-        self, replica: Replica, request: LogRequest, queue: asyncio.Queue[ReplicaLine | None]
+        self,
+        replica: Replica,
+        request: LogRequest,
+        queue: asyncio.Queue[ReplicaLine | Exception | None],
     ) -> None:
         query = LogQuery(tail=request.tail, since=request.since, follow=True)
         assert replica.container_id is not None  # noqa: S101 - the caller chose such replicas
-        with contextlib.suppress(EngineError):  # a container or engine that went ends its log
+        ended: Exception | None = None
+        try:
             async with contextlib.aclosing(self._runtime.logs(replica.container_id, query)) as log:
                 async for line in log:
                     await queue.put(ReplicaLine(replica.id, line))
-        await queue.put(None)
+        except EngineUnreachableError as error:
+            ended = error
+        except EngineError:  # a container that went ends its log
+            pass
+        except Exception as error:  # noqa: BLE001 - the follower is told, whatever it is
+            ended = error
+        await queue.put(ended)
 
     async def _lines(self, replica: Replica, request: LogRequest) -> list[LogLine]:
         if replica.active and replica.container_id is not None:
