@@ -7,6 +7,7 @@ from aiohttp import web
 
 from prsmd.core.connection_limits import (
     CONNECTIONS,
+    CONNECTIONS_OF_ORGANIZATION,
     CONNECTIONS_OF_PRINCIPAL,
     NETWORK_CONNECTIONS,
     OPERATOR_RESERVE,
@@ -28,6 +29,8 @@ _WORDS = {
     UNIDENTIFIED_OF_ADDRESS: "Your address has {limit} connections open that have not said who"
     " calls, as many as {setting} allows.",
     CONNECTIONS_OF_PRINCIPAL: "You have {limit} connections open, as many as {setting} allows.",
+    CONNECTIONS_OF_ORGANIZATION: "Your organization has {limit} connections open, as many as"
+    " {setting} allows.",
     STREAMS_OF_PRINCIPAL: "You have {limit} streams and long polls open, as many as {setting}"
     " allows. Close one, or try again later.",
 }
@@ -43,17 +46,21 @@ class ConnectionClaims:
         self._limits = limits
         self._opened = opened
         self._whose = unidentified
-        self._principal: str | None = None
+        self._principal: tuple[str, str] | None = None
 
     def identify(self, principal: Principal) -> None:
         """Count it for who calls on it now. TooManyOpenError where they have all they may."""
-        if principal.id == self._principal:
+        who = (principal.organization, principal.id)
+        if who == self._principal:
             return
-        claim = self._limits.claim(Scope(CONNECTIONS_OF_PRINCIPAL, principal.id))
+        claim = self._limits.claim(
+            Scope(CONNECTIONS_OF_PRINCIPAL, principal.id),
+            Scope(CONNECTIONS_OF_ORGANIZATION, principal.organization),
+        )
         if isinstance(claim, Exceeded):
             raise refusal(claim)
         self._whose.release()
-        self._whose, self._principal = claim, principal.id
+        self._whose, self._principal = claim, who
 
     def release(self) -> None:
         """Give everything back; only the first call counts."""

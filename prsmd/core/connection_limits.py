@@ -13,6 +13,7 @@ UNIDENTIFIED = "connections without an identity"
 UNIDENTIFIED_OF_ADDRESS = "connections without an identity of one address"
 OPERATOR_RESERVE = "connections of operators beyond all others"
 CONNECTIONS_OF_PRINCIPAL = "connections of one principal"
+CONNECTIONS_OF_ORGANIZATION = "connections of one organization"  # no bound but by a quota
 STREAMS_OF_PRINCIPAL = "streams of one principal"
 
 

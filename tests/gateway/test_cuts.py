@@ -22,7 +22,7 @@ async def streamed(gateway: Gateway) -> list[bytes]:
     """Infer and return every chunk of the stream."""
     found = gateway.find("acme", "custom_a")
     assert found is not None
-    result = await gateway.infer(found, Inference(inputs=1, request_id="r", stream=True))
+    result = await gateway.infer(found, Inference(inputs=b"1", request_id="r", stream=True))
     assert result.stream is not None
     async with result.stream as stream:
         return [chunk async for chunk in stream]
@@ -82,7 +82,9 @@ async def test_only_what_the_stopped_replica_works_on_is_cut(gateway: Gateway):
         found = gateway.find("acme", "custom_a")
         assert found is not None
         tasks = [
-            asyncio.create_task(gateway.infer(found, Inference(inputs=n, request_id=str(n))))
+            asyncio.create_task(
+                gateway.infer(found, Inference(inputs=b"%d" % n, request_id=str(n)))
+            )
             for n in range(3)  # the third waits in the queue
         ]
         await one.wait_inside(1)

@@ -3,6 +3,7 @@
 The tests share one machine and run in order of what they disturb: each leaves the service running.
 """
 
+import concurrent.futures
 import json
 import os
 import time
@@ -38,6 +39,41 @@ def model(machine):
     flags = ("--image", "demo", "--type", "text-classification")
     ctl(machine, "deploy", MODEL, *flags, "--cpu", "100m", "--memory", "256Mi")
     return MODEL
+
+
+# Clients that keep their connections, send one request at a time and repeat nothing.
+LOAD = """
+import http.client, json, pathlib, socket, threading
+stop, failed, answered = pathlib.Path("/root/stop"), [], []
+body = json.dumps({"inputs": {"text": "Der Vertrag"}})
+
+class Unix(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect("/run/prsmd/prsmd.sock")
+
+def run(make, method, path, content):
+    connection = make()
+    while not stop.exists():
+        try:
+            connection.request(method, path, content, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            failed.append([path, repr(error)])
+            connection.close()
+            continue
+        (answered if answer.status == 200 else failed).append([path, text])
+        pathlib.Path("/root/answered").write_text(str(len(answered)))
+
+unix = lambda: Unix("localhost", timeout=90)
+tcp = lambda: http.client.HTTPConnection("127.0.0.1", 7443, timeout=90)
+work = [(unix, "POST", "/v1/models/demo/infer", body), (tcp, "GET", "/healthz", None)] * 4
+threads = [threading.Thread(target=run, args=each) for each in work]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(json.dumps({"failed": failed, "answered": len(answered)}))
+"""
 
 
 def ctl(machine, *arguments):
@@ -96,6 +132,27 @@ def test_a_restart_keeps_the_model_running_and_adopts_it(machine, model):
     assert properties(machine, "MainPID") != pid
     assert replicas(machine) == before
     assert ask(machine)["outputs"]["classification"] == "de"
+
+
+def test_no_request_of_kept_connections_fails_through_restarts(machine, model):
+    machine.write("root/load.py", LOAD)
+    counted = machine.root / "root/answered"
+
+    def answered():
+        return int(counted.read_text() or 0) if counted.exists() else 0
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        load = pool.submit(machine.run, "python3", "/root/load.py")
+        try:
+            for _ in range(3):
+                before = answered()
+                eventually(lambda more=before + 20: answered() >= more, "nothing is answered")
+                machine.run("systemctl", "restart", "prsmd.service")
+        finally:
+            machine.write("root/stop", "")
+        result = json.loads(load.result(120).stdout)
+    assert result["failed"] == []
+    assert result["answered"] > 60
 
 
 @pytest.mark.parametrize("door", ["unix", "tcp"])
