@@ -37,7 +37,7 @@ async def test_containers_of_another_instance_from_the_same_folder_refuse_a_firs
         )
     )
     image = await driver.images.resolve(MODEL_IMAGE)
-    container = await driver.launch(launch_of(image.digest))
+    container = await driver.launch(launch_of(image.digest, instance="lost"))
     try:
         with pytest.raises(StoreNotItsOwnError, match=r"of lost.*prsmd --new-instance"):
             await choose_runtime(settings(ours, engine), "new", first=True)
