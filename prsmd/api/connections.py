@@ -8,12 +8,14 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 
 from prsmd.api.client_transport import ClientTransport
 from prsmd.api.connection_claims import ConnectionClaims
 from prsmd.api.operations import REQUEST_ID
+from prsmd.api.origin import source_of
+from prsmd.api.read_turns import PacedReader
 from prsmd.api.request_heads import close_after
 from prsmd.api.respond import error_response, mark, new_request_id
 from prsmd.core.write_progress import WriteLimits, WriteProgress
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from prsmd.api.http_server import HttpServer
 
 log = logging.getLogger(__name__)
+_FREE_FRAMING = 64 * 1024  # bytes of a body, and what of the last piece is not parsed yet
+_LEAST_CONTENT = 2  # at least one byte in so many has to be content
 _LINGER_SECONDS = 5.0  # an unread body is thrown away for so long that its sender reads the answer
 _RECENT_SECONDS = 5.0  # a connection that was used so shortly ago is about to be used again
 _TURN_SECONDS = 1.0  # how long a client may take from an answer to its next request
@@ -53,12 +57,15 @@ class Connection(web.RequestHandler):
     """
 
     __slots__ = (
+        "_body",
+        "_body_bytes",
         "_deadline",
         "_head_begun",
         "_header_seconds",
         "_http_server",
         "_progress",
         "_quiet_since",
+        "_reader",
         "_takes_no_more",
         "claims",
         "line",
@@ -84,6 +91,9 @@ class Connection(web.RequestHandler):
         self._quiet_since = 0.0
         self._head_begun = False
         self._takes_no_more = False
+        self._reader: PacedReader | None = None
+        self._body: StreamReader | None = None
+        self._body_bytes = 0
 
     @property
     def finished(self) -> bool:
@@ -93,23 +103,36 @@ class Connection(web.RequestHandler):
     @property
     def ends_with_next_answer(self) -> bool:
         """True when the server stops and nothing is asked beyond the request that is answered."""
-        return self._http_server.stopping and not self._messages
+        return self._http_server.stopping and not self._messages and not self._unparsed
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Expect the first head from now on."""
         self.line = ClientTransport(transport)  # type: ignore[arg-type]  # a stream's it is
         super().connection_made(self.line)  # type: ignore[arg-type]  # it stands in its place
+        self._reader = PacedReader(self._http_server.read_turns, source_of(transport), self)
         self._quiet_since = asyncio.get_running_loop().time()
         self._http_server.opened(self)
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
-        """Read; a byte of an incomplete head starts the clock, a complete one stops it."""
-        if self.line is None or self.line.lingers:
+        """Read, when it is this connection's turn; without `data` aiohttp goes on where it was."""
+        if self.line is None or self._reader is None or self.line.lingers:
             return
         self._quiet_since = asyncio.get_running_loop().time()
-        super().data_received(data)
-        self._head_begun = bool(data) and self._head_is_due()
+        if data:
+            self._reader.receive(data)
+        else:
+            self.take(data)
+
+    def take(self, piece: bytes) -> None:
+        """Parse; a byte of an incomplete head starts the clock, a complete one stops it."""
+        before = self._request_count
+        super().data_received(piece)
+        if self._request_count != before:
+            self._body, self._body_bytes = self._messages[-1][1], 0
+        else:
+            self._refuse_framing(len(piece))
+        self._head_begun = bool(piece) and self._head_is_due()
         if not self._head_is_due():
             self._forget_deadline()
         elif self._deadline is None:
@@ -122,12 +145,32 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Stop the clocks with the connection, and give back what it counted in."""
         self._forget_deadline()
+        if self._reader is not None:
+            self._reader.close()
         if self.line is not None:
             self.line.lost()
         self.line = None
         self.claims.release()
         self._http_server.closed(self)
         super().connection_lost(exc)
+
+    @property
+    def full(self) -> bool:
+        """True while aiohttp takes nothing more: a body or requests wait for who handles them."""
+        return self._reading_paused or self._buffer_paused
+
+    def hold(self) -> None:
+        """Have the transport read nothing more."""
+        self._pause_transport_reading()
+
+    def go_on(self) -> None:
+        """Have the transport read again, unless aiohttp holds it back."""
+        if not self.full:
+            self._resume_transport_reading()
+
+    def cut(self) -> None:
+        """End it."""
+        self.force_close()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -155,6 +198,8 @@ class Connection(web.RequestHandler):
         """
         line = self.line
         if line is None or line.lingers or self._head_begun or not self._head_is_due():
+            return
+        if self._unparsed:
             return
         quiet = now - max(self._quiet_since, since)
         if self._quiet_since > since - _RECENT_SECONDS and quiet < _TURN_SECONDS:
@@ -189,6 +234,27 @@ class Connection(web.RequestHandler):
         """Log what failed here; a body that cannot be decoded was the client's and is answered."""
         if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **kw)
+
+    def _resume_transport_reading(self) -> None:
+        # aiohttp takes more: first what is here already.
+        if self._reader is not None and self._reader.waits:
+            self._reader.go_on()
+        else:
+            super()._resume_transport_reading()
+
+    @property
+    def _unparsed(self) -> bool:
+        return self._reader is not None and self._reader.waits
+
+    def _refuse_framing(self, received: int) -> None:
+        """Give up a body of tiny chunks: each costs more to parse than a thousand bytes do."""
+        self._body_bytes += received
+        body = self._body
+        if body is None or body.is_eof():
+            return
+        if body.total_bytes * _LEAST_CONTENT + _FREE_FRAMING < self._body_bytes:
+            body.set_exception(web.RequestPayloadError("more framing than content"))
+            self.close()
 
     def _head_is_due(self) -> bool:
         # aiohttp has no public word for it: nothing is queued, handled or just handed over.

@@ -15,6 +15,7 @@ from prsmd.api.acceptor import Acceptor
 from prsmd.api.connection_claims import ConnectionClaims
 from prsmd.api.connections import Connection, Patience
 from prsmd.api.operations import UNDERWAY
+from prsmd.api.read_turns import ReadTurns
 from prsmd.api.request_heads import close_after
 from prsmd.api.streams import OPEN_STREAMS
 from prsmd.domain.errors import DaemonStoppingError
@@ -33,6 +34,7 @@ class HttpServer(web.Server):
     def __init__(self, handler: Any, *, patience: Patience, **arguments: Any) -> None:
         super().__init__(handler, **arguments)
         self.stopping = False
+        self.read_turns = ReadTurns()
         self.patience = patience
         self._open: set[Connection] = set()
         timeout = patience.write.timeout_seconds

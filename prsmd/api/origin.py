@@ -1,5 +1,6 @@
 """Reads from a connection, and from what trusted proxies add, where a request comes from."""
 
+import asyncio
 import dataclasses
 import socket
 import struct
@@ -63,3 +64,15 @@ def unix_socket(request: web.Request) -> socket.socket | None:
     """Return the socket of a local caller; None for one on TCP."""
     found = request.transport.get_extra_info("socket") if request.transport else None
     return found if found is not None and found.family == socket.AF_UNIX else None
+
+
+def source_of(transport: asyncio.BaseTransport) -> str:
+    """Return a name of who opened a connection: an address, or a local user."""
+    opened = transport.get_extra_info("socket")
+    if opened is not None and opened.family == socket.AF_UNIX:
+        credentials = opened.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size
+        )
+        return f"uid:{_PEER_CREDENTIALS.unpack(credentials)[1]}"
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if peer else ""
