@@ -273,6 +273,7 @@ def _tls() -> ssl.SSLContext:
 
 def _run(work: _Work, number: int, begin: Any, tell: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     os.nice(_PRIORITY)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -16,12 +16,14 @@ from collections.abc import Callable
 
 from prsmd.api.connection_claims import ConnectionClaims, claim_connection, refusal
 from prsmd.api.connections import Connection
+from prsmd.api.handshake_turns import HandshakeTurns
+from prsmd.api.origin import address_of
 from prsmd.api.respond import error_bytes
 from prsmd.core.connection_limits import ConnectionLimits, Exceeded
 from prsmd.domain.errors import PrsmdError
 
 log = logging.getLogger(__name__)
-_AT_ONCE = 32  # connections taken before others have their turn
+_AT_ONCE = 8  # connections taken before others have their turn: a few milliseconds of it
 _PAUSE_SECONDS = 0.25
 _MOST_READ = 65536
 _LENT_AT_ONCE = 8  # its socket, and a database's files that nobody has open yet
@@ -93,6 +95,7 @@ class Acceptor:
         self._local = listener.family == socket.AF_UNIX
         self._admission = admission
         self._tls = tls
+        self._handshakes = HandshakeTurns()
         self._make: _Make | None = None
         self._opening: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
@@ -169,6 +172,8 @@ class Acceptor:
         try:
             seconds = self._admission.handshake_seconds
             timeouts = {} if self._tls is None else {"ssl_handshake_timeout": seconds}
+            if self._tls is not None:
+                await self._handshakes.wait(client, address_of(client), seconds)
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: make(claims), client, ssl=self._tls, **timeouts
             )

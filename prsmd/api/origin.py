@@ -76,3 +76,11 @@ def source_of(transport: asyncio.BaseTransport) -> str:
         return f"uid:{_PEER_CREDENTIALS.unpack(credentials)[1]}"
     peer = transport.get_extra_info("peername")
     return str(peer[0]) if peer else ""
+
+
+def address_of(client: socket.socket) -> str:
+    """Return the address that a socket on a network is connected to; "" when it is gone."""
+    try:
+        return str(client.getpeername()[0])
+    except OSError:
+        return ""

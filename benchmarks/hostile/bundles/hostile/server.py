@@ -36,6 +36,7 @@ _making = threading.Lock()
 
 def main() -> None:
     """Serve until killed."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     os.nice(19)
     listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])), backlog=1024)
     while True:

@@ -1,0 +1,87 @@
+"""TLS handshakes begin one by one, and none waits behind those of another address."""
+
+import asyncio
+import itertools
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from prsmd.api.handshake_turns import HandshakeTurns
+
+LONG = 30.0
+
+
+class Clients:
+    """Connections whose other ends can speak."""
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+
+    def connect(self, *, speaks: bool = True) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(0.0)
+        self._pairs.append((ours, theirs))
+        if speaks:
+            theirs.send(b"\x16\x03")
+        return ours
+
+    def speak(self) -> None:
+        """Have the last one that connected speak."""
+        self._pairs[-1][1].send(b"\x16\x03")
+
+    def close(self) -> None:
+        for pair in self._pairs:
+            for end in pair:
+                end.close()
+
+
+@pytest.fixture
+def clients() -> Iterator[Clients]:
+    made = Clients()
+    yield made
+    made.close()
+
+
+async def begun(turns: HandshakeTurns, client: socket.socket, source: str, order: list[str]):
+    await turns.wait(client, source, LONG)
+    order.append(source)
+
+
+async def test_one_begins_in_each_turn_and_addresses_take_turns(clients: Clients):
+    turns, order = HandshakeTurns(), list[str]()
+    sources = ["many"] * 20 + ["one"]
+    tasks = [
+        asyncio.create_task(begun(turns, clients.connect(), source, order)) for source in sources
+    ]
+    seen = []
+    while len(order) < len(sources):
+        seen.append(len(order))
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+
+    assert order.index("one") <= 1
+    assert max(after - before for before, after in itertools.pairwise(seen)) == 1
+
+
+async def test_who_says_nothing_is_not_waited_for_by_others_and_runs_out_of_time(clients: Clients):
+    turns = HandshakeTurns()
+    with pytest.raises(TimeoutError):
+        await turns.wait(clients.connect(speaks=False), "a", 0.01)
+    await turns.wait(clients.connect(), "a", LONG)
+    waiting = asyncio.create_task(turns.wait(clients.connect(speaks=False), "a", LONG))
+    clients.speak()
+    await waiting
+
+
+async def test_a_turn_that_was_given_up_is_nobodys(clients: Clients):
+    turns, order = HandshakeTurns(), list[str]()
+    gone = [asyncio.create_task(turns.wait(clients.connect(), "a", LONG)) for _ in range(5)]
+    last = asyncio.create_task(begun(turns, clients.connect(), "b", order))
+    for task in gone:
+        task.cancel()
+    await last
+    results = await asyncio.gather(*gone, return_exceptions=True)
+
+    assert order == ["b"]
+    assert all(isinstance(result, asyncio.CancelledError | None) for result in results)
