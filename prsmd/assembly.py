@@ -324,7 +324,7 @@ def _services(
         registries=Registries(database, locks.vault.sealer),
         secrets=Secrets(database, locks.vault.sealer, locks.vault.envelope),
         audit=locks.audit,
-        quotas=ResourceQuotas(database),
+        quotas=ResourceQuotas(database, locks.entrance.directory, locks.entrance.limits),
         shares=locks.sharing.shares(recorder),
         usage=locks.sharing.usage(),
         health=_health(parts, reconciler, status, locks),

@@ -4,6 +4,7 @@ import resource
 
 from prsmd.core.connection_limits import (
     CONNECTIONS,
+    CONNECTIONS_OF_ORGANIZATION,
     CONNECTIONS_OF_PRINCIPAL,
     NETWORK_CONNECTIONS,
     OPERATOR_RESERVE,
@@ -14,17 +15,27 @@ from prsmd.core.connection_limits import (
     BoundOf,
     ConnectionLimits,
     DescriptorPlan,
+    Scope,
     plan_descriptors,
 )
 from prsmd.core.write_progress import WriteLimits
 from prsmd.domain.quantity import parse_memory
+from prsmd.domain.resource_quota import Dimension
+from prsmd.service.published_limits import PublishedLimits
 from prsmd.settings import LimitsSection
 
 
-def connection_limits_of(section: LimitsSection) -> ConnectionLimits:
-    """Return the counter of connections and streams, with the bounds of the settings."""
+def connection_limits_of(section: LimitsSection, published: PublishedLimits) -> ConnectionLimits:
+    """Return the counter of connections and streams, with the bounds of settings and quotas."""
     limits = ConnectionLimits()
     apply_bounds(limits, section)
+
+    def of_organization(name: str) -> Bound | None:
+        hard = published.hard(name, Dimension.CONNECTIONS)
+        return None if hard is None else Bound(hard, f"the quota of {name}")
+
+    limits.bound(CONNECTIONS_OF_ORGANIZATION, of_organization)
+    published.open_connections = lambda name: limits.count(Scope(CONNECTIONS_OF_ORGANIZATION, name))
     return limits
 
 

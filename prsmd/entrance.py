@@ -21,6 +21,7 @@ from prsmd.service import organizations
 from prsmd.service.access import Access, KeyRing, PeerRule, Peers, Tokens, gid_of, uid_of
 from prsmd.service.directory import Directory
 from prsmd.service.failures import Failures
+from prsmd.service.published_limits import PublishedLimits
 from prsmd.service.throttle import Throttle
 from prsmd.service.underway import Underway
 from prsmd.settings import AccessSection, LimitsSection, OidcSection, Settings, UnixRole
@@ -41,6 +42,7 @@ class Entrance:
     memory: MemoryBudget
     failures: Failures
     denials: Denials
+    limits: PublishedLimits
 
 
 class Replicas:
@@ -87,8 +89,10 @@ async def entrance_of(
     `denials` is where it is on record that somebody was not let in.
     """
     section = settings.access
+    limits = PublishedLimits()
     async with database.read() as tx:
         directory = await Directory.load(tx)
+        await limits.load(tx)
     ring = KeyRing(_pepper(settings), directory)
     underway = Underway()
     directory.on_change.append(underway.look_again)
@@ -105,6 +109,7 @@ async def entrance_of(
         memory=MemoryBudget(memory_limits(settings.limits)),
         failures=Failures(Attempts(section.failed_attempts_per_minute), denials, directory),
         denials=denials,
+        limits=limits,
     )
 
 
@@ -116,7 +121,7 @@ def door_of(settings: Settings, entrance: Entrance, observer: Observer) -> Door:
         throttle=entrance.throttle,
         hosts=_hosts(settings),
         is_replica=Replicas(observer).has,
-        connection_limits=connection_limits_of(settings.limits),
+        connection_limits=connection_limits_of(settings.limits, entrance.limits),
         body_bytes=parse_memory(settings.limits.body),
         body_seconds=settings.limits.body_timeout_seconds,
         header_bytes=parse_memory(settings.limits.header),

@@ -176,6 +176,8 @@ def _tokens(appliance: Appliance) -> Apply:
 def _quota(appliance: Appliance) -> Apply:
     async def apply(settings: Settings) -> Collection[str]:
         await ensure_defaults(appliance.database, settings.quota.hard, time.time())
+        async with appliance.database.read() as tx:
+            await appliance.entrance.limits.load(tx)
         return ()
 
     return apply

@@ -30,7 +30,7 @@ _WORDS = {
     " calls, as many as {setting} allows.",
     CONNECTIONS_OF_PRINCIPAL: "You have {limit} connections open, as many as {setting} allows.",
     CONNECTIONS_OF_ORGANIZATION: "Your organization has {limit} connections open, as many as"
-    " {setting} allows.",
+    " {setting} allows (`prsmctl org quota`). Close some, or ask an administrator for more.",
     STREAMS_OF_PRINCIPAL: "You have {limit} streams and long polls open, as many as {setting}"
     " allows. Close one, or try again later.",
 }
@@ -53,9 +53,11 @@ class ConnectionClaims:
         who = (principal.organization, principal.id)
         if who == self._principal:
             return
+        whose = () if principal.appliance_wide else (principal.organization,)
         claim = self._limits.claim(
             Scope(CONNECTIONS_OF_PRINCIPAL, principal.id),
-            Scope(CONNECTIONS_OF_ORGANIZATION, principal.organization),
+            # Administrators are let in whatever their organization's callers hold.
+            *(Scope(CONNECTIONS_OF_ORGANIZATION, one) for one in whose),
         )
         if isinstance(claim, Exceeded):
             raise refusal(claim)

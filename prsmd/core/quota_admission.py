@@ -23,6 +23,7 @@ _HINTS: Mapping[Dimension, str] = {
     Dimension.SHARES: "revoke a share",
     Dimension.IMAGE_BYTES: "use a smaller image, or delete models with images of their own",
     Dimension.ANSWER_BYTES: "wait, for each answer is kept a day, or send no Idempotency-Key",
+    Dimension.CONNECTIONS: "close connections",
 }
 _SCALE_DOWN = "scale a model down or delete one"
 

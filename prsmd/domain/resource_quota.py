@@ -33,6 +33,7 @@ class Dimension(enum.StrEnum):
     SHARES = "shares"
     IMAGE_BYTES = "image_bytes"
     ANSWER_BYTES = "answer_bytes"
+    CONNECTIONS = "connections"
     REPLICAS_PER_MODEL = "replicas_per_model"
     REVISIONS_PER_MODEL = "revisions_per_model"
     ENVIRONMENT_PER_MODEL = "environment_per_model"
@@ -41,6 +42,7 @@ class Dimension(enum.StrEnum):
 _D = Dimension
 PER_MODEL = frozenset({_D.REPLICAS_PER_MODEL, _D.REVISIONS_PER_MODEL, _D.ENVIRONMENT_PER_MODEL})
 SUMMED = tuple(one for one in Dimension if one not in PER_MODEL)
+IN_MEMORY = (_D.CONNECTIONS,)  # counted while they are open, and in no table
 COMPUTE = (_D.CPU, _D.MEMORY, _D.GPU, _D.REPLICAS)  # what models ask for, and replicas reserve
 NEVER_UNLIMITED = PER_MODEL  # the kernel and the reconciler have bounds of their own
 

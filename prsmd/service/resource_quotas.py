@@ -11,6 +11,7 @@ from prsmd.domain.access import Permission
 from prsmd.domain.errors import InvalidInputError, NotFoundError
 from prsmd.domain.events import own_record
 from prsmd.domain.resource_quota import (
+    IN_MEMORY,
     SUMMED,
     Amounts,
     Dimension,
@@ -20,6 +21,8 @@ from prsmd.domain.resource_quota import (
 )
 from prsmd.engine.quota_ledger import used
 from prsmd.service.caller import Caller, denials_recorded, require_recorded
+from prsmd.service.directory import Directory
+from prsmd.service.published_limits import PublishedLimits
 from prsmd.store import audit, organizations, replicas, resource_quotas
 from prsmd.store.db import Database, Tx
 
@@ -51,13 +54,17 @@ class LimitChange:
 class ResourceQuotas:
     """Use cases on resource quotas."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, directory: Directory, published: PublishedLimits
+    ) -> None:
         self._database = database
+        self._directory = directory
+        self._published = published
 
     async def own(self, caller: Caller) -> QuotaReport:
         """Return the quota of the caller's organization and what is used of it."""
         async with self._database.read() as tx:
-            return await report_of(tx, caller.principal.organization)
+            return await self._report(tx, caller.principal.organization)
 
     async def get(self, caller: Caller, name: str) -> QuotaReport:
         """Return an organization's quota and what is used of it.
@@ -66,7 +73,7 @@ class ResourceQuotas:
             NotFoundError: the caller may not know of the organization, or there is none.
         """
         async with self._database.read() as tx:
-            return await report_of(tx, await _visible(tx, caller, name))
+            return await self._report(tx, await _visible(tx, caller, name))
 
     async def change(
         self, caller: Caller, name: str, changes: Mapping[Dimension, LimitChange]
@@ -90,7 +97,7 @@ class ResourceQuotas:
                     await resource_quotas.reset(tx, organization, dimension)
                 else:
                     await resource_quotas.put(tx, organization, dimension, wanted.hard)
-            report = await report_of(tx, organization)
+            report = await self._report(tx, organization)
             details = {"before": _told(before, changes), "after": _told(report.limits, changes)}
             record = caller.record(
                 "organizations.quota", subject, "allowed", details, organization=organization
@@ -100,7 +107,21 @@ class ResourceQuotas:
             return report
 
         async with denials_recorded(self._database, caller, "organizations.quota", subject):
-            return await self._database.write(write)
+            return await self._directory.commit(
+                self._database,
+                write,
+                lambda report: self._published.put(report.organization, report.limits),
+            )
+
+    async def _report(self, tx: Tx, organization: str) -> QuotaReport:
+        counted = await used(tx, organization, (one for one in SUMMED if one not in IN_MEMORY))
+        active = await replicas.list_active(tx, organization)
+        return QuotaReport(
+            organization=organization,
+            limits=await resource_quotas.limits(tx, organization),
+            used={**counted, **self._published.used(organization)},
+            reserved=held(one.placement for one in active),
+        )
 
 
 async def ensure_defaults(
@@ -121,20 +142,6 @@ async def ensure_defaults(
         await audit.append(tx, record)
 
     await database.write(write)
-
-
-async def report_of(tx: Tx, organization: str) -> QuotaReport:
-    """Return an organization's quota as this transaction sees it."""
-    return QuotaReport(
-        organization=organization,
-        limits=await resource_quotas.limits(tx, organization),
-        used=await used(tx, organization, SUMMED),
-        reserved=await _reserved(tx, organization),
-    )
-
-
-async def _reserved(tx: Tx, organization: str) -> Amounts:
-    return held(one.placement for one in await replicas.list_active(tx, organization))
 
 
 async def _visible(tx: Tx, caller: Caller, name: str) -> str:

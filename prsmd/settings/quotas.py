@@ -36,6 +36,7 @@ class QuotaSection(Section):
     shares: Annotated[str | int, _of(_D.SHARES)] = 500
     image_bytes: Annotated[str | int, _of(_D.IMAGE_BYTES)] = "1Ti"
     answer_bytes: Annotated[str | int, _of(_D.ANSWER_BYTES)] = "64Mi"
+    connections: Annotated[str | int, _of(_D.CONNECTIONS)] = 2048
     replicas_per_model: Annotated[str | int, _of(_D.REPLICAS_PER_MODEL)] = 100
     revisions_per_model: Annotated[str | int, _of(_D.REVISIONS_PER_MODEL)] = 50
     environment_per_model: Annotated[str | int, _of(_D.ENVIRONMENT_PER_MODEL)] = "256Ki"

@@ -99,6 +99,7 @@ ELSEWHERE = {
     D.GPU: "as cpu; tests/core",
     D.IMAGE_BYTES: "tests/engine/test_image_quota.py",
     D.ANSWER_BYTES: "tests/store/test_answer_bytes.py",
+    D.CONNECTIONS: "tests/api/test_connection_quota.py",
 }
 # Tables that say whose each row is, and what bounds them.
 BOUNDED = {
@@ -414,3 +415,19 @@ def test_nothing_that_counts_is_stored_by_anyone_who_does_not_ask_for_leave():
             if f" {name}(" in text or f"({name}," in text:
                 found[name].add(".".join(path.relative_to(root).with_suffix("").parts))
     assert found == CREATORS
+
+
+async def test_limits_that_count_in_memory_hold_as_soon_as_they_are_stored(life: Life):
+    published = life.appliance.entrance.limits
+    assert published.hard("default", D.CONNECTIONS) is None
+    await ensure_defaults(life.database, QuotaSection(connections=7).hard, 1.0)
+    async with life.database.read() as tx:
+        await published.load(tx)
+    await life.services.organizations.create(caller(), "lab", "Lab")
+    assert published.hard("lab", D.CONNECTIONS) == published.hard("default", D.CONNECTIONS) == 7
+    await limit(life, connections=3)
+    assert published.hard("default", D.CONNECTIONS) == 3
+    published.open_connections = {"default": 2}.__getitem__
+    assert (await used(life))[D.CONNECTIONS] == 2
+    await life.services.quotas.change(caller(), "default", {D.CONNECTIONS: LimitChange(reset=True)})
+    assert published.hard("default", D.CONNECTIONS) == 7
