@@ -29,6 +29,8 @@ class PRSMClient:
         base_url: `unix:///path`, `http://host:port` or `https://host:port`.
         timeout: Seconds for a whole call, its repetitions included.
         ca_file: Certificates to trust with https, as PEM; by default the system's.
+        organization: For which organization the calls are, for a caller who belongs to several;
+            by default `PRSMD_ORGANIZATION`.
 
     Raises:
         ConfigurationError: The address or the key cannot be used.
@@ -41,8 +43,9 @@ class PRSMClient:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         ca_file: str | None = None,
+        organization: str | None = None,
     ) -> None:
-        self.target = Target.resolve(base_url, api_key, ca_file)
+        self.target = Target.resolve(base_url, api_key, ca_file, organization)
         self._transport = AsyncTransport(self.target, timeout)
         self.custom_models = CustomModels(self._transport)
         self.models = Models(self._transport)

@@ -121,4 +121,6 @@ def timed_out(target: Target, seconds: float) -> ClientTimeoutError:
 
 def _headers(target: Target) -> dict[str, str]:
     headers = {"User-Agent": "prsm-sdk"}
+    if target.organization is not None:
+        headers["X-PRSMD-Organization"] = target.organization
     return headers | ({"Authorization": f"Bearer {target.api_key}"} if target.api_key else {})

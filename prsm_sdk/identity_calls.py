@@ -117,10 +117,11 @@ def add_member(
     bindings: Sequence[Mapping[str, Any]],
     name: str | None = None,
     organization: str | None = None,
+    expires_in_seconds: float | None = None,
 ) -> Call[Member]:
     """Make somebody a member. A binding is `{"role": …}`, with `"model"` for a single one."""
     body = {"kind": kind, "subject": subject, "bindings": [dict(one) for one in bindings]}
-    more = _given(name=name, organization=organization)
+    more = _given(name=name, organization=organization, expires_in_seconds=expires_in_seconds)
     return _change("POST", _MEMBERS, {**body, **more}, Member.decode)
 
 
@@ -134,16 +135,32 @@ def change_member(
     member_id: str,
     bindings: Sequence[Mapping[str, Any]] | None = None,
     name: str | None = None,
+    **more: float | None,
 ) -> Call[Member]:
-    """Give a member these roles in place of those it has, or another name."""
+    """Give a member these roles in place of those it has, or another name.
+
+    More: `expires_in_seconds`; None takes the end away.
+    """
     bound = None if bindings is None else [dict(one) for one in bindings]
-    body = _given(bindings=bound, name=name)
+    body = {**_given(bindings=bound, name=name), **more}
     return _change("PATCH", f"{_MEMBERS}/{segment(member_id)}", body, Member.decode)
 
 
 def remove_member(member_id: str) -> Call[Member]:
     """Take all roles of a member away."""
     return _change("DELETE", f"{_MEMBERS}/{segment(member_id)}", None, Member.decode)
+
+
+def accept_member(member_id: str) -> Call[Member]:
+    """Accept an invitation to be a member."""
+    path = f"{_MEMBERS}/{segment(member_id)}/accept"
+    return _change("POST", path, None, Member.decode)
+
+
+def leave_member(member_id: str) -> Call[Member]:
+    """End one's own membership, or refuse an invitation."""
+    path = f"{_MEMBERS}/{segment(member_id)}/leave"
+    return _change("POST", path, None, Member.decode)
 
 
 def create_key(name: str, **wishes: Any) -> Call[ApiKey]:

@@ -46,7 +46,10 @@ class Binding(Wire):
 
 @_value
 class Member(Wire):
-    """Someone who belongs to an organization: a `kind` (uid, gid, oidc, key) and a `subject`."""
+    """Someone who belongs to an organization: a `kind` (uid, gid, oidc, key) and a `subject`.
+
+    `status` is `active`, `invited` (until they accept it has no effect) or `expired`.
+    """
 
     member_id: str
     organization: str = ""
@@ -54,6 +57,9 @@ class Member(Wire):
     subject: str = ""
     name: str = ""
     bindings: tuple[Binding, ...] = many(Binding)
+    status: str = ""
+    accepted_at: str | None = None
+    expires_at: str | None = None
     created_at: str | None = None
     created_by: str | None = None
 
@@ -72,10 +78,12 @@ class Caller(Wire):
     """Who the caller is. `only_models` None: held to none in particular; `key` is the one used.
 
     `quota` is that of the organization, by dimension.
+    `organization` None: the caller belongs to several, or to none yet; `memberships` tell of which,
+    invitations too.
     """
 
     principal: str
-    organization: str = ""
+    organization: str | None = None
     role: str = ""
     appliance_wide: bool = False
     permissions: tuple[str, ...] = strings()
@@ -83,3 +91,4 @@ class Caller(Wire):
     only_models: tuple[str, ...] | None = None
     key: ApiKey | None = one(ApiKey)
     quota: Mapping[str, QuotaLimit] = mapping(QuotaLimit)
+    memberships: tuple[Member, ...] = many(Member)

@@ -112,14 +112,25 @@ class Members:
         bindings: Sequence[Mapping[str, Any]],
         name: str | None = None,
         organization: str | None = None,
+        *,
+        expires_in_seconds: float | None = None,
     ) -> Member:
         """Make a member of a `uid`, `gid`, `user`, `group`, `oidc` subject or `key`.
 
-        A binding is `{"role": …}`; with `"model"`, on that one only.
+        A binding is `{"role": …}`; with `"model"`, on that one only. Whom no administrator of the
+        appliance adds is only invited (`status`), until they `accept` it themselves.
         """
         return await self._transport.send(
-            calls.add_member(kind, subject, bindings, name, organization)
+            calls.add_member(kind, subject, bindings, name, organization, expires_in_seconds)
         )
+
+    async def accept(self, member_id: str) -> Member:
+        """Accept an invitation of one's own."""
+        return await self._transport.send(calls.accept_member(member_id))
+
+    async def leave(self, member_id: str) -> Member:
+        """End one's own membership, or refuse an invitation."""
+        return await self._transport.send(calls.leave_member(member_id))
 
     async def list(self, limit: int = 100, offset: int = 0) -> Page[Member]:
         """List members."""
@@ -130,9 +141,13 @@ class Members:
         member_id: str,
         bindings: Sequence[Mapping[str, Any]] | None = None,
         name: str | None = None,
+        **more: float | None,
     ) -> Member:
-        """Give a member these roles in place of those it has, or another name."""
-        return await self._transport.send(calls.change_member(member_id, bindings, name))
+        """Give a member these roles in place of those it has, or another name.
+
+        More: `expires_in_seconds`; None takes the end away.
+        """
+        return await self._transport.send(calls.change_member(member_id, bindings, name, **more))
 
     async def remove(self, member_id: str) -> None:
         """Take all roles of a member away."""

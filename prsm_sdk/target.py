@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import urllib.parse
 from collections.abc import Mapping
 from typing import Self
@@ -11,6 +12,7 @@ from .errors import ConfigurationError
 DEFAULT_SOCKET = "/run/prsmd/prsmd.sock"
 DEFAULT_URL = "http://127.0.0.1:7443"
 PLACEHOLDER_KEY = "your-api-key"  # stands in the published document's program
+_ORGANIZATION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -19,7 +21,7 @@ class Target:
     """One daemon: a Unix socket (`socket_path`) or a TCP address, and the key to present.
 
     `prefix` is put before every path; `ca_file` holds the certificates to trust with https
-    (None: the system's).
+    (None: the system's). `organization` is the one that every call is for (None: the caller's own).
     """
 
     socket_path: str | None = None
@@ -29,6 +31,7 @@ class Target:
     prefix: str = ""
     api_key: str | None = dataclasses.field(default=None, repr=False)
     ca_file: str | None = None
+    organization: str | None = None
 
     @property
     def url(self) -> str:
@@ -46,15 +49,16 @@ class Target:
         base_url: str | None = None,
         api_key: str | None = None,
         ca_file: str | None = None,
+        organization: str | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> Self:
         """Return the daemon to talk to.
 
         An argument wins over its environment variable (`PRSMD_URL`, `PRSMD_API_KEY`,
-        `PRSMD_CA_FILE`). Without an address it is the Unix socket of the local daemon where there
-        is one that the caller can use, else its TCP port on the loopback interface. The published
-        document's placeholder counts as no key, so that its program runs as it stands for a user
-        whom the local daemon knows.
+        `PRSMD_CA_FILE`, `PRSMD_ORGANIZATION`). Without an address it is the Unix socket of the
+        local daemon where there is one that the caller can use, else its TCP port on the loopback
+        interface. The published document's placeholder counts as no key, so that its program runs
+        as it stands for a user whom the local daemon knows.
 
         Raises:
             ConfigurationError: The address is no address, or the key no key.
@@ -63,11 +67,13 @@ class Target:
         key = _checked_key(given or environ.get("PRSMD_API_KEY") or None)
         url = base_url or environ.get("PRSMD_URL") or _local_url(key)
         trusted = ca_file or environ.get("PRSMD_CA_FILE") or None
+        named = _checked_organization(organization or environ.get("PRSMD_ORGANIZATION") or None)
         parts = urllib.parse.urlsplit(url)
         if parts.scheme == "unix":
             if parts.netloc or not parts.path.startswith("/"):
                 raise ConfigurationError(f"{url}: write a Unix socket as unix:///absolute/path")
-            return cls(socket_path=urllib.parse.unquote(parts.path), api_key=key)
+            path = urllib.parse.unquote(parts.path)
+            return cls(socket_path=path, api_key=key, organization=named)
         host, port = _tcp_address(url, parts)
         return cls(
             scheme=parts.scheme,
@@ -76,6 +82,7 @@ class Target:
             prefix=parts.path.rstrip("/"),
             api_key=key,
             ca_file=trusted,
+            organization=named,
         )
 
 
@@ -105,3 +112,9 @@ def _checked_key(api_key: str | None) -> str | None:
     if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
         raise ConfigurationError("the API key holds characters that no key has")
     return api_key
+
+
+def _checked_organization(name: str | None) -> str | None:
+    if name is not None and _ORGANIZATION.fullmatch(name) is None:
+        raise ConfigurationError(f"{name[:100]!r} is no organization's name: a-z, 0-9 and -")
+    return name

@@ -136,7 +136,7 @@ def _guarded(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         request[OPERATION] = operation
-        identified = await identify(request, door)
+        identified = await identify(request, door, operation.needs)
         principal = identified.principal
         identify_connection(request, principal)
         request[BODY_BYTES] = min(door.body_bytes, operation.body_bytes or door.body_bytes)

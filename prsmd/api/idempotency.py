@@ -15,6 +15,7 @@ from prsmd.api.request_body import content, refuse_coded
 from prsmd.api.requests import dry_run
 from prsmd.api.respond import json_response
 from prsmd.domain.errors import InvalidInputError, PrsmdError
+from prsmd.service.belonging import HEADER as ORGANIZATION
 from prsmd.service.caller import Caller
 from prsmd.service.idempotency import Answer, Once
 
@@ -97,7 +98,9 @@ def _key(request: web.Request) -> str | None:
 async def _essence(operation: Operation, request: web.Request) -> bytes:
     """Return what is equal for equal requests: of an upload, only the length is looked at."""
     body = await content(request) if not operation.uploads else b"%d" % _length(request)
-    head = f"{request.method} {request.raw_path}\n".encode(errors="surrogateescape")
+    named = request.headers.get(ORGANIZATION)  # for another organization it is another request
+    where = request.raw_path if named is None else f"{request.raw_path}\n{named}"
+    head = f"{request.method} {where}\n".encode(errors="surrogateescape")
     return head + body
 
 

@@ -12,12 +12,13 @@ from prsmd.api.operations import REQUEST_ID
 from prsmd.api.origin import Proxies, origin_of
 from prsmd.core.connection_limits import ConnectionLimits
 from prsmd.core.meter import Standing
-from prsmd.domain.access import Principal
-from prsmd.domain.errors import InvalidApiKeyError
+from prsmd.domain.access import Principal, is_organization_name
+from prsmd.domain.errors import InvalidApiKeyError, InvalidInputError
 from prsmd.domain.origin import Origin
 from prsmd.engine.denials import Denials
 from prsmd.gateway.meters import Held, tightest
 from prsmd.service.access import Access, Identified
+from prsmd.service.belonging import HEADER, ActingFor, Needs
 from prsmd.service.failures import Failures
 from prsmd.service.throttle import Throttle
 from prsmd.service.underway import Underway
@@ -54,18 +55,23 @@ class Door:
 DOOR = web.AppKey("door", Door)
 
 
-async def identify(request: web.Request, door: Door) -> Identified:
+async def identify(
+    request: web.Request, door: Door, needs: Needs = Needs.ORGANIZATION
+) -> Identified:
     """Return who calls: by a key or token where one is given, else the Unix peer.
 
     Raises:
         InvalidApiKeyError: nobody that is known here.
+        AmbiguousOrganizationError: they belong to several organizations and name none.
+        PermissionDeniedError: they do not belong to the one that they name.
     """
+    acting = ActingFor(_organization(request), needs)
     text, usable = _credential(request)
     origin = origin_of(request, door.proxies)
     async with _watched(request, door, text):
         if not usable:
             raise InvalidApiKeyError("Send the key as 'Authorization: Bearer KEY'.")
-        identified = await _identified(door, text, origin)
+        identified = await _identified(door, text, origin, acting)
     request[WHO] = identified.principal.id
     return identified
 
@@ -79,16 +85,18 @@ def _watched(
     return door.failures.watched(text, origin, request[REQUEST_ID])
 
 
-async def _identified(door: Door, text: str | None, origin: Origin) -> Identified:
+async def _identified(
+    door: Door, text: str | None, origin: Origin, acting: ActingFor
+) -> Identified:
     if text is not None:
 
         def may_verify() -> None:
             if door.failures is not None:
                 door.failures.refuse(origin.whose, text, None)
 
-        return await door.access.by_credential(text, origin.ip, may_verify)
+        return await door.access.by_credential(text, origin.ip, may_verify, acting)
     if origin.peer is not None:
-        return door.access.by_peer(origin.peer.uid, origin.peer.gid)
+        return door.access.by_peer(origin.peer.uid, origin.peer.gid, acting)
     raise InvalidApiKeyError(
         "An API key is needed: send 'Authorization: Bearer KEY'. An administrator creates one"
         " with 'prsmctl key create'."
@@ -109,6 +117,17 @@ def note_left(request: web.Request, held: Sequence[Held]) -> None:
     left = tightest(held, time.time())
     if left is not None:
         request[LEFT] = left
+
+
+def _organization(request: web.Request) -> str | None:
+    """Return the organization that a request names. InvalidInputError for what names none."""
+    given = request.headers.getall(HEADER, ())
+    if len(given) > 1:
+        raise InvalidInputError.field(HEADER, "must be given once")
+    if given and not is_organization_name(given[0]):
+        problem = "must be the name of an organization: a-z, 0-9 and -"
+        raise InvalidInputError.field(HEADER, problem, given[0][:100])
+    return given[0] if given else None
 
 
 def _credential(request: web.Request) -> tuple[str | None, bool]:

@@ -84,13 +84,15 @@ class MemberBody(Body):
     bindings: Annotated[list[BindingBody], Field(max_length=100)]
     name: Words | None = None
     organization: OrganizationName | None = None
+    expires_in_seconds: Lifetime | None = None
 
 
 class MemberChangeBody(PatchBody):
-    """PATCH /v1/members/{member_id}."""
+    """PATCH /v1/members/{member_id}. What is absent stays; null takes the end away."""
 
     name: Words = absent()
     bindings: Annotated[list[BindingBody], Field(max_length=100)] = absent()
+    expires_in_seconds: Lifetime | None = absent()
 
 
 class KeyBody(Body):

@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from prsmd.api.identity_schemas import KeyBody, KeyChangeBody, RotateBody
+from prsmd.api.members import membership_body
 from prsmd.api.operations import Operation, Services
 from prsmd.api.requests import body_as, optional_body_as, refuse_unknown
 from prsmd.api.resource_quotas import quota_body
@@ -13,6 +14,7 @@ from prsmd.api.respond import json_response, rfc3339
 from prsmd.api.windows import WINDOW_QUERY, window, window_of
 from prsmd.domain.access import ApiKey, Permission
 from prsmd.domain.errors import InvalidInputError
+from prsmd.service.belonging import Needs
 from prsmd.service.caller import Caller
 from prsmd.service.idempotency import Answer
 from prsmd.service.keys import KeyRequest, Who
@@ -109,11 +111,17 @@ def changed(_services: Services, key: ApiKey) -> Answer:
 
 
 async def me(services: Services, request: web.Request, caller: Caller) -> web.Response:
-    """Answer who the caller is and what they may do: everywhere at home, and on single models."""
+    """Answer who the caller is and what they may do: everywhere at home, and on single models.
+
+    Who belongs to several organizations and names none is told of all, as who is only invited.
+    """
     refuse_unknown(request)
     who = await services.keys.who(caller)
-    quota = await services.quotas.own(caller)
-    return json_response({**_me_body(who), "quota": quota_body(quota)})
+    memberships = [membership_body(report) for report in await services.members.own(caller)]
+    told = {**_me_body(who), "memberships": memberships}
+    if caller.principal.organization:
+        told["quota"] = quota_body(await services.quotas.own(caller))
+    return json_response(told)
 
 
 def _me_body(who: Who) -> dict[str, Any]:
@@ -121,7 +129,7 @@ def _me_body(who: Who) -> dict[str, Any]:
     only = principal.only_models
     return {
         "principal": principal.id,
-        "organization": principal.organization,
+        "organization": principal.organization or None,
         "role": principal.role,
         "appliance_wide": principal.appliance_wide,
         "permissions": sorted(permission.value for permission in principal.permissions),
@@ -211,5 +219,11 @@ OPERATIONS = (
         permission=_MANAGE,
         answer=changed,
     ),
-    Operation(method="GET", path="/v1/auth/me", handler=me, summary="Who the caller is"),
+    Operation(
+        method="GET",
+        path="/v1/auth/me",
+        handler=me,
+        summary="Who the caller is",
+        needs=Needs.ORGANIZATION_IF_CLEAR,
+    ),
 )

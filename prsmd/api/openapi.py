@@ -9,9 +9,11 @@ from typing import Any
 from aiohttp import web
 
 from prsmd import __version__
+from prsmd.api import patterns
 from prsmd.api.operations import OpenOperation, Operation, Services
 from prsmd.api.requests import refuse_unknown
 from prsmd.domain.access import ROLES, Permission
+from prsmd.service.belonging import HEADER
 from prsmd.service.caller import Caller, require_own
 
 _PARAMETER = re.compile(r"{(\w+)}")
@@ -88,6 +90,7 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
         {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
         for name, text in operation.query.items()
     ]
+    parameters.append(_ORGANIZATION)
     if operation.answer is not None:
         parameters.append(_IDEMPOTENCY_KEY)
     if operation.conditional:
@@ -154,6 +157,13 @@ def _responses(operation: Operation) -> dict[str, Any]:
     }
 
 
+_ORGANIZATION = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "For which organization this is, of those that the caller belongs to",
+    "schema": {"type": "string", "pattern": patterns.ORGANIZATION},
+}
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",

@@ -14,6 +14,7 @@ from prsmd.gateway.turns import Turns
 from prsmd.service.answers import Answers
 from prsmd.service.audit import Audit
 from prsmd.service.authorization import Authorization
+from prsmd.service.belonging import Needs
 from prsmd.service.caller import Caller
 from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
@@ -97,6 +98,7 @@ class Operation:
     as any). `conditional`: `If-Match` says which revision the caller
     has seen. `body_optional`: none means an empty one. `lent` False: no share gives it.
     `streams`: the answer can be a stream (api/streams.py). `polls`: it can be waited for.
+    `needs` says what must be known of who calls.
     `counts_itself`: whether it counts in the limits of the caller's key turns out later.
     """
 
@@ -117,6 +119,7 @@ class Operation:
     streams: bool = False
     polls: bool = False
     counts_itself: bool = False
+    needs: Needs = Needs.ORGANIZATION
     answers: str = "application/json"
 
 

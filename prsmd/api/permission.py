@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from prsmd.api.operations import Operation, Services
+from prsmd.service.belonging import Needs
 from prsmd.service.caller import Caller
 
 _MODELS = ("model_id", "deployment_id")
@@ -25,10 +26,14 @@ async def require_permission(
 ) -> None:
     """Return if the caller may carry out an operation that changes something; else audit and raise.
 
+    What needs only an identity is about the caller's own, and decided by whose it is.
+
     Raises:
         PermissionDeniedError: the caller may not.
         ModelNotFoundError: there is no such model for the caller.
     """
+    if operation.needs is Needs.IDENTITY:
+        return
     if operation.permission is None:
         raise RuntimeError(f"{operation.method} {operation.path} names no permission")
     model = next((request.match_info[n] for n in _MODELS if n in request.match_info), None)

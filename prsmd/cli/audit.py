@@ -52,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         query.add_argument(f"--{name}", metavar="AGE|TIME", type=moment, help="10m ago, or a time")
     for verb in (tail, query):
         for name, meaning in _FILTERS.items():
-            verb.add_argument(f"--{name}", metavar="TEXT", help=meaning)
+            verb.add_argument(f"--{name}", dest=f"of_{name}", metavar="TEXT", help=meaning)
     verify = verbs.add_parser("verify", help="prove a log: the daemon's, or an export in a file")
     verify.add_argument("file", nargs="?", help="what `export` wrote; - reads standard input")
     verify.add_argument(
@@ -72,7 +72,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     export = verbs.add_parser("export", help="write a log as JSON lines that prove themselves")
     export.add_argument("file", nargs="?", default="-", help="by default standard output")
-    export.add_argument("--organization", metavar="NAME", help="others' records as digests only")
+    export.add_argument(
+        "--organization",
+        dest="of_organization",
+        metavar="NAME",
+        help="others' records as digests only",
+    )
     export.add_argument(
         "--since", metavar="AGE|TIME", type=moment, help="from the last checkpoint before then"
     )
@@ -96,7 +101,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
 
 
 def _tail(session: Session, args: argparse.Namespace) -> int:
-    filters = {name: getattr(args, name) for name in _FILTERS}
+    filters = {name: getattr(args, f"of_{name}") for name in _FILTERS}
     page = session.client.send(audit_calls.records(args.log, filters, max(1, args.limit)))
     shown = list(page)[: args.limit]
     for record in reversed(shown):
@@ -109,7 +114,8 @@ def _tail(session: Session, args: argparse.Namespace) -> int:
 
 
 def _query(session: Session, args: argparse.Namespace) -> int:
-    filters = {name: getattr(args, name) for name in (*_FILTERS, "since", "until")}
+    filters = {name: getattr(args, f"of_{name}") for name in _FILTERS}
+    filters |= {"since": args.since, "until": args.until}
     call = audit_calls.records(args.log, filters, args.limit, args.offset)
     page = session.client.send(call)
     if session.as_json:
@@ -311,7 +317,7 @@ def _lines_of(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _export(session: Session, args: argparse.Namespace) -> int:
-    call = audit_calls.export(args.log, args.organization, args.since)
+    call = audit_calls.export(args.log, args.of_organization, args.since)
     pieces = session.client.download(call)
     if args.file == "-":
         for piece in pieces:

@@ -26,7 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar=_VERBS)
     create = verbs.add_parser("create", help="make a key; it is shown this once")
     create.add_argument("name", help="what the key is for")
-    create.add_argument("--organization", metavar="NAME", help="by default your own")
+    create.add_argument(
+        "--organization", metavar="NAME", default=argparse.SUPPRESS, help="by default your own"
+    )
     listing = verbs.add_parser("list", help="list keys, without their secrets")
     show = verbs.add_parser("show", help="show a key, without its secret")
     change = verbs.add_parser("change", help="change a key, at once")
@@ -88,6 +90,11 @@ def who(session: Session, _args: argparse.Namespace) -> int:
             "held to": caller.only_models,
         }
     )
+    for member in caller.memberships:
+        if member.status == "invited":
+            print(f"invited to {member.organization}: prsmctl member accept {member.member_id}")
+        elif member.organization != caller.organization:
+            print(f"also in {member.organization}: prsmctl --organization {member.organization} …")
     for model in caller.on_models:
         print(f"on {model.model_id}: {' '.join(model.permissions)}")
     if caller.quota:

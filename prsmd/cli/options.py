@@ -33,6 +33,14 @@ def add_global_options(parser: argparse.ArgumentParser, *, inherit: bool) -> Non
         default=default(None),
         help="file that holds the API key (env PRSMD_API_KEY holds the key itself)",
     )
+    if "--organization" not in parser._option_string_actions:  # noqa: SLF001 - argparse has no other way
+        group.add_argument(
+            "--organization",
+            metavar="NAME",
+            default=default(None),
+            help="for which organization this is, if you belong to several"
+            " (env PRSMD_ORGANIZATION)",
+        )
     group.add_argument(
         "-o",
         "--output",

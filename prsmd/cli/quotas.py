@@ -29,6 +29,8 @@ def run(session: Session, args: argparse.Namespace) -> int:
     """Show an organization's quota, or set limits of it."""
     changes = dict(_limit(text) for text in args.limits)
     name = args.name or session.client.send(calls.who_am_i()).organization
+    if name is None:
+        raise UsageError("you belong to several organizations, or to none: name one")
     call = calls.change_quota(name, changes) if changes else calls.get_quota(name)
     found = session.client.send(call)
     if session.as_json:

@@ -26,7 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     remove = verbs.add_parser("remove", help="forget a login")
     remove.add_argument("server", help="the registry")
     for verb in (add, remove):
-        verb.add_argument("--organization", metavar="NAME", help="by default your own")
+        verb.add_argument(
+            "--organization", metavar="NAME", default=argparse.SUPPRESS, help="by default your own"
+        )
     for verb in verbs.choices.values():
         add_global_options(verb, inherit=True)
 

@@ -23,7 +23,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     remove = verbs.add_parser("remove", help="remove a role that nobody has")
     for verb in (create, change, remove):
         verb.add_argument("--name", required=True, help="the role")
-        verb.add_argument("--organization", metavar="NAME", help="by default your own")
+        verb.add_argument(
+            "--organization", metavar="NAME", default=argparse.SUPPRESS, help="by default your own"
+        )
     for verb in (create, change):
         verb.add_argument("--description", metavar="TEXT", help="what it is for")
     for verb in (create, listing, change, remove):

@@ -26,7 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "rotate-key", help="seal every secret and registry password with the next envelope key"
     )
     for verb in (put, remove):
-        verb.add_argument("--organization", metavar="NAME", help="by default your own")
+        verb.add_argument(
+            "--organization", metavar="NAME", default=argparse.SUPPRESS, help="by default your own"
+        )
     for verb in verbs.choices.values():
         add_global_options(verb, inherit=True)
 

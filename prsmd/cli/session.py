@@ -36,7 +36,7 @@ class Session:
     def open(cls, args: argparse.Namespace) -> Self:
         """Return the session that the global options ask for. Connects to nothing yet."""
         url = f"unix://{Path(args.socket).absolute()}" if args.socket else args.url
-        target = Target.resolve(url, _key_in(args.api_key_file))
+        target = Target.resolve(url, _key_in(args.api_key_file), None, args.organization)
         client = SyncClient(target, args.timeout, patience=0)
         return cls(client=client, as_json=args.output == "json", timeout=args.timeout)
 

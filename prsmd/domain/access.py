@@ -205,8 +205,9 @@ class Binding:
 class Member:
     """Someone who belongs to an organization, and the roles that they have in it.
 
-    `subject` is a uid or gid in decimal, a token's subject, or a key's id. A subject belongs to one
-    organization only.
+    `subject` is a uid or gid in decimal, a token's subject, or a key's id. It may belong to several
+    organizations, a key only to its own. `accepted_at` None: an invitation, which has no effect
+    until the subject itself accepts it.
     """
 
     id: str
@@ -217,6 +218,17 @@ class Member:
     bindings: tuple[Binding, ...]
     created_at: float
     created_by: str
+    accepted_at: float | None = None
+    expires_at: float | None = None
+
+    @property
+    def identity(self) -> str:
+        """Who is meant, as principals are named."""
+        return f"{self.kind.value}:{self.subject}"
+
+    def in_force(self, now: float) -> bool:
+        """Tell whether it counts: it was accepted, and has not ended."""
+        return self.accepted_at is not None and (self.expires_at is None or now < self.expires_at)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

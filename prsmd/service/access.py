@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from prsmd.core.apikey import key_digest, parse_key
+from prsmd.core.belonging import Belonging
 from prsmd.core.networks import allows
 from prsmd.domain.access import APPLIANCE_ROLE, ApiKey, Binding, Principal, SubjectKind
 from prsmd.domain.errors import InvalidApiKeyError
+from prsmd.service.belonging import ANY, ActingFor, acting_for, resolve
 from prsmd.service.directory import Directory
 
 _ROOT = 0
@@ -50,7 +52,9 @@ def _always() -> None:
 class Tokens(Protocol):
     """Who the bearers of an issuer's tokens are."""
 
-    async def identify(self, token: str, may_verify: Callable[[], None]) -> Identified:
+    async def identify(
+        self, token: str, may_verify: Callable[[], None], acting: ActingFor
+    ) -> Identified:
         """Return who a token stands for. Raise InvalidApiKeyError where it proves nothing.
 
         `may_verify` is called before each signature is verified, and raises where none may be.
@@ -72,7 +76,9 @@ class KeyRing:
         """Return what is to be stored of a new secret."""
         return key_digest(self._pepper, secret)
 
-    def identify(self, text: str, address: str | None = None) -> Identified:
+    def identify(
+        self, text: str, address: str | None = None, acting: ActingFor = ANY
+    ) -> Identified:
         """Return who a key stands for. InvalidApiKeyError never says which part failed.
 
         Only who holds the secret is told that the key was revoked, has expired, or is not to be
@@ -81,7 +87,7 @@ class KeyRing:
         parsed = parse_key(text)
         if parsed is None:
             raise _invalid()
-        found = self._identified(parsed[0], self.digest(parsed[1]), address)
+        found = self._identified(parsed[0], self.digest(parsed[1]), address, acting)
         self._used[parsed[0]] = time.time()
         return found
 
@@ -94,7 +100,9 @@ class KeyRing:
         """Return when a key was last used."""
         return self._used.get(key.id, key.last_used_at)
 
-    def _identified(self, key_id: str, digest: bytes, address: str | None) -> Identified:
+    def _identified(
+        self, key_id: str, digest: bytes, address: str | None, acting: ActingFor
+    ) -> Identified:
         now = time.time()
         key, until = self._proven(key_id, digest, now)
         self._refuse_ended(key, now)
@@ -104,9 +112,12 @@ class KeyRing:
         if until != key.expires_at:  # a secret that was rotated away gives nothing beyond its end
             bounds = dataclasses.replace(principal.bounds, expires_at=until)
             principal = dataclasses.replace(principal, bounds=bounds)
+        if acting.organization is not None:
+            known = (key.organization,)
+            principal = acting_for(self._directory, principal, acting.organization, known)
         return Identified(
             principal=principal,
-            again=lambda: self._identified(key_id, digest, address),
+            again=lambda: self._identified(key_id, digest, address, acting),
             until=until,
             key=key,
         )
@@ -146,39 +157,54 @@ class Peers:
         """Go by these rules from now on."""
         self._rules = rules
 
-    def identify(self, uid: int, gid: int) -> Identified:
-        """Return who a peer is, and goes on to be. InvalidApiKeyError for one who is nobody."""
-        return Identified(principal=self.principal(uid, gid), again=lambda: self.identify(uid, gid))
+    def identify(self, uid: int, gid: int, acting: ActingFor = ANY) -> Identified:
+        """Return who a peer is, and goes on to be, in the organization that they act for now.
+
+        Raises:
+            InvalidApiKeyError: somebody whom nothing names.
+            AmbiguousOrganizationError: they belong to several organizations and name none.
+            PermissionDeniedError: they do not belong to the one that is named.
+        """
+        principal, until = self._found(uid, gid, acting)
+        stays = dataclasses.replace(acting, organization=principal.organization or None)
+        return Identified(
+            principal=principal, until=until, again=lambda: self.identify(uid, gid, stays)
+        )
 
     def principal(self, uid: int, gid: int) -> Principal:
-        """Return who a peer is. Raise InvalidApiKeyError for one whom nothing names."""
-        identity = f"uid:{uid}"
+        """Return who a peer is who names no organization."""
+        return self.identify(uid, gid).principal
+
+    def _found(self, uid: int, gid: int, acting: ActingFor) -> tuple[Principal, float | None]:
+        identity, directory = f"uid:{uid}", self._directory
         if uid in {_ROOT, os.geteuid()}:
             own = [Binding(APPLIANCE_ROLE)]
-            return self._directory.principal(identity, self._organization, own)
+            home = directory.principal(identity, self._organization, own)
+            return acting_for(directory, home, acting.organization, (self._organization,)), None
         groups = _groups_of(uid, gid)
-        organization, bindings = self._ruled(uid, groups)
-        for kind, subject in (
-            (SubjectKind.UID, uid),
-            *((SubjectKind.GID, group) for group in sorted(groups)),
-        ):
-            member = self._directory.member(kind, str(subject))
-            if member is not None and organization in {None, member.organization}:
-                organization = member.organization
-                bindings += member.bindings
-        if organization is None:
-            raise InvalidApiKeyError(
-                f"Local user {uid} has no role here: send an API key, or have the user made a"
-                " member of an organization or added to unix_roles."
-            )
-        self._directory.refuse_closed(organization)
-        return self._directory.principal(identity, organization, bindings)
+        belonging = Belonging(
+            identity=identity,
+            configured=self._ruled(uid, groups),
+            own=directory.memberships(SubjectKind.UID, str(uid)),
+            groups=[
+                member
+                for group in sorted(groups)
+                for member in directory.memberships(SubjectKind.GID, str(group))
+            ],
+        )
+        nobody = InvalidApiKeyError(
+            f"Local user {uid} has no role here: send an API key, or have the user made a"
+            " member of an organization or added to unix_roles."
+        )
+        return resolve(directory, belonging, acting, time.time(), nobody)
 
-    def _ruled(self, uid: int, groups: frozenset[int]) -> tuple[str | None, tuple[Binding, ...]]:
+    def _ruled(self, uid: int, groups: frozenset[int]) -> list[tuple[str, Binding]]:
+        """Return the organizations that rules put a peer in, each by the first rule that fits."""
+        found: dict[str, Binding] = {}
         for rule in self._rules:
             if rule.uid == uid or (rule.gid is not None and rule.gid in groups):
-                return rule.organization, (Binding(rule.role),)
-        return None, ()
+                found.setdefault(rule.organization, Binding(rule.role))
+        return list(found.items())
 
 
 class Access:
@@ -190,16 +216,20 @@ class Access:
         self._ring = ring
 
     async def by_credential(
-        self, text: str, address: str | None, may_verify: Callable[[], None] = _always
+        self,
+        text: str,
+        address: str | None,
+        may_verify: Callable[[], None] = _always,
+        acting: ActingFor = ANY,
     ) -> Identified:
         """Return who a key or a token stands for. Raise InvalidApiKeyError for nobody's."""
         if self.tokens is not None and text.count(".") == 2:
-            return await self.tokens.identify(text, may_verify)
-        return self._ring.identify(text, address)
+            return await self.tokens.identify(text, may_verify, acting)
+        return self._ring.identify(text, address, acting)
 
-    def by_peer(self, uid: int, gid: int) -> Identified:
+    def by_peer(self, uid: int, gid: int, acting: ActingFor = ANY) -> Identified:
         """Return who a Unix peer is. Raise InvalidApiKeyError for nobody."""
-        return self.peers.identify(uid, gid)
+        return self.peers.identify(uid, gid, acting)
 
 
 def uid_of(user: str) -> int:

@@ -5,6 +5,7 @@ committed, so that it counts for the next request. Requests only look up.
 """
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
@@ -41,7 +42,7 @@ class Directory:
         self.on_change: list[Callable[[], None]] = []
         self._organizations: dict[str, Organization] = {}
         self._roles: dict[str, dict[str, Role]] = {}
-        self._members: dict[tuple[SubjectKind, str], Member] = {}
+        self._members: dict[tuple[SubjectKind, str], dict[str, Member]] = {}  # by organization
         self._keys = {key.id: key for key in known_keys}
         self._of_keys: dict[str, Principal] = {}
         self._order = asyncio.Lock()
@@ -90,9 +91,13 @@ class Directory:
         """Return what an organization's own roles allow, by name."""
         return {name: role.permissions for name, role in self.roles_of(organization).items()}
 
-    def member(self, kind: SubjectKind, subject: str) -> Member | None:
-        """Return who is recognized so, or None."""
-        return self._members.get((kind, subject))
+    def member(self, kind: SubjectKind, subject: str, organization: str) -> Member | None:
+        """Return an organization's member, or whom it invited, who is recognized so; or None."""
+        return self._members.get((kind, subject), {}).get(organization)
+
+    def memberships(self, kind: SubjectKind, subject: str) -> tuple[Member, ...]:
+        """Return where somebody is a member or invited."""
+        return tuple(self._members.get((kind, subject), {}).values())
 
     def key(self, key_id: str) -> ApiKey | None:
         """Return a key, revoked and expired ones too, or None."""
@@ -113,8 +118,8 @@ class Directory:
 
     def would_be(self, key: ApiKey) -> Principal:
         """Return who a key that may not be stored yet would stand for."""
-        member = self.member(SubjectKind.KEY, key.id)
-        more = member.bindings if member and member.organization == key.organization else ()
+        member = self.member(SubjectKind.KEY, key.id, key.organization)
+        more = member.bindings if member is not None and member.accepted_at is not None else ()
         own = self.own_roles(key.organization)
         bindings = (Binding(key.role), *more)
         return principal_of(
@@ -129,13 +134,13 @@ class Directory:
         A key is held to what it is held to; a user of this machine comes over the Unix socket.
         `own` None: the organization's roles as they are.
         """
-        identity = f"{member.kind.value}:{member.subject}"
+        identity = member.identity
         own = self.own_roles(member.organization) if own is None else own
-        models, bounds = None, Bounds()
+        models, bounds = None, Bounds(expires_at=member.expires_at)
         if member.kind is SubjectKind.KEY and (key := self.key(member.subject)) is not None:
             models, bounds = key.models, key.bounds
         elif member.kind is not SubjectKind.OIDC:
-            bounds = Bounds(networks=_UNIX_SOCKET)
+            bounds = dataclasses.replace(bounds, networks=_UNIX_SOCKET)
         return principal_of(identity, member.organization, bindings, own, models, bounds)
 
     def holders_of(
@@ -149,9 +154,10 @@ class Directory:
         for key in self._keys.values():
             if (key.organization, key.role) == (organization, role) and key.revoked_at is None:
                 yield _of_key(key, own), _of_key(key, changed)
-        for member in self._members.values():
-            having = [binding for binding in member.bindings if binding.role == role]
-            if having and member.organization == organization:
+        for known in self._members.values():
+            member = known.get(organization)
+            having = [each for each in member.bindings if each.role == role] if member else []
+            if member is not None and having:
                 yield self.given_to(member, having, own), self.given_to(member, having, changed)
 
     def refuse_closed(self, organization: str) -> None:
@@ -168,9 +174,8 @@ class Directory:
         self._organizations[organization.id] = organization
         if organization.removed_at is not None:
             self._roles.pop(organization.id, None)
-            gone = [at for at, m in self._members.items() if m.organization == organization.id]
-            for subject in gone:
-                del self._members[subject]
+            for known in self._members.values():
+                known.pop(organization.id, None)
         self._changed()
 
     def put_role(self, role: Role) -> None:
@@ -185,12 +190,13 @@ class Directory:
 
     def put_member(self, member: Member) -> None:
         """Take over a member as it is now."""
-        self._members[member.kind, member.subject] = member
+        known = self._members.setdefault((member.kind, member.subject), {})
+        known[member.organization] = member
         self._changed()
 
     def drop_member(self, member: Member) -> None:
         """Forget a member."""
-        self._members.pop((member.kind, member.subject), None)
+        self._members.get((member.kind, member.subject), {}).pop(member.organization, None)
         self._changed()
 
     def put_key(self, key: ApiKey) -> None:

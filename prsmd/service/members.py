@@ -3,11 +3,17 @@
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prsmd.domain.access import Binding, Member, Permission, SubjectKind
 from prsmd.domain.deployment import Deployment
-from prsmd.domain.errors import ConflictError, InvalidInputError, NotFoundError
+from prsmd.domain.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from prsmd.domain.ids import random_id
 from prsmd.domain.resource_quota import Dimension
 from prsmd.engine.quota_ledger import refuse_one_more
@@ -42,6 +48,7 @@ class MemberWish:
     bindings: Sequence[BindingWish]
     organization: str | None = None
     name: str | None = None
+    expires_at: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +66,16 @@ class Members:
         self._registrar = registrar
 
     async def add(self, caller: Caller, wish: MemberWish) -> MemberReport:
-        """Make somebody a member. ConflictError for who is one already, here or elsewhere."""
+        """Make somebody a member, or invite them: whom nobody may claim is asked for consent.
+
+        ConflictError for who is one of this organization already, or invited.
+        """
         kind, subject = _recognized(wish)
 
         async def write(tx: Tx) -> Done[MemberReport]:
             organization = self._registrar.place(caller, wish.organization)
             await self._refuse_impossible(tx, organization, kind, subject)
+            now = time.time()
             member = Member(
                 id=random_id("member"),
                 organization=organization,
@@ -72,13 +83,17 @@ class Members:
                 subject=subject,
                 name=wish.name or wish.subject,
                 bindings=await self._bindings(tx, organization, wish.bindings),
-                created_at=time.time(),
+                created_at=now,
                 created_by=caller.principal.id,
+                expires_at=wish.expires_at,
             )
+            _refuse_end(member, now)
+            accepted = _counts_at_once(caller, member)
+            member = dataclasses.replace(member, accepted_at=now if accepted else None)
             self._refuse_excess(caller, member)
-            if await members.find(tx, kind, subject) is not None:
+            if await members.find(tx, kind, subject, organization) is not None:
                 raise ConflictError(
-                    f"{kind.value} {subject} is a member already and cannot be another one's too."
+                    f"{kind.value} {subject} is a member of {organization} already, or invited."
                 )
             await refuse_one_more(tx, organization, Dimension.MEMBERS)
             await members.add(tx, member)
@@ -103,20 +118,18 @@ class Members:
             ]
 
     async def change(
-        self,
-        caller: Caller,
-        member_id: str,
-        name: str | None,
-        bindings: Sequence[BindingWish] | None,
+        self, caller: Caller, member_id: str, changes: Mapping[str, Any]
     ) -> MemberReport:
-        """Rename a member, or give it these roles in place of those it has. They count at once."""
+        """Change `name`, `expires_at` or `bindings` (wishes, in place of those it has), at once."""
 
         async def write(tx: Tx) -> Done[MemberReport]:
             known = await self._known(tx, caller, member_id)
-            bound = known.bindings
-            if bindings is not None:
-                bound = await self._bindings(tx, known.organization, bindings)
-            changed = dataclasses.replace(known, name=name or known.name, bindings=bound)
+            given = dict(changes)
+            if "bindings" in given:
+                given["bindings"] = await self._bindings(tx, known.organization, given["bindings"])
+            changed = dataclasses.replace(known, **given)
+            if changed.expires_at != known.expires_at:
+                _refuse_end(changed, time.time())
             self._refuse_beyond(caller, known)
             self._refuse_excess(caller, changed, known)
             await members.put(tx, changed)
@@ -142,6 +155,52 @@ class Members:
             return Done(result=report, organization=known.organization, details=_details(known))
 
         ask = _ask("remove", f"member:{member_id[:100]}")
+        return await self._registrar.carry_out(
+            caller, ask, write, lambda gone: self._registrar.directory.drop_member(gone.member)
+        )
+
+    async def own(self, caller: Caller) -> Sequence[MemberReport]:
+        """Return the memberships and invitations of whoever calls; not those of their groups."""
+        kind, _, subject = caller.principal.id.partition(":")
+        if kind not in {SubjectKind.UID, SubjectKind.OIDC}:
+            return []
+        found = self._registrar.directory.memberships(SubjectKind(kind), subject)
+        async with self._registrar.database.read() as tx:
+            return [await _report(tx, member) for member in found]
+
+    async def accept(self, caller: Caller, member_id: str) -> MemberReport:
+        """Accept an invitation; only who was invited does. NotFoundError for everybody else."""
+
+        async def write(tx: Tx) -> Done[MemberReport]:
+            known = await _meant(tx, caller, member_id)
+            self._registrar.directory.refuse_closed(known.organization)
+            now = time.time()
+            if known.expires_at is not None and known.expires_at <= now:
+                raise ConflictError("This invitation has ended; ask for another one.")
+            accepted = known
+            if known.accepted_at is None:
+                accepted = dataclasses.replace(known, accepted_at=now)
+                await members.put(tx, accepted)
+            return Done(
+                result=await _report(tx, accepted),
+                organization=known.organization,
+                details=_details(accepted),
+                changed=accepted != known,
+            )
+
+        ask = Ask(None, "members.accept", f"member:{member_id[:100]}")
+        return await self._registrar.carry_out(caller, ask, write, self._take_over)
+
+    async def leave(self, caller: Caller, member_id: str) -> MemberReport:
+        """End one's own membership, or refuse an invitation. NotFoundError for another's."""
+
+        async def write(tx: Tx) -> Done[MemberReport]:
+            known = await _meant(tx, caller, member_id)
+            report = await _report(tx, known)
+            await members.remove(tx, member_id)
+            return Done(result=report, organization=known.organization, details=_details(known))
+
+        ask = Ask(None, "members.leave", f"member:{member_id[:100]}")
         return await self._registrar.carry_out(
             caller, ask, write, lambda gone: self._registrar.directory.drop_member(gone.member)
         )
@@ -195,6 +254,44 @@ class Members:
                 raise InvalidInputError.field("subject", problem, subject[:_MOST_SUBJECT])
 
 
+def _counts_at_once(caller: Caller, member: Member) -> bool:
+    """Tell whether a membership needs no consent. PermissionDeniedError for who cannot give it.
+
+    A key is its organization's own thing. Users and bearers of tokens are nobody's: an
+    administrator of the appliance places them, or they place themselves.
+    """
+    principal = caller.principal
+    places = principal.appliance_wide and Permission.NODE_MANAGE in principal.permissions
+    if places or member.kind is SubjectKind.KEY or member.identity == principal.id:
+        return True
+    if member.kind is SubjectKind.GID:
+        raise PermissionDeniedError(
+            "A group cannot be asked for its consent, so that only an administrator of the"
+            " appliance adds one; invite its users one by one.",
+            required_permissions=[Permission.NODE_MANAGE.value],
+            current_permissions=sorted(principal.permissions),
+        )
+    return False
+
+
+def _refuse_end(member: Member, now: float) -> None:
+    if member.expires_at is None:
+        return
+    if member.kind is SubjectKind.KEY:
+        problem = "is the key's own: change the key"
+        raise InvalidInputError.field("expires_in_seconds", problem)
+    if member.expires_at <= now:
+        raise InvalidInputError.field("expires_in_seconds", "must be in the future")
+
+
+async def _meant(tx: Tx, caller: Caller, member_id: str) -> Member:
+    """Return a membership of the caller's own. Whose any other is, is not said."""
+    found = await members.get(tx, member_id)
+    if found is None or found.identity != caller.principal.id:
+        raise NotFoundError(f"There is no membership or invitation {member_id[:100]} of yours.")
+    return found
+
+
 def _recognized(wish: MemberWish) -> tuple[SubjectKind, str]:
     """Return how a member will be recognized; names of this machine become numbers."""
     subject = wish.subject
@@ -240,7 +337,9 @@ def _ask(verb: str, subject: str) -> Ask:
 
 def _details(member: Member) -> dict[str, object]:
     return {
-        "subject": f"{member.kind.value}:{member.subject}",
+        "subject": member.identity,
+        "accepted": member.accepted_at is not None,
+        "expires_at": member.expires_at,
         "bindings": [
             {"role": binding.role, "deployment_id": binding.deployment_id}
             for binding in member.bindings

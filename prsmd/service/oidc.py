@@ -18,9 +18,11 @@ from typing import Any
 import aiohttp
 import jwt
 
+from prsmd.core.belonging import Belonging
 from prsmd.domain.access import Binding, SubjectKind
 from prsmd.domain.errors import InvalidApiKeyError
 from prsmd.service.access import Identified
+from prsmd.service.belonging import ANY, ActingFor, resolve
 from prsmd.service.directory import Directory
 
 log = logging.getLogger(__name__)
@@ -149,7 +151,10 @@ class OidcTokens:
         self._ended = True
 
     async def identify(
-        self, token: str, may_verify: Callable[[], None] = lambda: None
+        self,
+        token: str,
+        may_verify: Callable[[], None] = lambda: None,
+        acting: ActingFor = ANY,
     ) -> Identified:
         """Return who a token stands for. Raise InvalidApiKeyError where it proves nothing.
 
@@ -159,7 +164,7 @@ class OidcTokens:
             claims = await self._claims(token, may_verify)
         except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError) as error:
             raise _invalid(str(error)) from None
-        return self._identified(claims)
+        return self._identified(claims, acting)
 
     async def _claims(self, token: str, may_verify: Callable[[], None]) -> Mapping[str, Any]:
         """Return the claims of a token that is genuine, for us, and good now."""
@@ -200,7 +205,7 @@ class OidcTokens:
         )
         return _Verified(claims, key_id, key)
 
-    def _identified(self, claims: Mapping[str, Any]) -> Identified:
+    def _identified(self, claims: Mapping[str, Any], acting: ActingFor) -> Identified:
         subject = claims[self._settings.subject_claim]
         until = float(claims["exp"]) + self._settings.leeway_seconds
         if self._ended:
@@ -209,30 +214,28 @@ class OidcTokens:
             raise _invalid("it has expired")
         if not isinstance(subject, str) or not _presentable(subject):
             raise _invalid("its subject cannot be used")
-        organization, bindings = self._ruled(claims)
-        member = self._directory.member(SubjectKind.OIDC, subject)
-        if member is not None and organization in {None, member.organization}:
-            organization = member.organization
-            bindings += member.bindings
-        if organization is None:
-            raise _invalid(f"{subject} has no role here")
-        self._directory.refuse_closed(organization)
+        belonging = Belonging(
+            identity=f"oidc:{subject}",
+            configured=self._ruled(claims),
+            own=self._directory.memberships(SubjectKind.OIDC, subject),
+        )
+        nobody, now = _invalid(f"{subject} has no role here"), self._clock()
+        principal, ends = resolve(self._directory, belonging, acting, now, nobody)
+        stays = dataclasses.replace(acting, organization=principal.organization or None)
         return Identified(
-            principal=self._directory.principal(f"oidc:{subject}", organization, bindings),
-            again=lambda: self._identified(claims),
-            until=until,
+            principal=principal,
+            again=lambda: self._identified(claims, stays),
+            until=until if ends is None else min(until, ends),
         )
 
-    def _ruled(self, claims: Mapping[str, Any]) -> tuple[str | None, tuple[Binding, ...]]:
-        """Return the organization of the first rule that fits, with all its roles that fit."""
-        organization, bindings = None, list[Binding]()
+    def _ruled(self, claims: Mapping[str, Any]) -> list[tuple[str, Binding]]:
+        """Return the organizations and roles of all rules that fit, in their order."""
+        found = []
         for rule in self._settings.rules:
             given = claims.get(rule.claim)
-            values = given if isinstance(given, list) else [given]
-            if rule.value in values and organization in {None, rule.organization}:
-                organization = rule.organization
-                bindings.append(Binding(rule.role))
-        return organization, tuple(bindings)
+            if rule.value in (given if isinstance(given, list) else [given]):
+                found.append((rule.organization, Binding(rule.role)))
+        return found
 
 
 async def _whole(answer: aiohttp.ClientResponse) -> bytes:

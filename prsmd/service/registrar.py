@@ -24,9 +24,12 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ask:
-    """What somebody wants to do to what, and the permission that it needs."""
+    """What somebody wants to do to what, and the permission that it needs.
 
-    permission: Permission
+    None: none, for it is about themselves only.
+    """
+
+    permission: Permission | None
     action: str
     subject: str
 
@@ -66,7 +69,8 @@ class Registrar:
 
         `writer` carries out the transaction where more than the directory has to follow it.
         """
-        await require_recorded(self.database, caller, ask.permission, ask.subject)
+        if ask.permission is not None:
+            await require_recorded(self.database, caller, ask.permission, ask.subject)
 
         async def transaction(tx: Tx) -> Done[T]:
             done = await write(tx)

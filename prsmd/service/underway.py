@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator
 
 from prsmd.core.permit import covers
-from prsmd.domain.errors import InvalidApiKeyError, PrsmdError
+from prsmd.domain.errors import InvalidApiKeyError, PermissionDeniedError, PrsmdError
 from prsmd.service.access import Identified
 
 _ENDED = "What proved who you are is no longer good for this; ask for a new key or token."
@@ -66,7 +66,7 @@ class Underway:
         for request in tuple(self._open):
             try:
                 now = request.identified.again()
-            except InvalidApiKeyError as error:
+            except (InvalidApiKeyError, PermissionDeniedError) as error:
                 _end(request, error)
                 continue
             if not covers(now.principal, request.identified.principal):

@@ -13,12 +13,12 @@ async def add(tx: Tx, member: Member) -> None:
     """Store a new member with its bindings.
 
     Raises:
-        sqlite3.IntegrityError: the subject is a member somewhere.
+        sqlite3.IntegrityError: the subject is a member of the organization, or invited.
     """
     await change(
         tx,
-        "INSERT INTO members (id, organization, kind, subject, name, created_at, created_by) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO members (id, organization, kind, subject, name, created_at, created_by, "
+        "accepted_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             member.id,
             member.organization,
@@ -27,14 +27,20 @@ async def add(tx: Tx, member: Member) -> None:
             member.name,
             member.created_at,
             member.created_by,
+            member.accepted_at,
+            member.expires_at,
         ),
     )
     await _bind(tx, member.id, member.bindings)
 
 
 async def put(tx: Tx, member: Member) -> None:
-    """Store a known member's name and bindings as they are now."""
-    await change(tx, "UPDATE members SET name = ? WHERE id = ?", (member.name, member.id))
+    """Store a known member as it is now: its name, bindings, acceptance and end."""
+    await change(
+        tx,
+        "UPDATE members SET name = ?, accepted_at = ?, expires_at = ? WHERE id = ?",
+        (member.name, member.accepted_at, member.expires_at, member.id),
+    )
     await change(tx, "DELETE FROM bindings WHERE member_id = ?", (member.id,))
     await _bind(tx, member.id, member.bindings)
 
@@ -50,10 +56,12 @@ async def get(tx: Tx, member_id: str, organization: str | None = None) -> Member
     return None if row is None else _from_row(row, await _bindings(tx, member_id))
 
 
-async def find(tx: Tx, kind: SubjectKind, subject: str) -> Member | None:
-    """Return the member that is recognized so, of whichever organization, or None."""
+async def find(tx: Tx, kind: SubjectKind, subject: str, organization: str) -> Member | None:
+    """Return an organization's member, or whom it invited, who is recognized so; or None."""
     row = await one(
-        tx, "SELECT * FROM members WHERE kind = ? AND subject = ?", (kind.value, subject)
+        tx,
+        "SELECT * FROM members WHERE kind = ? AND subject = ? AND organization = ?",
+        (kind.value, subject, organization),
     )
     return None if row is None else _from_row(row, await _bindings(tx, row["id"]))
 
@@ -105,4 +113,6 @@ def _from_row(row: sqlite3.Row, bindings: Sequence[Binding]) -> Member:
         bindings=tuple(bindings),
         created_at=row["created_at"],
         created_by=row["created_by"],
+        accepted_at=row["accepted_at"],
+        expires_at=row["expires_at"],
     )

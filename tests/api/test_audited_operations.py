@@ -8,6 +8,7 @@ import pytest
 
 from prsmd.api.app import OPERATIONS
 from prsmd.domain.quantity import GIB
+from prsmd.service.belonging import Needs
 from prsmd.store import attestations, audit
 from tests.api.audited import KEYS, ORGANIZATIONS, SAMPLES, do, send
 from tests.api.served import Door, served
@@ -17,8 +18,10 @@ from tests.engine.harness import Life
 __all__ = ["life", "world"]
 
 INFER = "POST /v1/models/{model_id}/infer"  # changes nothing; it has a log of its own
+# What is one's own only its owner can do: tests/service/test_invitations.py looks at the records.
+OWN = {f"{each.method} {each.path}" for each in OPERATIONS if each.needs is Needs.IDENTITY}
 CHANGES = sorted(
-    {f"{each.method} {each.path}" for each in OPERATIONS if each.method != "GET"} - {INFER}
+    {f"{each.method} {each.path}" for each in OPERATIONS if each.method != "GET"} - {INFER} - OWN
 )
 _SECRETS = ("correct horse battery staple", "hush", "prsm_")
 
@@ -45,6 +48,7 @@ async def last(life: Life) -> tuple[int, int]:
 
 def test_every_operation_that_changes_something_has_a_sample() -> None:
     assert sorted(SAMPLES) == CHANGES
+    assert {f"POST /v1/members/{{member_id}}/{verb}" for verb in ("accept", "leave")} == OWN
 
 
 @pytest.mark.parametrize("operation", sorted(SAMPLES))

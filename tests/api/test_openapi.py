@@ -119,7 +119,7 @@ def test_every_permission_and_role_is_named(document):
     assert needed - {None} <= set(document["x-permissions"])
     for _, path, operation in operations(document):
         if "x-permission" not in operation:
-            assert path in {"/healthz", "/readyz", "/v1/auth/me", _OWN_QUOTA}
+            assert path in {"/healthz", "/readyz", "/v1/auth/me", _OWN_QUOTA, *_OWN}
 
 
 def test_only_the_probes_are_described_as_open(document):
@@ -127,6 +127,9 @@ def test_only_the_probes_are_described_as_open(document):
         path for _, path, operation in operations(document) if operation.get("security") == []
     }
     assert opened == {"/healthz", "/readyz"}
+
+
+_OWN = {f"/v1/members/{{member_id}}/{verb}" for verb in ("accept", "leave")}
 
 
 class Making:

@@ -52,6 +52,7 @@ def member(kind, subject, *bindings, organization="company"):
         bindings=bindings,
         created_at=0.0,
         created_by="test",
+        accepted_at=0.0,
     )
 
 

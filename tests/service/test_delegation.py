@@ -80,6 +80,19 @@ async def test_a_bounded_key_makes_no_member_who_is_not(office, words):
     assert ("members.add", "member:oidc:ann", "denied") in await office.recorded()
 
 
+async def test_a_key_that_ends_makes_members_who_end_no_later(office):
+    maker = await bounded(office, expires_in_seconds=600.0)
+    end = maker.principal.bounds.expires_at
+    wish = MemberWish(kind="oidc", subject="ann", bindings=[BindingWish("viewer")], expires_at=end)
+    made = (await office.members.add(maker, wish)).member
+
+    assert made.expires_at == end
+    later = await refused(office.members.change(maker, made.id, {"expires_at": end + 1}))
+    assert "Your own key ends" in later
+    free = await refused(office.members.change(maker, made.id, {"expires_at": None}))
+    assert "Your own key ends" in free
+
+
 @BOUNDED
 async def test_a_bounded_key_gives_no_role_to_a_key_that_is_not(office, words):
     maker = await bounded(office, **HELD[words])

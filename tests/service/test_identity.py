@@ -133,7 +133,7 @@ async def test_a_removed_organization_leaves_no_way_in_and_its_name_is_not_given
 
     for directory in (office.directory, await office.reloaded()):
         assert directory.organization("rival") is None
-        assert directory.member(SubjectKind.UID, STRANGER) is None
+        assert directory.member(SubjectKind.UID, STRANGER, "company") is None
     with pytest.raises(InvalidApiKeyError):
         office.ring.identify(text)
     refusal = await refused(office.organizations.create(caller(), "rival", ""), ConflictError)
@@ -235,7 +235,7 @@ async def test_a_member_has_its_roles_in_the_organization_and_on_models(office):
 
     assert report.models == {plans.id: "custom_plans"}
     for directory in (office.directory, await office.reloaded()):
-        found = directory.member(SubjectKind.UID, STRANGER)
+        found = directory.member(SubjectKind.UID, STRANGER, "company")
         principal = directory.principal("uid:1", found.organization, found.bindings)
         assert principal.permissions == ROLES["viewer"]
         assert P.MODELS_SCALE in principal.on_models[plans.id]
@@ -283,10 +283,10 @@ async def test_a_model_of_others_cannot_be_bound_and_is_not_revealed(office):
     assert words[0] == words[1]
 
 
-async def test_a_subject_belongs_to_one_organization_and_where_is_not_said(office):
+async def test_a_subject_is_a_member_of_an_organization_once_and_elsewhere_is_not_told(office):
     await office.members.add(caller("owner", "rival"), member())
-    refusal = await refused(office.members.add(caller("owner"), member()), ConflictError)
-    assert "rival" not in refusal.message
+    await office.members.add(caller("owner"), member())
+    await refused(office.members.add(caller("owner"), member()), ConflictError)
 
 
 @pytest.mark.parametrize("role", ["admin", "owner"])
@@ -298,12 +298,12 @@ async def test_nobody_binds_a_role_above_their_own(office, role):
 
     for work in (
         office.members.add(clerk, member(STRANGER, BindingWish(role))),
-        office.members.change(clerk, boss.member.id, None, [BindingWish("hr")]),
+        office.members.change(clerk, boss.member.id, {"bindings": [BindingWish("hr")]}),
         office.members.remove(clerk, boss.member.id),
     ):
         await refused(work)
-    assert office.directory.member(SubjectKind.UID, "1234") == boss.member
-    assert office.directory.member(SubjectKind.UID, STRANGER) is None
+    assert office.directory.member(SubjectKind.UID, "1234", "company") == boss.member
+    assert office.directory.member(SubjectKind.UID, STRANGER, "company") is None
 
 
 async def test_an_owner_makes_no_administrator_of_the_appliance(office):
@@ -321,11 +321,13 @@ async def test_changed_roles_of_a_member_take_the_place_of_those_it_had(office):
     report = await office.members.add(caller("owner"), member())
     bindings = [BindingWish("invoker"), BindingWish("auditor"), BindingWish("invoker")]
 
-    changed = await office.members.change(caller("owner"), report.member.id, "Ann", bindings)
+    changed = await office.members.change(
+        caller("owner"), report.member.id, {"name": "Ann", "bindings": bindings}
+    )
 
     assert [binding.role for binding in changed.member.bindings] == ["invoker", "auditor"]
-    assert office.directory.member(SubjectKind.UID, STRANGER).name == "Ann"
-    assert (await office.reloaded()).member(SubjectKind.UID, STRANGER) == changed.member
+    assert office.directory.member(SubjectKind.UID, STRANGER, "company").name == "Ann"
+    assert (await office.reloaded()).member(SubjectKind.UID, STRANGER, "company") == changed.member
 
 
 async def test_members_of_others_are_not_there(office):
@@ -335,7 +337,7 @@ async def test_members_of_others_are_not_there(office):
     assert await office.members.list(owner) == []
     for member_id in (theirs.member.id, "member_nobody"):
         await refused(office.members.remove(owner, member_id), NotFoundError)
-        await refused(office.members.change(owner, member_id, "x", None), NotFoundError)
+        await refused(office.members.change(owner, member_id, {"name": "x"}), NotFoundError)
 
 
 # Keys

@@ -197,7 +197,7 @@ async def test_roles_of_one_organization_add_up_and_the_first_rule_decides_which
 async def test_members_count_by_their_subject(tokens, directory):
     bound = Member(
         id="m", organization="lab", kind=SubjectKind.OIDC, subject="bob", name="Bob",
-        bindings=(Binding("viewer"),), created_at=0.0, created_by="",
+        bindings=(Binding("viewer"),), created_at=0.0, created_by="", accepted_at=0.0,
     )  # fmt: skip
     await refused(tokens, token(sub="bob", groups=[]))
 

@@ -14,6 +14,7 @@ from prsmd.engine.quota_ledger import refuse_more, used
 from prsmd.store import (
     deployments,
     keys,
+    members,
     organizations,
     replicas,
     resource_quotas,
@@ -241,3 +242,29 @@ async def test_the_upgraded_state_takes_a_rollout(tmp_path):
     async with database.read() as tx:
         assert await rollouts.latest(tx, "d_good") == rollout
     await database.close()
+
+
+async def test_memberships_of_older_schemas_stay_in_force_with_their_roles(tx):
+    await tx.execute_fetchall("PRAGMA foreign_keys = ON")
+    await migrate(tx, [step for step in known_migrations() if step.version < 16])
+    await tx.execute_fetchall(
+        "INSERT INTO organizations (id, display_name, created_at, created_by) "
+        "VALUES ('acme', 'Acme', 1.0, 'x'), ('rival', 'Rival', 1.0, 'x')"
+    )
+    await tx.execute_fetchall(
+        "INSERT INTO members VALUES ('m1', 'acme', 'uid', '7', 'n', 5.0, 'x'), "
+        "('m2', 'rival', 'oidc', 'ann', 'n', 6.0, 'x')"
+    )
+    await tx.execute_fetchall("INSERT INTO bindings VALUES ('m1', 0, 'owner', NULL)")
+    await migrate(tx, known_migrations())
+
+    known = {member.id: member for member in await members.list_for(tx, None)}
+    assert [binding.role for binding in known["m1"].bindings] == ["owner"]
+    assert {name: member.accepted_at for name, member in known.items()} == {"m1": 5.0, "m2": 6.0}
+    assert all(member.in_force(1e12) for member in known.values())
+    await members.add(tx, dataclasses.replace(known["m1"], id="m3", organization="rival"))
+    await members.remove(tx, "m1")
+    assert [row["member_id"] for row in await tx.execute_fetchall("SELECT * FROM bindings")] == [
+        "m3"
+    ]
+    assert await tx.execute_fetchall("PRAGMA foreign_key_check") == []
