@@ -22,6 +22,7 @@ USAGE = "GET /v1/custom-models/hostile/usage?format=csv&limit=100"
 NEW_KEY = as_json({"name": "one more", "role": "viewer"})
 PlanOf = Callable[[Site], Plan]
 
+_VARIABLE_BYTES = 30_000
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -232,31 +233,37 @@ def audit_queries(line: str, connections: int = 24) -> PlanOf:
     return plan
 
 
-def large_deploys(site: Site) -> Plan:
-    """60 deploys with 2 MB of environment and 1,000 replicas each."""
-    environment = {f"V{number}": "e" * 32_000 for number in range(62)}
-    made = []
-    for number in range(60):
-        body = model_body(f"many-{number}", "steady/model:1", 1000, environment=environment)
-        needs = {"cpu": "1", "memory": "1Gi"}
-        body["deployment_config"]["resource_requirements"] = needs
-        made.append(request(DEPLOY, site.keys["deployer"], as_json(body)))
-    return Plan(requests=made, connections=4, count=15)
+def large_deploys(replicas: int, environment_bytes: int) -> PlanOf:
+    """60 deploys with so much environment and so many replicas each."""
+
+    def plan(site: Site) -> Plan:
+        variables = environment_bytes // _VARIABLE_BYTES
+        environment = {f"V{number}": "e" * _VARIABLE_BYTES for number in range(variables)}
+        made = []
+        for number in range(60):
+            name = f"many-{number}"
+            body = model_body(name, "steady/model:1", replicas, environment=environment)
+            needs = {"cpu": "1", "memory": "1Gi"}
+            body["deployment_config"]["resource_requirements"] = needs
+            made.append(request(DEPLOY, site.keys["deployer"], as_json(body)))
+        return Plan(requests=made, connections=4, count=15)
+
+    return plan
 
 
 def large_updates(site: Site) -> Plan:
-    """Dry runs of updates with 750 KB of environment."""
+    """Dry runs of updates with as much environment as a model may have."""
     made = []
     for number in range(20):
-        environment = {f"V{n}": f"{number}" * 3_000 for n in range(250)}
+        environment = {f"V{n}": f"{number % 10}" * 1_000 for n in range(240)}
         body = as_json({"deployment_config": {"environment": environment}})
         made.append(request("PUT /v1/custom-models/hostile?dry_run=true", site.keys["owner"], body))
     return Plan(requests=made, connections=8, count=10)
 
 
 def dry_runs(site: Site) -> Plan:
-    """Dry runs that have 1,000 replicas placed."""
-    body = model_body("rehearsed", "steady/model:1", 1000)
+    """Dry runs that have as many replicas placed as a model may have."""
+    body = model_body("rehearsed", "steady/model:1", 100)
     made = request(f"{DEPLOY}?dry_run=true", site.keys["deployer"], as_json(body))
     return Plan(requests=[made], connections=8, count=20)
 
@@ -329,7 +336,7 @@ def on_trial(site: Site) -> Plan:
 def differences(site: Site) -> Plan:
     """Comparisons of two revisions whose environments are large and differ everywhere."""
     for number in range(2):
-        environment = {f"V{n}": f"{number}" * 3000 for n in range(250)}
+        environment = {f"V{n}": f"{number}" * 900 for n in range(250)}
         config = {"environment": environment, "scaling": {"min_replicas": 0, "max_replicas": 1}}
         body = model_body("compared", "steady/model:1", 0, **config)
         path = "/v1/custom-models/compared" if number else "/v1/custom-models/deploy"
