@@ -1,0 +1,86 @@
+"""However a body is made, little is built of it: values, depth, digits and problems are bounded."""
+
+import json
+
+import pytest
+
+from prsmd.api import json_text
+from prsmd.api.app import OPERATIONS
+from prsmd.api.json_text import DEEPEST, MOST_VALUES, parse_json
+from prsmd.api.operations import CONTROL_BODY_BYTES
+from prsmd.api.validation import parse
+from prsmd.domain.errors import InvalidInputError
+
+BODIES = sorted(
+    {each.body for each in OPERATIONS if each.body is not None}, key=lambda body: body.__name__
+)
+MUCH = {
+    "values": b"[" + b"1," * MOST_VALUES + b"1]",
+    "members": b"{" + b",".join(b'"a%d":0' % n for n in range(MOST_VALUES + 1)) + b"}",
+    "strings": b"[" + b'"",' * 300_000 + b'""]',
+    "quotes": b'"' * 1_000_000,
+    "containers": b"[" * 1_000_000,
+    "empty lists": b"[" + b"[]," * MOST_VALUES + b"1]",
+    "depth": b"[" * (DEEPEST + 1) + b"]" * (DEEPEST + 1),
+    "depth of objects": b'{"a":' * 200_000,
+    "digits": b"9" * 1_000_000,
+    "numbers of many digits": b"[" + b",".join([b"9" * 4000] * 250) + b"]",
+    "digits after strings with quotes": b'["\\"", "\\\\", ' + b"1," * MOST_VALUES + b"1]",
+}
+
+
+@pytest.mark.parametrize("text", MUCH.values(), ids=MUCH.keys())
+def test_what_no_request_needs_is_refused_before_it_is_built(text):
+    with pytest.raises(InvalidInputError) as told:
+        parse_json(text)
+
+    [problem] = told.value.details["validation_errors"]
+    assert problem["field"] == "body"
+
+
+LITTLE = {
+    "commas in a string": {"a": "1," * MOST_VALUES},
+    "brackets in a string": {"a": "[{" * 1000 + "\\" * 7 + '"[' * 1000},
+    "many values": {"a": list(range(MOST_VALUES - 10))},
+    "a long string": {"a": "é" * 300_000},
+    "some depth": json.loads("[" * (DEEPEST - 1) + "]" * (DEEPEST - 1)),
+}
+
+
+@pytest.mark.parametrize("value", LITTLE.values(), ids=LITTLE.keys())
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_what_a_request_may_need_is_taken(value, ascii_only):
+    assert parse_json(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
+def test_of_many_unknown_fields_twenty_are_named(body):
+    with pytest.raises(InvalidInputError) as told:
+        parse(body, {f"field{number}": number for number in range(MOST_VALUES)})
+
+    problems = told.value.details["validation_errors"]
+    assert [problem["field"] for problem in problems] == [f"field{n}" for n in range(20)]
+    assert all(problem["error"].startswith("unknown field") for problem in problems)
+
+
+def test_no_error_is_built_of_a_list_that_is_too_long():
+    """Its items are not looked at: one problem tells of them all."""
+    body = {"model_name": "m", "deployment_config": {"args": [1] * 9000, "container_image": "a"}}
+    schema = next(each for each in BODIES if each.__name__ == "DeployBody")
+
+    with pytest.raises(InvalidInputError) as told:
+        parse(schema, body)
+
+    [problem] = told.value.details["validation_errors"]
+    assert problem["field"] == "deployment_config.args"
+    assert problem["error"] == "must have at most 256 items"
+
+
+def test_only_inferences_take_more_than_a_megabyte():
+    larger = [
+        f"{each.method} {each.path}"
+        for each in OPERATIONS
+        if each.body_bytes is None or each.body_bytes > CONTROL_BODY_BYTES
+    ]
+    assert larger == ["POST /v1/models/{model_id}/infer"]
+    assert json_text.MOST_VALUES < CONTROL_BODY_BYTES // 2
