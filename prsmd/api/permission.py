@@ -26,6 +26,8 @@ async def require_permission(
 ) -> None:
     """Return if the caller may carry out an operation that changes something; else audit and raise.
 
+    What needs no permission is about the caller's own self, and its use case decides.
+
     What needs only an identity is about the caller's own, and decided by whose it is.
 
     Raises:
@@ -35,7 +37,7 @@ async def require_permission(
     if operation.needs is Needs.IDENTITY:
         return
     if operation.permission is None:
-        raise RuntimeError(f"{operation.method} {operation.path} names no permission")
+        return
     model = next((request.match_info[n] for n in _MODELS if n in request.match_info), None)
     await services.authorization.require(
         caller, operation.permission, subject_of(operation.path, request.match_info), model
