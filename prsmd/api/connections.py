@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prsmd.api.http_server import HttpServer
 
 log = logging.getLogger(__name__)
+_BUFFER_BYTES = 32 * 1024  # of a body; aiohttp holds a quarter as many chunks, however small
 _FREE_FRAMING = 64 * 1024  # bytes of a body, and what of the last piece is not parsed yet
 _LEAST_CONTENT = 2  # at least one byte in so many has to be content
 _LINGER_SECONDS = 5.0  # an unread body is thrown away for so long that its sender reads the answer
@@ -66,6 +67,7 @@ class Connection(web.RequestHandler):
         "_progress",
         "_quiet_since",
         "_reader",
+        "_resuming",
         "_takes_no_more",
         "claims",
         "line",
@@ -81,6 +83,7 @@ class Connection(web.RequestHandler):
             lingering_time=min(_LINGER_SECONDS, patience.header_seconds),
             max_line_size=patience.header_bytes,
             max_field_size=patience.header_bytes,
+            read_bufsize=_BUFFER_BYTES,
         )
         self.claims = claims
         self.line: ClientTransport | None = None
@@ -94,6 +97,7 @@ class Connection(web.RequestHandler):
         self._reader: PacedReader | None = None
         self._body: StreamReader | None = None
         self._body_bytes = 0
+        self._resuming = False
 
     @property
     def finished(self) -> bool:
@@ -234,6 +238,19 @@ class Connection(web.RequestHandler):
         """Log what failed here; a body that cannot be decoded was the client's and is answered."""
         if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **kw)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's
+        """Parse on in a turn of the loop: aiohttp asks for it at each chunk that is taken."""
+        if not resume_parser:
+            super().resume_reading(resume_parser)
+        elif self._reading_paused and not self._resuming:
+            self._resuming = True
+            self._loop.call_soon(self._parse_on)
+
+    def _parse_on(self) -> None:
+        self._resuming = False
+        if self._reading_paused and self.transport is not None:
+            super().resume_reading()
 
     def _resume_transport_reading(self) -> None:
         # aiohttp takes more: first what is here already.

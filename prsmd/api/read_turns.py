@@ -15,7 +15,7 @@ from prsmd.core.round_robin import RoundRobin
 
 log = logging.getLogger(__name__)
 _PIECES = 4  # in one turn; each can begin a request, which takes about a millisecond
-_PIECE_BYTES = 8 * 1024  # in chunks of one byte, so many take ten milliseconds to parse
+_PIECE_BYTES = 4 * 1024  # in chunks of one byte, so many take five milliseconds to parse
 _TURN_SECONDS = 0.004
 
 

@@ -24,6 +24,7 @@ from prsmd.protocols.base import ContainerAnswer, ContainerRequest, printable
 from .endings import UnheardError
 
 CHUNK_BYTES = 64 * 1024
+_BUFFER_BYTES = 32 * 1024  # of an answer; aiohttp holds a quarter as many chunks, however small
 _CONNECTIONS_TRIED = 3
 
 
@@ -137,6 +138,7 @@ class Upstream:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
+            read_bufsize=_BUFFER_BYTES,
             skip_auto_headers=("User-Agent", "Accept"),
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=self._settings.connect_timeout_seconds

@@ -8,6 +8,7 @@ than content, and gives way after each read. Knows nothing of inference.
 
 import asyncio
 import functools
+from collections import deque
 from typing import Any
 
 import aiohttp
@@ -25,11 +26,51 @@ class WaryConnector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         loop = asyncio.get_running_loop()
-        self._factory = functools.partial(_WaryProtocol, loop=loop)  # type: ignore[assignment]  # its subclass
+        resumed = _Resumed(loop)
+        self._factory = functools.partial(_WaryProtocol, resumed, loop=loop)  # type: ignore[assignment]  # its subclass
+
+
+class _Resumed:
+    """Connections whose readers have room again: one is parsed on in each turn of the loop.
+
+    aiohttp parses on at each chunk that is taken, so that one reader's call takes in as much as a
+    container has sent.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[_WaryProtocol] = deque()
+
+    def add(self, protocol: "_WaryProtocol") -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._next)
+        self._waiting.append(protocol)
+
+    def _next(self) -> None:
+        self._waiting.popleft().parse_on()
+        if self._waiting:
+            self._loop.call_soon(self._next)
 
 
 class _WaryProtocol(ResponseHandler):
     _received = 0  # since the last head
+    _resuming = False
+
+    def __init__(self, resumed: _Resumed, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._resumed = resumed
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's
+        if not resume_parser:
+            super().resume_reading(resume_parser)
+        elif self._reading_paused and not self._resuming:
+            self._resuming = True
+            self._resumed.add(self)
+
+    def parse_on(self) -> None:
+        self._resuming = False
+        if self._reading_paused and self.transport is not None:
+            super().resume_reading()
 
     def data_received(self, data: bytes) -> None:
         for begin in range(0, max(len(data), 1), _PIECE):

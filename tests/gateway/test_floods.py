@@ -82,3 +82,20 @@ async def test_a_large_answer_in_small_chunks_comes_through_whole() -> None:
             body += piece
             await asyncio.sleep(0)  # a slow reader, so that reading is paused
     assert bytes(body) == b"".join(b"%08d" % number for number in range(100_000))
+
+
+async def test_taking_what_is_there_has_nothing_more_parsed_in_the_same_call() -> None:
+    text = b"".join(b"8\r\n%08d\r\n" % number for number in range(200_000))
+    async with (
+        Raw(CHUNKED + text) as server,
+        aiohttp.ClientSession(connector=WaryConnector(), read_bufsize=4096) as session,
+        asyncio.timeout(60),
+        session.get(f"http://{server.target.endpoint}/") as response,
+    ):
+        content = response.content
+        for _ in range(20):
+            await content.read(1)
+            parsed = content.total_bytes
+            content.read_nowait()
+            assert content.total_bytes == parsed
+            assert parsed < len(text) / 4  # else it would prove nothing
