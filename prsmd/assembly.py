@@ -38,7 +38,7 @@ from prsmd.service.authorization import Authorization
 from prsmd.service.deployments import Deployments
 from prsmd.service.events import Events
 from prsmd.service.forecast import Forecaster
-from prsmd.service.health import Files, Health, Recorded
+from prsmd.service.health import Health, Recorded
 from prsmd.service.images import Images
 from prsmd.service.inference import Inferences
 from prsmd.service.keys import Keys
@@ -59,6 +59,7 @@ from prsmd.service.versions import Versions
 from prsmd.settings import Settings
 from prsmd.sharing import Sharing, sharing_of
 from prsmd.store import meta, replicas
+from prsmd.store.beside import Beside, Files
 from prsmd.store.db import Database, Tx
 from prsmd.store.logs import LogArchive
 from prsmd.store.sealing import Sealer
@@ -109,12 +110,13 @@ class Drivers:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Locks:
-    """What guards: who is let in, what keeps secrets and gives leave, what records it all."""
+    """What guards: who is let in, what keeps secrets and gives leave, what records it, where."""
 
     entrance: Entrance
     vault: Vault
     audit: Audit
     sharing: Sharing
+    files: Files
 
 
 async def assemble(
@@ -175,7 +177,10 @@ async def connect(
     launcher = Launcher(drivers.runtime, stock, vault.provisions, database, drivers.instance)
     parts = _parts(settings, drivers, gateway, reconciler, launcher, sharing)
     autoscaler = _autoscaler(settings, parts, reconciler)
-    locks = _Locks(entrance=entrance, vault=vault, audit=auditing.service, sharing=sharing)
+    files = _files(settings, drivers, vault)
+    locks = _Locks(
+        entrance=entrance, vault=vault, audit=auditing.service, sharing=sharing, files=files
+    )
     services = _services(parts, reconciler, autoscaler, drivers.runtime, locks, public_url)
     door = door_of(settings, entrance, parts.observer)
     return Appliance(
@@ -194,10 +199,15 @@ async def connect(
         auditing=auditing,
         sharing=sharing,
         lag=drivers.lag,
-        watch=StateWatch(
-            database, drivers.usage, settings.access.organization, settings.daemon.state_dir
-        ),
+        watch=StateWatch(files, settings.access.organization),
     )
+
+
+def _files(settings: Settings, drivers: Drivers, vault: Vault) -> Files:
+    own = vault.envelope.path.parent == settings.daemon.state_dir
+    beside = Beside(settings.daemon.state_dir, vault.sealer.has if own else None)
+    beside.look()
+    return Files(drivers.database, drivers.usage, beside)
 
 
 async def _runtime_in_use(tx: Tx) -> str | None:
@@ -335,7 +345,7 @@ def _services(
 
 def _health(parts: Parts, reconciler: Reconciler, status: Status, locks: _Locks) -> Health:
     return Health(
-        files=Files(parts.database, locks.sharing.books),
+        files=locks.files,
         observer=parts.observer,
         reconciler=reconciler,
         gateway=parts.gateway,

@@ -19,8 +19,14 @@ _SECRETS = ("audit-key", "pepper", "envelope-key", "envelope-key.next")
 _STATE = (
     *("control.db", "control.db-wal", "control.db-shm", "control.head"),
     *("usage.db", "usage.db-wal", "usage.db-shm"),
-    *("audit-checkpoints.jsonl", "audit-public-keys.pem", "runs", "logs"),
+    *("audit-checkpoints.jsonl", "audit-public-keys.pem", "audit-successions.jsonl"),
+    *("runs", "logs"),
 )
+KEPT = (*_SECRETS, *_STATE)
+# usage.db stops no start, whatever is in its place.
+_WAITED_FOR = [
+    name for name in KEPT if not name.startswith("usage.db") and name not in {"runs", "logs"}
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,6 +53,8 @@ def findings(settings: Settings, files: Sequence[Path]) -> list[Finding]:
         found += _own_secret(state / name)
     for name in _STATE:
         found += _written(state / name)
+    for name in _WAITED_FOR:
+        found += _no_file(state / name)
     for path in _named(given):
         found += (*_written(path), *_read(path))
     for path in (*files, *_named(trusted)):
@@ -75,6 +83,14 @@ def _folder(path: Path) -> Iterator[Finding]:
         if there is not None and there.st_mode & _OTHERS_WRITE and not there.st_mode & stat.S_ISVTX:
             words = f"{above}: others can write it, and so replace {path}: chmod o-w {above}"
             yield Finding(words, refused=True)
+
+
+def _no_file(path: Path) -> Iterator[Finding]:
+    """A FIFO would be waited for until somebody writes into it."""
+    found = _stat(path)
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        words = f"{path}: is no file: put back the one that belongs there, or move this one away"
+        yield Finding(words, refused=True)
 
 
 def _own_secret(path: Path) -> Iterator[Finding]:

@@ -145,3 +145,22 @@ def test_check_tells_it_and_exits_78(state, flag):
         assert f"{state}: everybody can write it: chmod go-w {state}" in ended.stderr
     else:
         assert ended.returncode == 0
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["a FIFO", "a folder"])
+@pytest.mark.parametrize(
+    "name", [*SECRETS, "control.db", "control.head", "audit-checkpoints.jsonl"]
+)
+def test_what_is_no_file_is_refused_and_not_waited_for(state, name, make):
+    (state / name).unlink()
+    make(state / name)
+    (state / name).chmod(0o700)
+
+    assert any(f"{name}: is no file" in words for words in refused(state))
+
+
+def test_whatever_is_in_the_place_of_the_usage_file_stops_nothing(state):
+    (state / "usage.db").unlink()
+    os.mkfifo(state / "usage.db", 0o600)
+
+    assert refused(state) == []

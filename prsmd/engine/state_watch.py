@@ -1,7 +1,7 @@
 """Looks at the files of the state while the daemon runs, to tell of damage before the next start.
 
-Reads a part at a time; mends nothing. What is wrong with control.db is in `Database.damage` and
-`writable`, from where readiness has it.
+Reads a part at a time; mends nothing. Readiness has what is wrong with control.db from
+`Database.damage` and `writable`, and with what is beside it from `Beside.problems`.
 """
 
 import asyncio
@@ -16,38 +16,36 @@ from pathlib import Path
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.events import own_record
 from prsmd.store import audit
-from prsmd.store.continuity import CHECKPOINTS
+from prsmd.store.beside import Files
 from prsmd.store.db import Database
 from prsmd.store.examination import tables_of
 from prsmd.store.recovering import RecoveringDatabase
 
 log = logging.getLogger(__name__)
-_FILES = ("pepper", "audit-key", "envelope-key", "audit-public-keys.pem", CHECKPOINTS)
 _LOOK_SECONDS = 5.0
 _LARGEST_BYTES = 64 * 1024**2  # of a file whose tables are read again and again
 
 
 class StateWatch:
-    """Looks at both databases and at the files beside them, in `folder`.
+    """Looks at both databases and at the files beside them.
 
     What happens to the usage file is on record in the audit of changes, as of `organization`.
     """
 
     def __init__(
         self,
-        control: Database,
-        usage: Database | None,
+        files: Files,
         organization: str,
-        folder: Path,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._control = control
-        self._usage = usage
-        self._files = {folder / name for name in _FILES if (folder / name).exists()}
+        self._control = files.control
+        self._usage = files.usage
+        self._beside = files.beside
         self._organization = organization
         self._clock = clock
         self._recorded = 0
         self._rounds: dict[str, Iterator[str]] = {}
+        self._told_beside: dict[str, str] = {}
         self._told: dict[str, str | None] = {}
 
     async def run(self) -> None:
@@ -58,13 +56,23 @@ class StateWatch:
 
     async def look(self) -> None:
         """Look once: at where the files are, and at the next part of each database."""
-        for path in [path for path in self._files if not path.exists()]:
-            self._files.discard(path)
-            log.error("%s was removed while prsmd runs: put it back before the next start", path)
+        await self._look_beside()
         for database in (self._control, self._usage):
             if database is not None:
                 await self._examine(database)
         await self._record_losses()
+
+    async def _look_beside(self) -> None:
+        await asyncio.to_thread(self._beside.look)
+        for name in {*self._told_beside, *self._beside.problems}:
+            problem = self._beside.problems.get(name)
+            if problem == self._told_beside.get(name):
+                continue
+            if problem is None:
+                log.warning("%s is as it was again", name)
+            else:
+                log.error("%s: put it back before the next start", problem)
+        self._told_beside = dict(self._beside.problems)
 
     async def _examine(self, database: Database) -> None:
         problem = await self._problem(database)

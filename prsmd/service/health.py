@@ -14,7 +14,7 @@ from prsmd.service.audit import Audit, Backlog
 from prsmd.service.caller import Caller, require_own
 from prsmd.service.failures import Failures
 from prsmd.service.status import Report, Status
-from prsmd.store.db import Database
+from prsmd.store.beside import Files
 
 _SLOWEST_TICK_SECONDS = 60.0
 
@@ -45,14 +45,6 @@ class Measurements:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Files:
-    """The files of the state. `usage` None: inferences are not recorded."""
-
-    control: Database
-    usage: Database | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Recorded:
     """What is on record: the audit, and who failed to say who they are."""
 
@@ -76,6 +68,7 @@ class Health:
         self._lag = observer.lag
         self._database = files.control
         self._usage = files.usage
+        self._beside = files.beside
         self._observer = observer
         self._reconciler = reconciler
         self._gateway = gateway
@@ -91,16 +84,24 @@ class Health:
 
     def trouble(self) -> str | None:
         """Return why not, in words that tell nothing of this machine; None where it is ready."""
+        found = self._trouble_of_files()
+        if found is not None:
+            return found
+        if self._observer.latest().containers is None:
+            return "the engine does not answer"
+        if self._lag.on_time_since(self._reconciler.last_tick) >= _SLOWEST_TICK_SECONDS:
+            return "the loop does not move"
+        return None
+
+    def _trouble_of_files(self) -> str | None:
         if self._database.damage is not None:
             return "the file of the state is damaged"
         if not self._database.in_place():
             return "the file of the state was removed or replaced"
         if not self._database.writable:
             return "the state cannot be written"
-        if self._observer.latest().containers is None:
-            return "the engine does not answer"
-        if self._lag.on_time_since(self._reconciler.last_tick) >= _SLOWEST_TICK_SECONDS:
-            return "the loop does not move"
+        if self._beside.problems:
+            return "a file that the next start needs was removed, changed or damaged"
         return None
 
     async def measure(self, caller: Caller) -> Measurements:

@@ -16,7 +16,7 @@ from .head import NAME, Head
 from .rows import one
 
 CHECKPOINTS = "audit-checkpoints.jsonl"
-_FILES = (
+TRACES = (
     *("usage.db", NAME, CHECKPOINTS, f"{CHECKPOINTS}.1", "audit-public-keys.pem"),
     *("audit-key", "pepper", "envelope-key", "envelope-key.next"),
 )
@@ -90,7 +90,7 @@ def _refuse(path: Path, what: str, head: Head | None) -> None:
 def _traces(path: Path) -> list[str]:
     folder = path.parent
     wal = path.with_name(path.name + "-wal")
-    found = [name for name in _FILES if (folder / name).exists()]
+    found = [name for name in TRACES if (folder / name).exists()]
     found += [f"{name}/" for name in _FOLDERS if _has_any(folder / name)]
     return [wal.name, *found] if wal.exists() and wal.stat().st_size else found
 

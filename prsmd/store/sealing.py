@@ -50,6 +50,10 @@ class Sealer:
         """Tell whether what this key sealed can be opened."""
         return any(key.name == key_id for key in self._known.values())
 
+    def has(self, envelope_key: bytes) -> bool:
+        """Tell whether this is one of its keys."""
+        return len(envelope_key) >= LEAST_KEY_BYTES and _Key(envelope_key).head in self._known
+
     def turn_to(self, envelope_key: bytes) -> None:
         """Seal with another key from now on; what earlier ones sealed can still be opened."""
         self._key = _Key(envelope_key)

@@ -121,3 +121,22 @@ def test_a_key_file_that_vanishes_is_told(daemon):
     (daemon.folder / "state" / "pepper").unlink()
 
     daemon.until("the line", lambda: "pepper was removed while prsmd runs" in daemon.log)
+
+
+TOLD = "a file that the next start needs was removed, changed or damaged"
+
+
+def unready(daemon: Daemon) -> bool:
+    answer = daemon.call("GET", "/readyz", key="")
+    return answer.status == 503 and answer.json["reason"] == TOLD
+
+
+def test_readiness_tells_of_a_file_beside_the_databases_until_it_is_back(daemon):
+    state = daemon.folder / "state"
+    daemon.until("ready", lambda: daemon.call("GET", "/readyz").status == 200)
+    (state / "audit-key").rename(daemon.folder / "audit-key")
+
+    daemon.until("unready", lambda: unready(daemon))
+    (daemon.folder / "audit-key").rename(state / "audit-key")
+    daemon.until("ready", lambda: daemon.call("GET", "/readyz").status == 200)
+    assert "audit-key is as it was again" in daemon.log

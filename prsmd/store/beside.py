@@ -1,0 +1,140 @@
+"""Whether the files beside the databases are still what a next start needs.
+
+They are read once, at the start, so that one which vanished or was changed is missed by nothing
+until then. Only what this daemon did not do itself counts: logs grow and are moved aside, keys are
+put before others, and the head counts on.
+"""
+
+import dataclasses
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from . import continuity, head
+from .db import Database
+from .errors import StoreDamagedError
+
+_MOST_BYTES = 1024**2  # of a file that is kept as a whole
+_TAIL_BYTES = 4096
+ENVELOPE = "envelope-key"  # the next one, which was written beside it, takes its place
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was there: the whole of a small file, the end of a log."""
+
+    size: int
+    content: bytes
+    identity: tuple[int, int]
+
+
+_Judge = Callable[[Path, _Seen, _Seen], bool]
+
+
+class Beside:
+    """Compares the files of a state folder with how they were when they were first seen.
+
+    `opens` tells whether a key opens what is sealed (None: the folder's envelope key is not used).
+    `look` blocks on the disk. What is wrong is in `problems`, by file; nothing once it is mended.
+    """
+
+    def __init__(self, folder: Path, opens: Callable[[bytes], bool] | None) -> None:
+        self._folder = folder
+        self._judges = dict(JUDGES)
+        if opens is None:
+            del self._judges[ENVELOPE]
+        else:
+            self._judges[ENVELOPE] = lambda _path, _before, now: opens(now.content)
+        self._seen: dict[str, _Seen] = {}
+        self.problems: dict[str, str] = {}
+
+    def look(self) -> None:
+        """Look at each file once."""
+        problems = {}
+        for name, judge in self._judges.items():
+            problem = self._problem(name, judge)
+            if problem is not None:
+                problems[name] = problem
+        self.problems = problems
+
+    def _problem(self, name: str, judge: _Judge) -> str | None:
+        path, before = self._folder / name, self._seen.get(name)
+        try:
+            now = _read(path, ends=name in _LOGS)
+        except FileNotFoundError:
+            return None if before is None else f"{path} was removed while prsmd runs"
+        except OSError as error:
+            if before is None:
+                return None  # whoever needed it at the start said so
+            return f"{path} cannot be read: {error.strerror or error}"
+        if before is None or judge(path, before, now):
+            self._seen[name] = now
+            return None
+        return f"{path} was changed or damaged while prsmd runs"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Files:
+    """The files of the state, and those `beside`. `usage` None: inferences are not recorded."""
+
+    control: Database
+    usage: Database | None
+    beside: Beside
+
+
+def _read(path: Path, *, ends: bool) -> _Seen:
+    # A FIFO in the file's place would be waited for.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError("it is no file")
+        start = max(0, found.st_size - _TAIL_BYTES) if ends else 0
+        content = os.pread(descriptor, _TAIL_BYTES if ends else _MOST_BYTES, start)
+        return _Seen(found.st_size, content[: found.st_size - start], (found.st_dev, found.st_ino))
+    finally:
+        os.close(descriptor)
+
+
+def _same(_path: Path, before: _Seen, now: _Seen) -> bool:
+    return now.content == before.content
+
+
+def _goes_on_before(_path: Path, before: _Seen, now: _Seen) -> bool:
+    return before.content in now.content
+
+
+def _goes_on(path: Path, before: _Seen, _now: _Seen) -> bool:
+    """Tell whether a log has what it had, and more; or that was moved aside as a whole."""
+    return _has(path, before) or _has(path.with_name(path.name + ".1"), before)
+
+
+def _has(path: Path, before: _Seen) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.seek(before.size - len(before.content))
+            return file.read(len(before.content)) == before.content
+    except OSError:
+        return False
+
+
+def _counts_on(path: Path, before: _Seen, now: _Seen) -> bool:
+    """Tell whether the head is the one that is written on, and says what it should."""
+    if now.identity != before.identity:
+        return False
+    try:
+        return head.HeadFile(path.parent).read() is not None
+    except StoreDamagedError:
+        return False
+
+
+_LOGS = (continuity.CHECKPOINTS, "audit-successions.jsonl")
+JUDGES: dict[str, _Judge] = {
+    "pepper": _same,
+    "audit-key": _same,
+    ENVELOPE: _same,
+    "audit-public-keys.pem": _goes_on_before,
+    **dict.fromkeys(_LOGS, _goes_on),
+    head.NAME: _counts_on,
+}

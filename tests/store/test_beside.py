@@ -1,0 +1,83 @@
+"""Files beside the databases that vanish or change under a running daemon are missed."""
+
+import os
+
+import pytest
+
+from prsmd import strictness
+from prsmd.store import continuity
+from prsmd.store.beside import JUDGES, Beside
+from prsmd.store.continuity import CHECKPOINTS
+from prsmd.store.head import Head, HeadFile
+
+
+@pytest.mark.parametrize("harm", ["removed", "emptied", "garbled", "a FIFO"])
+@pytest.mark.parametrize("name", sorted(JUDGES))
+def test_a_file_that_a_next_start_needs_is_missed_until_it_is_back(name, harm, tmp_path):
+    for each in JUDGES:
+        (tmp_path / each).write_bytes(b"1" * 64 + b"\n")
+    head = HeadFile(tmp_path)
+    head.begin(Head("instance_1"))
+    beside = Beside(tmp_path, [b"1" * 64 + b"\n", b"2" * 64].__contains__)
+    beside.look()
+    assert not beside.problems
+
+    path, aside = tmp_path / name, tmp_path / "aside"
+    path.rename(aside)
+    if harm == "emptied":
+        path.write_bytes(b"")
+    elif harm == "garbled":
+        path.write_bytes(b"\xff" * aside.stat().st_size)
+    elif harm == "a FIFO":
+        os.mkfifo(path)
+    beside.look()
+    assert list(beside.problems) == [name]
+
+    aside.replace(path)
+    beside.look()
+    head.close()
+    assert not beside.problems
+
+
+def test_what_the_daemon_changes_itself_is_no_harm(tmp_path):
+    log = tmp_path / CHECKPOINTS
+    (tmp_path / "envelope-key").write_bytes(b"1" * 64 + b"\n")
+    (tmp_path / "audit-public-keys.pem").write_bytes(b"a key\n")
+    log.write_bytes(b"{}\n" * 4000)
+    head = HeadFile(tmp_path)
+    head.begin(Head("instance_1"))
+    beside = Beside(tmp_path, [b"1" * 64 + b"\n", b"2" * 64].__contains__)
+    beside.look()
+
+    head.note(17)
+    (tmp_path / "next").write_bytes(b"2" * 64)
+    (tmp_path / "next").replace(tmp_path / "envelope-key")
+    (tmp_path / "audit-public-keys.pem").write_bytes(b"another key\na key\n")
+    with log.open("ab") as file:
+        file.write(b"{}\n")
+    beside.look()
+    assert not beside.problems
+    log.rename(tmp_path / f"{CHECKPOINTS}.1")
+    log.write_bytes(b"{}\n")
+    (tmp_path / "pepper").write_bytes(b"3" * 32)
+    beside.look()
+    head.close()
+    assert not beside.problems
+
+
+def test_every_file_of_the_state_is_watched():
+    """Those of `continuity` and of what others must not write, but for what is told otherwise."""
+    databases = {
+        f"{name}{end}" for name in ("control.db", "usage.db") for end in ("", "-wal", "-shm")
+    }
+    moved = {f"{CHECKPOINTS}.1", "envelope-key.next", "runs", "logs"}
+    assert {*continuity.TRACES, *strictness.KEPT} - databases - moved <= set(JUDGES)
+
+
+def test_an_envelope_key_that_is_kept_elsewhere_may_go_from_the_folder(tmp_path):
+    (tmp_path / "envelope-key").write_bytes(b"1" * 32)
+    beside = Beside(tmp_path, None)
+    beside.look()
+    (tmp_path / "envelope-key").unlink()
+    beside.look()
+    assert not beside.problems
