@@ -48,6 +48,7 @@ from prsmd.api.request_body import (
     CONTINUE,
     HOLDING,
     SMALL_BYTES,
+    leaves_much_unread,
     let_go,
     refuse_coded,
     send_whole,
@@ -211,8 +212,8 @@ def _envelope(door: Door) -> Callable[..., Awaitable[web.StreamResponse]]:
             log.exception("request failed", extra={"request_id": request[REQUEST_ID]})
             hidden = PrsmdError("Something failed here; see the log.")
             response = await _refused(request, hidden, door)
-        if not request.content.is_eof():
-            close_after(response)  # what is left of the body would be taken for the next request
+        if leaves_much_unread(request):
+            close_after(response)
         door.lines.note(request, response.status, time.perf_counter() - began)
         return response
 

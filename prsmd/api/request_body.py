@@ -68,6 +68,17 @@ async def content(request: web.Request) -> bytearray:
     return body
 
 
+def leaves_much_unread(request: web.BaseRequest) -> bool:
+    """Tell whether so much of a body may still come that its connection is not worth keeping.
+
+    A small rest is read and thrown away by the server, whenever it comes; a client that waits for
+    leave to send it never does.
+    """
+    length = request.content_length
+    large = length is None or length > SMALL_BYTES
+    return not request.content.is_eof() and (large or "Expect" in request.headers)
+
+
 def keep_views(request: web.Request, *views: memoryview) -> None:
     """Have these views of bytes that are held for the request end with it."""
     request.setdefault(_VIEWS, []).extend(views)

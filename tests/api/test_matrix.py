@@ -31,7 +31,7 @@ from tests.api.conftest import Site, small
 from tests.support.daemon import Answer
 
 NOTHING: Any = types.SimpleNamespace(
-    body_bytes=1, body_seconds=1
+    body_bytes=1, body_seconds=1, connection_limits=None, underway=None
 )  # an application that nobody asks
 NOT_ADMIN = [role for role in ROLES if role != "admin"]
 SAYS_WHEN = {"X-Request-ID", "Date", "Content-Length"}

@@ -105,13 +105,14 @@ def test_nobody_is_refused_without_a_look_at_the_body(site: Site, operation):
 def test_who_lacks_the_permission_is_refused_without_a_look_at_the_body(
     site: Site, powerless: str, operation
 ):
-    for lines, body in BODIES.values():
+    for kind, (lines, body) in BODIES.items():
         raw = head(operation, path_of(site, operation), lines, powerless) + body
 
         status, headers = told(answer_of(tcp(site), raw))
 
         assert status in {403, 404}
-        assert headers["connection"] == "close"
+        ends = kind in {"huge", "endless", "compressed", "awaited"}  # a small rest is waited for
+        assert (headers.get("connection") == "close") == ends
 
 
 @pytest.mark.parametrize(
