@@ -1,7 +1,8 @@
 """Writes the audit of what was denied: the first of a kind as they are, the rest as counts.
 
 So nobody can fill the log by being denied; a count has the first and last time. Whoever could not
-even say who they are is on record by the address.
+even say who they are is on record by the address. Of addresses anybody has many: they have room of
+their own, so that they take none from callers who are known.
 """
 
 import dataclasses
@@ -36,33 +37,38 @@ class Denials:
         self._database = database
         self._clock = clock
         self._monotonic = monotonic
-        self._denied: Coalescer[AuditRecord] = Coalescer(shares)
+        self._denied: Coalescer[AuditRecord] = Coalescer(shares)  # of callers who are known
+        self._unproven: Coalescer[AuditRecord] = Coalescer(shares)  # of networks
 
-    async def record(self, record: AuditRecord, caller: str | None = None) -> bool:
-        """Have a denial on record; tell whether as itself. `caller`: who has it in their share.
+    async def record(self, record: AuditRecord, network: str | None = None) -> bool:
+        """Have a denial on record; tell whether as itself.
 
+        `network`: whose share it counts in where nobody knows who it was; None: its principal's.
         PrsmdError where it cannot be written; then it is counted.
         """
-        who, kind, now = caller or record.principal, _kind(record), self._monotonic()
-        if not self._denied.take(who, kind, record, record.at, now):
+        counts = self._denied if network is None else self._unproven
+        who = record.principal if network is None else f"address {network}"
+        kind, now = _kind(record), self._monotonic()
+        if not counts.take(who, kind, record, record.at, now):
             return False
         try:
             await self._database.write(lambda tx: audit.append(tx, record, TABLE))
         except PrsmdError:
-            self._denied.count(who, kind, record, record.at, now)
+            counts.count(who, kind, record, record.at, now)
             raise
         return True
 
     async def flush(self, *, everything: bool) -> None:
         """Write the counts that are due. PrsmdError: they are kept for the next time."""
-        due = self._denied.due(self._monotonic(), everything=everything)
-        while due:
-            batch, due = due[:_BATCH], due[_BATCH:]
-            try:
-                await self._write([self._record_of(each) for each in batch])
-            except PrsmdError:
-                self._denied.put_back([*batch, *due])
-                raise
+        for counts in (self._denied, self._unproven):
+            due = counts.due(self._monotonic(), everything=everything)
+            while due:
+                batch, due = due[:_BATCH], due[_BATCH:]
+                try:
+                    await self._write([self._record_of(each) for each in batch])
+                except PrsmdError:
+                    counts.put_back([*batch, *due])
+                    raise
 
     async def _write(self, records: Sequence[AuditRecord]) -> None:
         await self._database.write(lambda tx: audit.append_all(tx, records, TABLE))

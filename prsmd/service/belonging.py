@@ -47,6 +47,21 @@ class AmbiguousOrganizationError(ConflictError):
         )
 
 
+class ForeignOrganizationError(PermissionDeniedError):
+    """The caller named an organization that they do not belong to; `principal` is who they are."""
+
+    def __init__(self, principal: Principal, organization: str, known: tuple[str, ...]) -> None:
+        own = ", ".join(known) or "none"
+        super().__init__(
+            f"You do not belong to organization {organization}; you belong to {own}.",
+            required_permissions=[],
+            current_permissions=sorted(principal.permissions),
+            organizations=list(known),
+        )
+        self.principal = principal
+        self.organization = organization
+
+
 def resolve(
     directory: Directory, belonging: Belonging, acting: ActingFor, now: float, nobody: PrsmdError
 ) -> tuple[Principal, float | None]:
@@ -55,7 +70,7 @@ def resolve(
     Raises:
         PrsmdError: `nobody`, for who belongs nowhere.
         AmbiguousOrganizationError: to several, and none is named.
-        PermissionDeniedError: not to the one that is named.
+        ForeignOrganizationError: not to the one that is named.
         InvalidApiKeyError: it is disabled or removed.
     """
     known = belonging.organizations(now)
@@ -89,20 +104,14 @@ def acting_for(
     Administrators of the appliance act for every one, disabled ones too.
 
     Raises:
-        PermissionDeniedError: it is no administrator.
+        ForeignOrganizationError: it is no administrator.
         InvalidInputError: there is no such organization; only administrators learn that.
     """
     if organization in {None, principal.organization}:
         return principal
     assert organization is not None  # noqa: S101 - looked at above
     if not principal.appliance_wide:
-        own = ", ".join(known) or "none"
-        raise PermissionDeniedError(
-            f"You do not belong to organization {organization}; you belong to {own}.",
-            required_permissions=[],
-            current_permissions=sorted(principal.permissions),
-            organizations=list(known),
-        )
+        raise ForeignOrganizationError(principal, organization, known)
     if directory.organization(organization) is None:
         raise InvalidInputError.field(HEADER, "is not an organization here", organization)
     return dataclasses.replace(principal, organization=organization)

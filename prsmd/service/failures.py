@@ -11,15 +11,17 @@ import time
 from collections.abc import AsyncIterator, Mapping
 
 from prsmd.core.apikey import is_key_id, parse_key
-from prsmd.core.attempts import Attempts
+from prsmd.core.attempts import Attempts, network_of
 from prsmd.domain.errors import InvalidApiKeyError, PrsmdError, RateLimitedError
 from prsmd.domain.events import AuditRecord
 from prsmd.domain.origin import Origin
 from prsmd.engine.denials import Denials
+from prsmd.service.belonging import ForeignOrganizationError
 from prsmd.service.directory import Directory
 
 log = logging.getLogger("prsmd.access")
 ACTION = "access.authenticate"
+ACT_FOR = "access.act_for"
 ANONYMOUS = "anonymous"
 REASONS = ("missing", "malformed", "invalid", "peer", "throttled")
 _MOST_WORDS = 200
@@ -54,6 +56,9 @@ class Failures:
             if reason != "missing":  # some clients ask first and send a key when told to
                 self._attempts.failed(where, shown, time.monotonic(), key_id)
             await self.note(reason, error, origin, request_id, key_id)
+            raise
+        except ForeignOrganizationError as error:
+            await self._note_foreign(error, origin, request_id)
             raise
         if text is not None or origin.peer is not None:
             self._attempts.proven(where, shown)
@@ -93,12 +98,7 @@ class Failures:
             details={"code": error.code, "reason": reason, "message": error.message[:_MOST_WORDS]},
             address=origin.address,
         )
-        try:
-            whole = await self._denials.record(record, caller=f"address {origin.whose}")
-        except PrsmdError as failing:
-            log.error("a failed attempt is not on record yet: %s", failing.message)  # noqa: TRY400
-            return
-        if whole:
+        if await self._recorded(record, network_of(origin.whose)):
             log.warning(
                 "authentication failed from %s with %s: %s",
                 origin.address or "an unknown address",
@@ -106,6 +106,32 @@ class Failures:
                 error.message,
                 extra={"request_id": request_id, "address": origin.address, "key": key_id or ""},
             )
+
+    async def _note_foreign(
+        self, error: ForeignOrganizationError, origin: Origin, request_id: str
+    ) -> None:
+        """Have it on record that somebody who is known named an organization of others."""
+        principal = error.principal
+        record = AuditRecord(
+            at=time.time(),
+            principal=principal.id,
+            organization=principal.organization or self._denials.organization,
+            action=ACT_FOR,
+            subject=f"organization:{error.organization}",
+            outcome="denied",
+            request_id=request_id,
+            details={"code": error.code},
+            address=origin.address,
+        )
+        await self._recorded(record)
+
+    async def _recorded(self, record: AuditRecord, network: str | None = None) -> bool:
+        """Tell whether a denial is on record as itself; else it is counted."""
+        try:
+            return await self._denials.record(record, network)
+        except PrsmdError as failing:
+            log.error("a failed attempt is not on record yet: %s", failing.message)  # noqa: TRY400
+            return False
 
     def metrics(self) -> Mapping[str, int]:
         """Return the failures since the start, by reason."""

@@ -121,6 +121,34 @@ def test_a_flood_of_failures_is_a_few_records_and_lines_and_one_count(daemon: Da
     assert len(daemon.log.splitlines()) < 100
 
 
+def test_who_changes_addresses_within_their_network_has_one_share_of_the_log(
+    daemon: Daemon,
+) -> None:
+    for n in range(40):
+        assert ask(daemon, f"2001:db8::{n:x}", "")[0] == 401
+    assert len(denials(daemon)) == 2
+    assert counted(daemon, "missing") == 40
+
+
+def test_who_names_an_organization_of_others_is_on_record_and_learns_nothing(
+    daemon: Daemon,
+) -> None:
+    key = daemon.key("viewer", "acme")
+    daemon.key("viewer", "rival")
+    for path in ("/v1/models", "/v1/audit?follow=true", "/v1/auth/me"):
+        for name in ("rival", "nowhere", "company"):
+            answer = daemon.call("GET", path, key=key, headers={"X-PRSMD-Organization": name})
+            assert answer.status == 403
+    assert daemon.stop() == 0  # writes the counts
+    daemon.start()
+    found = daemon.call("GET", "/v1/audit?log=denials&action=access.act_for&limit=100").json
+    assert sum(each["details"].get("requests", 1) for each in found["records"]) == 9
+    for each in found["records"]:
+        assert each["principal"] == "key:" + key.split("_")[1]
+        assert each["organization"] == "acme"
+        assert each["subject"].startswith("organization:")
+
+
 def test_being_denied_leaves_the_log_of_changes_alone_and_its_count_is_kept(
     daemon: Daemon,
 ) -> None:

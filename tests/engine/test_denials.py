@@ -71,6 +71,19 @@ async def test_callers_without_room_are_counted_for_the_appliances_administrator
     assert last.details["requests"] == 48
 
 
+async def test_networks_where_nobody_is_known_take_no_room_from_callers_who_are(database):
+    now = [0.0]
+    log = denials(database, now, callers=3, everybody=3)
+    for n in range(50):
+        await log.record(DENIED, f"2001:db8:{n}::/64")
+    known = AuditRecord(**{**fields(DENIED), "principal": "key:known"})
+    assert [await log.record(known) for _ in range(3)] == [True, True, False]
+    await log.flush(everything=True)
+    found = [each for each in await written(database) if each.principal == "key:known"]
+    assert sum(each.details.get("requests", 1) for each in found) == 3
+    assert sum(each.details.get("requests", 1) for each in await written(database)) == 53
+
+
 async def test_what_cannot_be_written_is_refused_counted_and_written_later(database, monkeypatch):
     now = [0.0]
     log = denials(database, now)
