@@ -351,6 +351,7 @@ def _operation(handler: Any, method: str = "DELETE") -> Operation:
         path="/v1/thing",
         handler=handler,
         summary="Change the thing",
+        permission=Permission.NODE_MANAGE,
         answer=lambda _, done: Answer(body={"done": done}),
         uploads=True,
     )
