@@ -24,7 +24,7 @@ def records(
     """List records, newest first, at most 100 at a time.
 
     `filters`: since, until (epoch seconds or times), principal, action, subject, outcome,
-    organization.
+    organization, and before: the sequence of a record, which pages on without counting.
     """
     return Call(
         method="GET",

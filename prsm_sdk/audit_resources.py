@@ -26,7 +26,8 @@ class Audit:
         """List records, newest first, at most 100 at a time.
 
         `filters`: since, until (epoch seconds or times), principal, action, subject, outcome,
-        organization; a text that ends in `*` is the beginning of what is meant.
+        organization, and before (a sequence, which pages on without counting); a text that ends in
+        `*` is the beginning of what is meant.
         """
         return await self._transport.send(audit_calls.records(log, filters, limit, offset))
 

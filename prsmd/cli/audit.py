@@ -48,6 +48,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     query = verbs.add_parser("query", help="look for records, newest first")
     query.add_argument("--limit", type=count, default=20, help="so many (20), at most 100")
     query.add_argument("--offset", type=count, default=0, help="leave so many out")
+    query.add_argument(
+        "--before",
+        metavar="SEQUENCE",
+        type=count,
+        help="only records before this one: the way to go on where a log is long",
+    )
     for name in ("since", "until"):
         query.add_argument(f"--{name}", metavar="AGE|TIME", type=moment, help="10m ago, or a time")
     for verb in (tail, query):
@@ -115,7 +121,7 @@ def _tail(session: Session, args: argparse.Namespace) -> int:
 
 def _query(session: Session, args: argparse.Namespace) -> int:
     filters = {name: getattr(args, f"of_{name}") for name in _FILTERS}
-    filters |= {"since": args.since, "until": args.until}
+    filters |= {"since": args.since, "until": args.until, "before": args.before}
     call = audit_calls.records(args.log, filters, args.limit, args.offset)
     page = session.client.send(call)
     if session.as_json:
