@@ -77,6 +77,7 @@ from prsmd.domain.errors import (
 from prsmd.service.access import Identified
 from prsmd.service.authorization import may_ask
 from prsmd.service.caller import Caller
+from prsmd.service.underway import still
 from prsmd.store.asking import asking_for
 
 log = logging.getLogger(__name__)
@@ -166,7 +167,11 @@ async def _handled(
         await count(request, door, identified.principal)
     address = origin_of(request, door.proxies).address
     caller = Caller(
-        identified.principal, request[REQUEST_ID], address=address, denials=door.denials
+        identified.principal,
+        request[REQUEST_ID],
+        address=address,
+        denials=door.denials,
+        require_still=functools.partial(still, identified),
     )
     if operation.answer is not None and not operation.uploads:
         return await carry_out(operation, services, request, caller)

@@ -43,6 +43,7 @@ class Answers:
 
         Raises:
             PermissionDeniedError: the caller may less than then, which is on record.
+            InvalidApiKeyError: the caller is nobody by now, or may less than when they asked.
             ConflictError: it was another request.
         """
         if once.key is None:
@@ -50,6 +51,7 @@ class Answers:
         found = await self._find(caller, once.key)
         if found is None:
             return None
+        caller.require_still()
         async with denials_recorded(self._database, caller, "answers.repeat", subject):
             _refuse_less(caller, found)
         if found.fingerprint != once.fingerprint:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from prsmd.core.permit import Allow, Deny, permit, possible
@@ -17,12 +17,17 @@ from prsmd.store import audit
 from prsmd.store.db import Database, Tx
 
 
+def _always() -> None:
+    """Let whatever is asked for go on."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Caller:
     """One authenticated request. `once` is there if it is one that changes something.
 
     `address` is where it came from, as audit records have it. Its `denials` are recorded there;
-    None: each as itself.
+    None: each as itself. `require_still` raises where the caller is nobody any more, or may less
+    than when they asked: a body may be long in coming, and what comes before a change take long.
     """
 
     principal: Principal
@@ -30,6 +35,7 @@ class Caller:
     once: Once | None = None
     address: str = ""
     denials: Denials | None = None
+    require_still: Callable[[], object] = _always
 
     @property
     def scope(self) -> str | None:
@@ -69,7 +75,9 @@ class Caller:
 
         Raises:
             AlreadyRememberedError: a request with the same idempotency key came first.
+            InvalidApiKeyError: who asked for it is nobody by now, or may less.
         """
+        self.require_still()
         if self.once is not None:
             await self.once.remember(tx, self.principal, result)
 

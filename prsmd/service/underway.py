@@ -65,15 +65,25 @@ class Underway:
         """
         for request in tuple(self._open):
             try:
-                now = request.identified.again()
+                now = still(request.identified)
             except (InvalidApiKeyError, PermissionDeniedError) as error:
                 _end(request, error)
                 continue
-            if not covers(now.principal, request.identified.principal):
-                words = "You may do less now than when this began; ask again."
-                _end(request, InvalidApiKeyError(words))
-            elif not request.ending.expired():
+            if not request.ending.expired():
                 request.ending.reschedule(_loop_time(now.until))
+
+
+def still(identified: Identified) -> Identified:
+    """Look once more who somebody is.
+
+    Raises:
+        InvalidApiKeyError: nobody any more, or somebody who may less than they might.
+        PermissionDeniedError: they do not belong any more where they acted for.
+    """
+    now = identified.again()
+    if not covers(now.principal, identified.principal):
+        raise InvalidApiKeyError("You may do less now than when this began; ask again.")
+    return now
 
 
 def _end(request: _Request, why: PrsmdError) -> None:

@@ -50,6 +50,20 @@ class Line:
         assert answer.read1(), "it streams"
         return answer
 
+    def begin_change(self, path: str, body: str) -> None:
+        """Send a request to make something, but for the last byte of its body."""
+        self._last = body[-1:]
+        self._connection.putrequest("POST", path)
+        for name, value in {**self._headers, "Content-Length": len(body)}.items():
+            self._connection.putheader(name, value)
+        self._connection.endheaders(body[:-1].encode())
+
+    def finish_change(self) -> Answer:
+        """Send the last byte and return the answer."""
+        self._connection.send(self._last.encode())
+        answer = self._connection.getresponse()
+        return Answer(answer.status, dict(answer.getheaders()), answer.read())
+
     def close(self) -> None:
         self._connection.close()
 
@@ -59,19 +73,19 @@ def allowed(answer: Answer) -> Answer:
     return answer
 
 
-def revoke(site: Site) -> tuple[str, TAKE]:
-    made = allowed(site.daemon.call("POST", "/v1/api-keys", {"role": "invoker"})).json
+def revoke(site: Site, role: str = "invoker") -> tuple[str, TAKE]:
+    made = allowed(site.daemon.call("POST", "/v1/api-keys", {"role": role})).json
     return made["key"], lambda: site.daemon.call("DELETE", f"/v1/api-keys/{made['key_id']}")
 
 
-def demote(site: Site) -> tuple[str, TAKE]:
-    made = allowed(site.daemon.call("POST", "/v1/api-keys", {"role": "invoker"})).json
+def demote(site: Site, role: str = "invoker") -> tuple[str, TAKE]:
+    made = allowed(site.daemon.call("POST", "/v1/api-keys", {"role": role})).json
     path, body = f"/v1/api-keys/{made['key_id']}", {"role": "auditor"}
     return made["key"], lambda: site.daemon.call("PATCH", path, body)
 
 
-def rotate(site: Site) -> tuple[str, TAKE]:
-    made = allowed(site.daemon.call("POST", "/v1/api-keys", {"role": "invoker"})).json
+def rotate(site: Site, role: str = "invoker") -> tuple[str, TAKE]:
+    made = allowed(site.daemon.call("POST", "/v1/api-keys", {"role": role})).json
     path, body = f"/v1/api-keys/{made['key_id']}/rotate", {"overlap_seconds": 0}
     return made["key"], lambda: site.daemon.call("POST", path, body)
 
@@ -150,3 +164,21 @@ def test_an_answer_that_streams_is_cut(site: Site, line, way, how: str):
 
     with pytest.raises(http.client.IncompleteRead):
         stream.read(20_000)  # which uncut would take half a minute, and succeed
+
+
+@pytest.mark.parametrize("how", ["tcp", "unix"])
+@pytest.mark.parametrize("way", [revoke, rotate, demote], ids=lambda way: way.__name__)
+def test_a_change_whose_body_comes_after_the_end_of_what_allowed_it_is_not_made(
+    site: Site, line, way, how: str
+):
+    key, take = way(site, "owner")
+    slow = line(how, key)
+    name = f"late-{how}-{way.__name__}"
+    slow.begin_change("/v1/api-keys", json.dumps({"name": name, "role": "viewer"}))
+    allowed(take())
+
+    answer = slow.finish_change()
+
+    assert answer.status == 401, answer
+    known = site.daemon.call("GET", "/v1/api-keys").json["api_keys"]
+    assert name not in [each["name"] for each in known]
