@@ -1,5 +1,6 @@
 """Deployments: deploy, list, status, events, logs."""
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from aiohttp import web
 from prsmd.api.lent import lent_status
 from prsmd.api.operations import Operation, Services
 from prsmd.api.rehearsals import foretold
+from prsmd.api.request_body import HOLDING
 from prsmd.api.requests import (
     PAGE_QUERY,
     body_as,
@@ -116,9 +118,9 @@ async def events(services: Services, request: web.Request, caller: Caller) -> we
     after = request.headers.get("Last-Event-ID") or request.query.get("after") or "0"
     if not (after.isascii() and after.isdecimal()) or len(after) > 18:
         raise InvalidInputError.field("after", "must be the id of an event", after[:50])
-    await services.events.latest(caller, reference, 1)  # errors come before the stream begins
+    known = functools.partial(services.events.latest, caller, reference, 1)
     async with (
-        followed_stream(request, caller) as response,
+        followed_stream(request, caller, known) as response,
         services.shares.while_lent(caller, reference, Permission.MODELS_READ),
         contextlib.aclosing(services.events.follow(caller, reference, int(after))) as stream,
     ):
@@ -139,22 +141,28 @@ async def logs(services: Services, request: web.Request, caller: Caller) -> web.
         replica_id=request.query.get("replica"),
         tail=whole(request, "tail", 100, low=0, high=10000),
         since=moment(request, "since"),
+        holding=request[HOLDING],
     )
     follow = request.query.get("follow", "false")
     if follow not in {"true", "false"}:
         raise InvalidInputError.field("follow", "must be true or false", follow[:50])
     if follow == "false" and not wants_stream(request):
         lines = await services.logs.read(caller, reference, wanted)
-        return json_response({"lines": [_line_body(line) for line in lines]})
-    await services.logs.read(caller, reference, LogRequest(replica_id=wanted.replica_id, tail=0))
+        return await asyncio.to_thread(_lines_answer, lines)
+    nothing = LogRequest(replica_id=wanted.replica_id, tail=0)
+    known = functools.partial(services.logs.read, caller, reference, nothing)
     async with (
-        followed_stream(request, caller) as response,
+        followed_stream(request, caller, known) as response,
         services.shares.while_lent(caller, reference, Permission.LOGS_READ),
         contextlib.aclosing(services.logs.follow(caller, reference, wanted)) as stream,
     ):
         async for item in stream:
             await send_event(response, "log", _line_body(item))
     return response
+
+
+def _lines_answer(lines: Sequence[ReplicaLine]) -> web.Response:
+    return json_response({"lines": [_line_body(line) for line in lines]})
 
 
 def endpoint_url(services: Services, model: str) -> str:

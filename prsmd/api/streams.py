@@ -8,7 +8,7 @@ Everything that begins a stream is here, so that there is one way in which they 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -155,12 +155,17 @@ async def streamed_file(request: web.Request, headers: Mapping[str, str]) -> Str
 
 
 @contextlib.asynccontextmanager
-async def followed_stream(request: web.Request, caller: Caller) -> AsyncIterator[EventStream]:
+async def followed_stream(
+    request: web.Request, caller: Caller, known: Callable[[], Awaitable[Any]] | None = None
+) -> AsyncIterator[EventStream]:
     """Give a stream that may be silent for long: comments in between show that it is alive.
 
-    They also make a client that has gone noticed, so that nothing is followed for nobody.
+    They also make a client that has gone noticed, so that nothing is followed for nobody. `known`
+    raises what is wrong before the stream begins, and reads nothing for who may have no more open.
     """
     async with held_stream(request, caller, endless=True):
+        if known is not None:
+            await known()
         response = await event_stream(request)
         beat = asyncio.create_task(_keep_alive(response), name="event-stream:keep-alive")
         try:

@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable
 
+from prsmd.core.memory_budget import Holding
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import EngineError, EngineUnreachableError, NotFoundError
 from prsmd.domain.logs import LogLine
 from prsmd.domain.replica import Replica
+from prsmd.gateway.endings import hold
 from prsmd.runtime.base import LogQuery, Runtime
 from prsmd.service.caller import Caller
 from prsmd.service.deployments import find_deployment
@@ -17,7 +20,13 @@ from prsmd.store.db import Database
 from prsmd.store.logs import LogArchive
 
 _LOOK_BACK = 20  # replicas of a deployment whose logs are put together
-_WAITING_LINES = 1000  # a follower that does not read holds the containers' readers back here
+_WAITING_LINES = 2  # a follower that does not read holds the containers' readers back here
+MOST_CHARACTERS = 2 * 1024**2  # of the lines that are answered at once, the newest ones
+_HELD_FOR_EACH = 4  # bytes while a character is read, put into JSON and written
+_FOLLOWED_BACK = 128 * 1024  # characters of ended replicas before what is followed
+_FOLLOWER_BYTES = 256 * 1024  # lines that wait for a follower, and those of ended replicas
+_READER_BYTES = 128 * 1024  # of each container that is followed: a line, and one half read
+_OF_A_LINE = 64  # what a line costs beside its text
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,11 +39,15 @@ class ReplicaLine:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LogRequest:
-    """Which lines: the last `tail` since `since` (epoch seconds), of one replica or of all."""
+    """Which lines: the last `tail` since `since` (epoch seconds), of one replica or of all.
+
+    What is held for them counts in `holding`: a container writes as much as it likes.
+    """
 
     replica_id: str | None = None
     tail: int = 100
     since: float | None = None
+    holding: Holding | None = None
 
 
 class Logs:
@@ -46,35 +59,41 @@ class Logs:
         self._archive = archive
 
     async def read(self, caller: Caller, reference: str, request: LogRequest) -> list[ReplicaLine]:
-        """Return the last lines of all chosen replicas, oldest first."""
+        """Return the last lines of all chosen replicas, oldest first: at most `MOST_CHARACTERS`.
+
+        Raises:
+            ResourceUnavailableError: no memory may be had for them now.
+        """
         chosen = await self._replicas(caller, reference, request.replica_id)
-        found: list[ReplicaLine] = []
-        for replica in chosen:
-            lines = await self._lines(replica, request)
-            found += [ReplicaLine(replica.id, line) for line in lines]
-        found.sort(key=lambda item: item.line.at)
-        return found[-request.tail :] if request.tail else []
+        if request.tail:
+            hold(request.holding, _HELD_FOR_EACH * MOST_CHARACTERS)
+        return await self._newest(chosen, request, MOST_CHARACTERS)
 
     async def follow(
         self, caller: Caller, reference: str, request: LogRequest
     ) -> AsyncGenerator[ReplicaLine, None]:
-        """Yield the last lines, then new ones as they come, until the replicas' containers end."""
+        """Yield the last lines, then new ones as they come, until the replicas' containers end.
+
+        Raises:
+            ResourceUnavailableError: no memory may be had for it now.
+        """
         chosen = await self._replicas(caller, reference, request.replica_id)
         running = [r for r in chosen if r.active and r.container_id is not None]
-        for item in await self.read(caller, reference, request):
-            if item.replica_id not in {replica.id for replica in running}:
-                yield item
+        hold(request.holding, _FOLLOWER_BYTES + _READER_BYTES * len(running))
+        ended = [replica for replica in chosen if replica not in running]
+        for item in await self._newest(ended, request, _FOLLOWED_BACK):
+            yield item
         queue: asyncio.Queue[ReplicaLine | Exception | None] = asyncio.Queue(_WAITING_LINES)
         tasks = [
             asyncio.create_task(self._pump(replica, request, queue), name=f"logs:{replica.id}")
             for replica in running
         ]
         try:
-            ended = 0
-            while ended < len(tasks):
+            left = len(tasks)
+            while left:
                 arrived = await queue.get()
                 if arrived is None:
-                    ended += 1
+                    left -= 1
                 elif isinstance(arrived, Exception):
                     raise arrived
                 else:
@@ -105,20 +124,39 @@ class Logs:
             ended = error
         await queue.put(ended)
 
-    async def _lines(self, replica: Replica, request: LogRequest) -> list[LogLine]:
+    async def _newest(
+        self, chosen: Iterable[Replica], request: LogRequest, most: int
+    ) -> list[ReplicaLine]:
+        """Return the newest lines of replicas, oldest first, of so many characters at most."""
+        found: list[ReplicaLine] = []
+        for replica in chosen:
+            newest = _Newest(request.tail, most)
+            async with contextlib.aclosing(self._lines(replica, request)) as lines:
+                async for line in lines:
+                    newest.add(ReplicaLine(replica.id, line))
+            merged = _Newest(request.tail, most)
+            for item in sorted([*found, *newest.lines], key=lambda item: item.line.at):
+                merged.add(item)
+            found = [*merged.lines]
+        return found
+
+    async def _lines(self, replica: Replica, request: LogRequest) -> AsyncGenerator[LogLine, None]:
         if replica.active and replica.container_id is not None:
             query = LogQuery(tail=request.tail, since=request.since)
             try:
                 async with contextlib.aclosing(
                     self._runtime.logs(replica.container_id, query)
                 ) as found:
-                    return [line async for line in found]
+                    async for line in found:
+                        yield line
+                    return
             except EngineUnreachableError:
                 raise
             except EngineError:  # it ended since its row was read: what was kept of it, then
                 pass
-        kept = await self._archive.read(replica.id)
-        return [line for line in kept if request.since is None or line.at >= request.since]
+        for line in await self._archive.read(replica.id):
+            if request.since is None or line.at >= request.since:
+                yield line
 
     async def _replicas(
         self, caller: Caller, reference: str, replica_id: str | None
@@ -138,3 +176,23 @@ class Logs:
                 f"There is no replica {replica_id[:100]} of {found.id}; known are {names}."
             )
         return chosen
+
+
+class _Newest:
+    """The newest of the lines that are added: so many, and so many characters, at most."""
+
+    def __init__(self, most_lines: int, most_characters: int) -> None:
+        self.lines: deque[ReplicaLine] = deque()
+        self._most_lines = most_lines
+        self._room = most_characters
+
+    def add(self, item: ReplicaLine) -> None:
+        """Add a line that is newer than those before."""
+        self.lines.append(item)
+        self._room -= _cost(item)
+        while len(self.lines) > self._most_lines or self._room < 0:
+            self._room += _cost(self.lines.popleft())
+
+
+def _cost(item: ReplicaLine) -> int:
+    return len(item.line.text) + _OF_A_LINE

@@ -99,6 +99,28 @@ def test_a_caller_has_so_many_streams_and_no_more_of_any_kind(served, kind):
     until_one_more(served, raw[kind])
 
 
+def test_nothing_is_read_for_who_may_have_no_more_streams(served):
+    key, nowhere = served.key("admin"), "/v1/custom-models/deployments/deploy_nowhere"
+    unread = {
+        "events": request_of(key, f"{nowhere}/events", EVENTS),
+        "logs": request_of(key, f"{nowhere}/logs?follow=true"),
+        "status": request_of(key, f"{nowhere}{POLL}"),
+        "inference": request_of(key, "/v1/models/nothing/infer", EVENTS, body='{"inputs": {}}'),
+    }
+    with contextlib.ExitStack() as stack:
+        for each in ("events", "logs", "audit"):
+            client, answer = begun(served, streams(served, key)[each])
+            stack.enter_context(client)
+            assert b" 200 " in answer, answer
+        found = {}
+        for kind, raw in unread.items():
+            client, answer = begun(served, raw)
+            client.close()
+            found[kind] = answer.split()[1]
+
+    assert found == dict.fromkeys(unread, b"429"), "to say 404 somebody has to look"
+
+
 def test_streams_are_given_back_however_they_end(served):
     """By the client, by its reset, by an error before they begin, by their own end."""
     key = served.key("admin")

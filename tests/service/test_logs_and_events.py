@@ -4,14 +4,16 @@ import asyncio
 
 import pytest
 
+from prsmd.core.memory_budget import Holding, MemoryBudget, MemoryLimits
 from prsmd.domain.errors import (
     DeploymentNotFoundError,
     EngineUnreachableError,
     NotFoundError,
     PermissionDeniedError,
+    ResourceUnavailableError,
 )
 from prsmd.domain.replica import ReplicaState
-from prsmd.service.logs import LogRequest
+from prsmd.service.logs import MOST_CHARACTERS, LogRequest
 from tests.engine.harness import Life, World, caller
 
 ALL = LogRequest()
@@ -83,6 +85,52 @@ async def test_an_unknown_replica_is_refused_with_those_known(life: Life) -> Non
     [replica] = await life.active()
     with pytest.raises(NotFoundError, match=f"known are {replica.id}"):
         await life.services.logs.read(caller(), deployment, LogRequest(replica_id="nobody"))
+
+
+def budget(total: int) -> Holding:
+    limits = MemoryLimits(total=total, per_organization=total, per_principal=total)
+    return MemoryBudget(limits).holding("somebody", "default")
+
+
+async def test_however_much_containers_wrote_the_answer_is_bounded_to_the_newest(
+    life: Life, world: World
+) -> None:
+    deployment = await life.deploy(min_replicas=2)
+    await life.settle()
+    line = "x" * (MOST_CHARACTERS // 8)
+    for number in range(9):
+        for replica in await life.active():
+            world.engine.write_log(replica.id, f"{number}{line}")
+    holding = budget(64 * MOST_CHARACTERS)
+
+    request = LogRequest(tail=10_000, holding=holding)
+    lines = await life.services.logs.read(caller(), deployment, request)
+
+    assert sum(len(one.line.text) for one in lines) <= MOST_CHARACTERS
+    assert len(lines) == 7
+    assert lines[-1].line.text[0] == "8"
+    assert holding.size >= 2 * MOST_CHARACTERS
+
+
+@pytest.mark.parametrize("followed", [False, True], ids=["read", "followed"])
+async def test_logs_are_not_read_where_no_memory_may_be_had(
+    life: Life, world: World, *, followed: bool
+) -> None:
+    deployment = await life.deploy()
+    await life.settle()
+    [replica] = await life.active()
+    world.engine.write_log(replica.id, "a")
+    request = LogRequest(holding=budget(200 * 1024))
+
+    logs = life.services.logs
+    taken = (
+        anext(logs.follow(caller(), deployment, request))
+        if followed
+        else logs.read(caller(), deployment, request)
+    )
+    with pytest.raises(ResourceUnavailableError, match="No memory can be had"):
+        await taken
+    assert world.engine.calls.count("logs") == 0
 
 
 async def test_following_ends_with_the_container(life: Life, world: World) -> None:
