@@ -283,6 +283,11 @@ def test_tail_and_query_show_records_to_people(daemon: Daemon) -> None:
     query = ctl(daemon, "query", "--action", "models.scale", "--since", "10m", "--limit", "2")
     assert query.stdout.splitlines()[0].split()[:2] == ["SEQUENCE", "AT"]
     assert "uid:0" in query.stdout
+    newest, next_one = records(daemon)[:2]
+    before = ctl(daemon, "query", "--before", str(newest["sequence"]), "--limit", "1", "-o", "json")
+    assert [one["sequence"] for one in json.loads(before.stdout)["records"]] == [
+        next_one["sequence"]
+    ]
 
 
 def test_kill_9_leaves_both_logs_whole_and_a_clean_stop_signs_the_end(daemon: Daemon) -> None:
