@@ -46,16 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     tail.add_argument("-f", "--follow", action="store_true", help="go on as records are written")
     tail.add_argument("-n", dest="limit", type=count, default=10, help="so many (10), at most 100")
     query = verbs.add_parser("query", help="look for records, newest first")
-    query.add_argument("--limit", type=count, default=20, help="so many (20), at most 100")
-    query.add_argument("--offset", type=count, default=0, help="leave so many out")
-    query.add_argument(
-        "--before",
-        metavar="SEQUENCE",
-        type=count,
-        help="only records before this one: the way to go on where a log is long",
-    )
-    for name in ("since", "until"):
-        query.add_argument(f"--{name}", metavar="AGE|TIME", type=moment, help="10m ago, or a time")
+    _window(query)
     for verb in (tail, query):
         for name, meaning in _FILTERS.items():
             verb.add_argument(f"--{name}", dest=f"of_{name}", metavar="TEXT", help=meaning)
@@ -92,6 +83,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         if name != "public-key":
             verb.add_argument("--log", choices=_LOGS, help=_WHICH)
         add_global_options(verb, inherit=True)
+
+
+def _window(query: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which part of a log is shown."""
+    query.add_argument("--limit", type=count, default=20, help="so many (20), at most 100")
+    query.add_argument("--offset", type=count, default=0, help="leave so many out")
+    query.add_argument(
+        "--before",
+        metavar="SEQUENCE",
+        type=count,
+        help="only records before this one: the way to go on where a log is long",
+    )
+    for name in ("since", "until"):
+        query.add_argument(f"--{name}", metavar="AGE|TIME", type=moment, help="10m ago, or a time")
 
 
 def run(session: Session, args: argparse.Namespace) -> int:
