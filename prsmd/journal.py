@@ -1,4 +1,7 @@
-"""How the daemon logs: fields for journald, JSON for collectors, plain text for people."""
+"""How the daemon logs: fields for journald, JSON for collectors, plain text for people.
+
+No line has the secret of an API key, wherever a client put it.
+"""
 
 import json
 import logging
@@ -6,6 +9,8 @@ import os
 import socket
 import sys
 from typing import Any
+
+from prsmd.core.apikey import without_secrets
 
 _FIELDS = ("deployment", "organization", "replica", "reason", "request_id")
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
@@ -34,7 +39,8 @@ class TextFormatter(logging.Formatter):
         """Return the line, and the traceback below it if there is one."""
         fields = " ".join(f"{name}={value}" for name, value in _known(record).items())
         head = f"{self.formatTime(record)} {record.levelname:<7} {record.getMessage()}"
-        return (f"{head}  {fields}" if fields else head) + _traceback(self, record)
+        line = (f"{head}  {fields}" if fields else head) + _traceback(self, record)
+        return without_secrets(line)
 
 
 class JsonFormatter(logging.Formatter):
@@ -51,7 +57,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             body["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(body, ensure_ascii=False)
+        return without_secrets(json.dumps(body, ensure_ascii=False))
 
 
 class JournalHandler(logging.Handler):
@@ -89,13 +95,14 @@ class JournalHandler(logging.Handler):
         super().close()
 
     def _fields(self, record: logging.LogRecord) -> dict[str, str]:
-        return {
+        fields = {
             "MESSAGE": record.getMessage() + _traceback(logging.Formatter(), record),
             "PRIORITY": str(_PRIORITIES.get(record.levelname, 6)),
             "SYSLOG_IDENTIFIER": "prsmd",
             "LOGGER": record.name,
             **{f"PRSMD_{name.upper()}": str(value) for name, value in _known(record).items()},
         }
+        return {name: without_secrets(value) for name, value in fields.items()}
 
 
 def _field(name: str, value: str) -> bytes:

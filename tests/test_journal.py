@@ -225,3 +225,20 @@ def test_a_journald_that_does_not_read_costs_entries_and_never_blocks(tmp_path):
             handler.emit(record)
         assert handler.dropped > 0
         handler.close()
+
+
+@pytest.mark.parametrize("form", ["journal", "json", "text"])
+def test_no_line_has_the_secret_of_a_key(form, journald, handler):
+    secret = "0123456789" * 3 + "abcdefgh"
+    key = f"prsm_0123456789_{secret}"
+    made = failed(f"GET /{key} 404")
+    made.__dict__.update(dict.fromkeys(FIELDS, key))
+    if form == "journal":
+        handler.emit(made)
+        said = journald.recv(65536).decode(errors="replace")
+    else:
+        form = journal.JsonFormatter() if form == "json" else journal.TextFormatter()
+        said = form.format(made)
+
+    assert secret not in said
+    assert said.count("prsm_0123456789_***") == 1 + len(FIELDS)

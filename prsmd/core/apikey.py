@@ -5,11 +5,13 @@ The id finds the row, the secret is 160 random bits, the checksum refuses typos 
 
 import hashlib
 import hmac
+import re
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH = 10
 SECRET_LENGTH = 32  # of 5 bits each: 160 bits
 _CHECKSUM_LENGTH = 6  # 30 bits
+_WHOLE = re.compile(r"(prsm(?:_|%5f)[0-9a-z]{1,64}(?:_|%5f))[0-9a-z]+", re.IGNORECASE)
 
 
 def format_key(key_id: str, secret: str) -> str:
@@ -31,6 +33,14 @@ def parse_key(text: str) -> tuple[str, str] | None:
 def is_key_id(text: str) -> bool:
     """Tell whether this can be a key's id; a whole key, pasted by mistake, is none."""
     return len(text) == ID_LENGTH and set(text) <= set(_ALPHABET)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text in which of each key, whole or cut off, only the id is left.
+
+    Clients put keys where they do not belong, in paths and names: logs and records keep none.
+    """
+    return _WHOLE.sub(r"\1***", text) if "prsm" in text.lower() else text
 
 
 def key_digest(pepper: bytes, secret: str) -> bytes:

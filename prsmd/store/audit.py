@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from prsmd.core.apikey import without_secrets
 from prsmd.core.chain import Head, canonical, content_of, digest_of, link
 from prsmd.domain.events import AuditFilter, AuditRecord
 
@@ -85,15 +86,19 @@ async def after(
 
 
 def _chained(log: str, last: Head, record: AuditRecord) -> dict[str, Any]:
-    """Return the row of the record as the next one of the chain."""
+    """Return the row of the record, without the secret of any key, as the next one of the chain."""
     sequence, at = last.sequence + 1, float(record.at)  # as it will be read again
     content = content_of(record)
     content |= {"sequence": sequence, "at": at, "salt": secrets.token_hex(_SALT_BYTES)}
-    text = canonical(content)
+    written = canonical(content).decode()
+    kept = without_secrets(written)
+    if kept != written:
+        content = json.loads(kept)
+    text = kept.encode()
     return {
         **content,
         "address": record.address,
-        "details": canonical(record.details).decode(),
+        "details": canonical(content["details"]).decode(),
         "hash": link(log, sequence, last.hash, digest_of(text)),
         "size": len(text),
     }

@@ -12,6 +12,7 @@ from prsmd.core.apikey import (
     is_key_id,
     key_digest,
     parse_key,
+    without_secrets,
 )
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -71,3 +72,17 @@ def test_what_is_stored_depends_on_the_pepper_and_does_not_hold_the_secret():
 def test_a_whole_key_is_no_id(key_id, secret):
     assert is_key_id(key_id)
     assert not is_key_id(format_key(key_id, secret))
+
+
+@given(ids, secrets, st.integers(min_value=1, max_value=38), st.sampled_from(["_", "%5F", "%5f"]))
+def test_of_a_key_in_a_text_only_its_id_is_left(key_id, secret, length, mark):
+    whole = format_key(key_id, secret)
+    cut = whole[: len(f"prsm_{key_id}_") + length].replace("_", mark)
+    text = without_secrets(f"GET /v1/models/{cut}?x={whole} 404")
+
+    assert text == f"GET /v1/models/prsm{mark}{key_id}{mark}***?x=prsm_{key_id}_*** 404"
+
+
+def test_a_text_without_a_key_stays_as_it_is():
+    for text in ("", "prsm", "prsmd key:abc", "prsm_0123456789", "a/prsm_model:v1"):
+        assert without_secrets(text) == text
