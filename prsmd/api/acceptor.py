@@ -27,6 +27,9 @@ _AT_ONCE = 8  # connections taken before others have their turn: a few milliseco
 _PAUSE_SECONDS = 0.25
 _MOST_READ = 65536
 _LENT_AT_ONCE = 8  # its socket, and a database's files that nobody has open yet
+_LAST_SECONDS = (
+    3.0  # for handshakes that had begun when it stopped: who is silent is not waited for
+)
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _Make = Callable[[ConnectionClaims], Connection]
@@ -126,12 +129,16 @@ class Acceptor:
                 pass
             self._listener.close()
         self._make = None
+        asyncio.get_running_loop().call_later(_LAST_SECONDS, self._give_up)
 
     async def close(self) -> None:
         """Give up connections that are no connections yet."""
+        self._give_up()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+
+    def _give_up(self) -> None:
         for task in tuple(self._opening):
             task.cancel()
-        await asyncio.gather(*self._opening, return_exceptions=True)
 
     def _accept_some(self) -> bool:
         """Take some of those who wait; False when nobody does, or none can be taken now."""
