@@ -123,6 +123,7 @@ def build(services: Services, door: Door) -> web.Application:
     for opened in monitoring.OPEN_OPERATIONS:
         handler = _opened(opened.handler, services)
         app.router.add_get(opened.path, handler, expect_handler=_expected)
+    app.router.add_route("*", "/{nowhere:.*}", _nowhere, expect_handler=_expected)
     described = functools.partial(openapi.describe, OPERATIONS, monitoring.OPEN_OPERATIONS)
     app[openapi.DOCUMENT] = openapi.Document(described)
     app[DOOR] = door
@@ -255,7 +256,20 @@ async def _expected(request: web.Request) -> web.StreamResponse | None:
     if request.headers["Expect"].lower() == CONTINUE:
         return None
     request[REQUEST_ID] = _request_id(request)
-    return error_response(request, InvalidInputError.field("Expect", "must be 100-continue"))
+    response = error_response(request, InvalidInputError.field("Expect", "must be 100-continue"))
+    close_after(response)  # nobody has looked at the rest of the head
+    return response
+
+
+async def _nowhere(request: web.Request) -> web.StreamResponse:
+    """Refuse a path or method that is no route's: aiohttp's own way asks for a body first."""
+    allowed: set[str] = set()
+    for resource in request.app.router.resources():
+        if resource is not request.match_info.route.resource:
+            allowed |= (await resource.resolve(request))[1]
+    if allowed:
+        raise web.HTTPMethodNotAllowed(request.method, allowed)
+    raise web.HTTPNotFound
 
 
 def _check_head(request: web.Request, door: Door) -> None:

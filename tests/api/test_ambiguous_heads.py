@@ -37,6 +37,16 @@ AMBIGUOUS = {
         for value in ["100-continue" if name == "expect" else "localhost"]
         if name not in {"content-length", "transfer-encoding", "upgrade"}
     },
+    **{
+        f"a wrong Expect, {words}": raw(first, HOST, "Expect: miracles", *lines, body=body)
+        for words, first, lines, body in (
+            ("to be read", ME, [], ""),
+            ("with a body", SCALE, [JSON, "Content-Length: 22"], BODY),
+            ("with two codings", SCALE, [JSON, "Transfer-Encoding: gzip, chunked"], CHUNKS),
+            ("at no path", "GET /nowhere HTTP/1.1", [], ""),
+            ("with no method", "BREW /v1/auth/me HTTP/1.1", [], ""),
+        )
+    },
     "two upgrades": raw(ME, HOST, "Upgrade: a", "Upgrade: b"),
     "two different names of a key": raw(ME, HOST, "Authorization: Bearer a", "X-API-Key: b"),
     "a key beside a password": raw(ME, HOST, "Authorization: Basic YTpi", "X-API-Key: b"),

@@ -219,6 +219,18 @@ def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(site: Site):
         assert parts(until_closed(client))[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("POST", "/nowhere", 404), ("PUT", "/v1/auth/me", 405)]
+)
+def test_a_body_that_nothing_takes_is_not_asked_for(site: Site, method, path, status):
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Expect: 100-continue"]
+
+    answer = site.unix(raw(*lines, "Content-Length: 100000"))
+
+    assert parts(answer)[0] == status
+    assert parts(answer)[1]["connection"] == "close"
+
+
 @pytest.mark.parametrize("given", ["abc-123", "x" * 128, "~!@#$%^&*()"])
 def test_a_request_id_is_taken_from_the_client(site: Site, given):
     answer = site.daemon.call("GET", "/v1/auth/me", headers={"X-Request-ID": given})
