@@ -98,8 +98,8 @@ def _key(request: web.Request) -> str | None:
 async def _essence(operation: Operation, request: web.Request) -> bytes:
     """Return what is equal for equal requests: of an upload, only the length is looked at."""
     body = await content(request) if not operation.uploads else b"%d" % _length(request)
-    named = request.headers.get(ORGANIZATION)  # for another organization it is another request
-    where = request.raw_path if named is None else f"{request.raw_path}\n{named}"
+    named = request.headers.getall(ORGANIZATION, [])  # for another one it is another request
+    where = "\n".join([request.raw_path, *named])
     head = f"{request.method} {where}\n".encode(errors="surrogateescape")
     return head + body
 

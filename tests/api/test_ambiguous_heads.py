@@ -200,10 +200,14 @@ def _read_by(node):
     """Return the header that an expression such as `request.headers.get("Host")` reads."""
     called = node.func if isinstance(node, ast.Call) else None
     if isinstance(called, ast.Attribute) and called.attr == "get":
-        return [node.args[0].value] if _is_request_headers(called.value) else []
+        return [_name_of(node.args[0])] if _is_request_headers(called.value) else []
     if isinstance(node, ast.Subscript) and _is_request_headers(node.value):
-        return [node.slice.value]
+        return [_name_of(node.slice)]
     return []
+
+
+def _name_of(node):
+    return node.value if isinstance(node, ast.Constant) else ast.unparse(node)
 
 
 def _is_request_headers(node):
