@@ -43,6 +43,7 @@ from prsmd.api.operations import (
     Services,
 )
 from prsmd.api.origin import origin_of
+from prsmd.api.permission import require_reading
 from prsmd.api.request_body import (
     BODY_BYTES,
     CONTINUE,
@@ -50,7 +51,6 @@ from prsmd.api.request_body import (
     SMALL_BYTES,
     leaves_much_unread,
     let_go,
-    refuse_coded,
     send_whole,
 )
 from prsmd.api.request_heads import (
@@ -75,7 +75,6 @@ from prsmd.domain.errors import (
     TooManyOpenError,
 )
 from prsmd.service.access import Identified
-from prsmd.service.authorization import may_ask
 from prsmd.service.caller import Caller
 from prsmd.service.underway import still
 from prsmd.store.asking import asking_for
@@ -179,8 +178,8 @@ async def _handled(
     async with door.underway.watch(identified):
         if operation.answer is not None:
             return await carry_out(operation, services, request, caller)
-        if not operation.counts_itself and may_ask(caller, operation.permission):
-            refuse_coded(request)
+        if not operation.counts_itself:
+            require_reading(operation, request, caller)
         response: web.StreamResponse = await operation.handler(services, request, caller)
         return response
 

@@ -15,6 +15,7 @@ from prsmd.api.request_body import content, refuse_coded
 from prsmd.api.requests import dry_run
 from prsmd.api.respond import json_response
 from prsmd.domain.errors import InvalidInputError, PrsmdError
+from prsmd.service.authorization import may_ask
 from prsmd.service.belonging import HEADER as ORGANIZATION
 from prsmd.service.caller import Caller
 from prsmd.service.idempotency import Answer, Once
@@ -31,12 +32,18 @@ async def carry_out(
 
     The body is looked at only once the caller may have the operation, or the answer it had before.
     """
-    if operation.rehearsal is not None and dry_run(request):
+    try:
+        rehearsal = operation.rehearsal if operation.rehearsal and dry_run(request) else None
+        key = None if rehearsal else _key(request)
+    except InvalidInputError:
+        if not may_ask(caller, operation.permission):  # who may not is told that, and no more
+            await require_permission(operation, services, request, caller)
+        raise
+    if rehearsal is not None:
         await require_permission(operation, services, request, caller)
         refuse_coded(request)
-        told: web.StreamResponse = await operation.rehearsal(services, request, caller)
+        told: web.StreamResponse = await rehearsal(services, request, caller)
         return told
-    key = _key(request)
     await _require_permission(operation, services, request, caller, key)
     refuse_coded(request)
     once = await _once(operation, services, request, key)

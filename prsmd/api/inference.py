@@ -27,7 +27,6 @@ from prsmd.service.status import Report
 
 async def infer(services: Services, request: web.Request, caller: Caller) -> web.StreamResponse:
     """Answer a model's outputs, or its event stream when asked for one."""
-    refuse_unknown(request)
     if not wants_stream(request):
         return await _infer(services, request, caller)
     async with held_stream(request, caller):
@@ -48,6 +47,7 @@ async def _infer(services: Services, request: web.Request, caller: Caller) -> we
 
     async def complete(held: Sequence[Held], inference: Inference) -> Inference:
         counted.extend(held)
+        refuse_unknown(request)
         refuse_coded(request)
         inputs, parameters = await inference_members(request, services.turns)
         return dataclasses.replace(inference, inputs=inputs, parameters=parameters)

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from prsmd.api.operations import Operation, Services
+from prsmd.api.request_body import refuse_coded
+from prsmd.service.authorization import may_ask
 from prsmd.service.belonging import Needs
-from prsmd.service.caller import Caller
+from prsmd.service.caller import Caller, require_own
+from prsmd.service.shares import SHAREABLE
 
 _MODELS = ("model_id", "deployment_id")
 _KINDS: Mapping[str, str] = {
@@ -42,6 +45,21 @@ async def require_permission(
     await services.authorization.require(
         caller, operation.permission, subject_of(operation.path, request.match_info), model
     )
+
+
+def require_reading(operation: Operation, request: web.Request, caller: Caller) -> None:
+    """Return if the caller may have what changes nothing, as far as the route table tells.
+
+    What a share can give is decided where the share is looked for.
+
+    Raises:
+        PermissionDeniedError: the caller may not, whatever their query says.
+        UnsupportedMediaTypeError: they may, and send a coded body.
+    """
+    if may_ask(caller, operation.permission):
+        refuse_coded(request)
+    elif operation.permission is not None and operation.permission not in SHAREABLE.values():
+        require_own(caller, operation.permission)
 
 
 def subject_of(path: str, named: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from prsmd.api.app import OPERATIONS
 from prsmd.api.operations import Operation
+from prsmd.service.shares import SHAREABLE
 from tests.api.cells import NEVER, OURS, name_of
 from tests.api.conftest import Site
 from tests.api.envelope import refused
@@ -52,7 +53,7 @@ def head(operation: Operation, path: str, lines: str, key: str | None = None) ->
     kind = "" if "Content-Type" in lines else "Content-Type: application/json\r\n"
     return (
         f"{operation.method} {path} HTTP/1.1\r\nHost: localhost\r\n{kind}{lines}\r\n\r\n"
-    ).encode()
+    ).encode("latin-1")
 
 
 def answer_of(address: object, raw: bytes) -> bytes:
@@ -113,6 +114,35 @@ def test_who_lacks_the_permission_is_refused_without_a_look_at_the_body(
         assert status in {403, 404}
         ends = kind in {"huge", "endless", "compressed", "awaited"}  # a small rest is waited for
         assert (headers.get("connection") == "close") == ends
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        each
+        for each in OPERATIONS
+        if each.permission is not None
+        and (each.method != "GET" or each.permission not in SHAREABLE.values())
+    ],
+    ids=name_of,
+)
+def test_who_lacks_the_permission_is_refused_without_a_look_at_the_rest_of_the_request(
+    site: Site, powerless: str, operation
+):
+    path = path_of(site, operation)
+    for query, lines in (
+        ("?bogus=1", ""),
+        ("?dry_run=perhaps", ""),
+        ("?limit=-1&limit=x&since=never&sequence=x&log=x", ""),
+        ("", "Idempotency-Key: \xff\r\n"),
+        ("", "If-Match: x\r\n"),
+        ("", "Last-Event-ID: x\r\nAccept: text/event-stream\r\n"),
+    ):
+        raw = head(operation, path + query, f"{lines}Content-Length: 0", powerless)
+
+        status, _ = told(answer_of(tcp(site), raw))
+
+        assert status in {403, 404}, (query, lines)
 
 
 @pytest.mark.parametrize(
