@@ -67,7 +67,9 @@ class Target:
         key = _checked_key(given or environ.get("PRSMD_API_KEY") or None)
         url = base_url or environ.get("PRSMD_URL") or _local_url(key)
         trusted = ca_file or environ.get("PRSMD_CA_FILE") or None
-        named = _checked_organization(organization or environ.get("PRSMD_ORGANIZATION") or None)
+        if organization is None:  # an empty one was meant to name one: it is not left out
+            organization = environ.get("PRSMD_ORGANIZATION") or None
+        named = _checked_organization(organization)
         parts = urllib.parse.urlsplit(url)
         if parts.scheme == "unix":
             if parts.netloc or not parts.path.startswith("/"):

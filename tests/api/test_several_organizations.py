@@ -1,5 +1,6 @@
 """A user of this machine in several organizations, over the socket, with prsmctl as it is."""
 
+import asyncio
 import contextlib
 import dataclasses
 import io
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from prsm_sdk import PRSMClient, errors
 from prsmd.cli.main import main
 from tests.api.conftest import Site
 
@@ -145,6 +147,52 @@ def test_an_invitation_of_somebody_else_is_not_there(site: Site, orgs):
         never = site.daemon.call("POST", "/v1/members/member_000000000000/accept", key=key)
         assert (answer.status, never.status) == (404, 404)
     assert whoami(site)["memberships"][0]["status"] == "invited"
+
+
+@pytest.mark.usefixtures("reachable")
+def test_a_program_accepts_says_for_whom_it_calls_and_leaves(site: Site, orgs):
+    invitations = [invite(site, orgs[name], "invoker") for name in orgs]
+    foreign = invite_another(site, orgs["north"])
+    url = f"unix://{site.daemon.socket}"
+
+    async def program() -> None:
+        async with PRSMClient(base_url=url) as unclear:
+            for member_id in invitations:
+                assert (await unclear.members.accept(member_id)).status == "active"
+            for act in (unclear.members.accept, unclear.members.leave):
+                with pytest.raises(errors.NotFoundError, match="of yours"):
+                    await act(foreign)
+            with pytest.raises(errors.ConflictError, match="belong to several"):
+                await unclear.models.list()
+        for name in orgs:
+            async with PRSMClient(base_url=url, organization=name) as named:
+                assert (await named.who_am_i()).organization == name
+                assert await named.models.list() is not None
+        async with PRSMClient(base_url=url, organization="company") as wrong:
+            with pytest.raises(errors.PermissionDeniedError, match="do not belong"):
+                await wrong.who_am_i()
+        async with PRSMClient(base_url=url) as leaving:
+            assert (await leaving.members.leave(invitations[0])).member_id == invitations[0]
+            assert (await leaving.who_am_i()).organization == "south"
+
+    with alice(site):
+        asyncio.run(program())
+    site.daemon.call("DELETE", f"/v1/members/{foreign}")
+
+
+def invite_another(site: Site, key: str) -> str:
+    body = {"kind": "uid", "subject": str(ALICE + 1), "bindings": [{"role": "viewer"}]}
+    return str(site.daemon.call("POST", "/v1/members", body, key=key).json["member_id"])
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "a b", "x" * 64])
+def test_a_client_that_is_given_no_name_of_an_organization_asks_nothing(site: Site, name: str):
+    url = f"unix://{site.daemon.socket}"
+    with pytest.raises(errors.ConfigurationError, match="no organization's name"):
+        PRSMClient(base_url=url, organization=name)
+    done = ctl(site, "--organization", name, "models")
+    assert done.returncode == 78
+    assert "no organization's name" in done.stderr
 
 
 @pytest.mark.parametrize("value", ["", "Upper", "a b", "x" * 64, "../x"])
