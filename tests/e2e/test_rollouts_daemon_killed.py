@@ -14,7 +14,7 @@ from tests.support.gpus import SteeredGpus
 from tests.support.load import constant_load
 from tests.support.rollouts import MODEL, until_phase, update
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
 
 REQUESTS = 50_000
 CONNECTIONS = 8

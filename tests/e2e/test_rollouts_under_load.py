@@ -19,7 +19,7 @@ from tests.support.fastmodel import FAST_IMAGE, build_image
 from tests.support.load import Counted, Load, constant_load
 from tests.support.rollouts import roll_back, steer, until_phase, update
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
 
 MODEL = "custom_model"
 REQUESTS = 50_000

@@ -83,12 +83,12 @@ class Load:
         self._reader.start()
         return self
 
-    def until_answered(self, count: int, seconds: float = 60) -> Counted:
+    def until_answered(self, count: int, seconds: float = 600) -> Counted:
         """Return when that many more were answered."""
         goal = self.counted.answered + count
         return self.until(lambda counted: counted.answered >= goal, seconds)
 
-    def until(self, condition: Callable[[Counted], bool], seconds: float = 60) -> Counted:
+    def until(self, condition: Callable[[Counted], bool], seconds: float = 600) -> Counted:
         """Return the first counts that fulfil the condition."""
         with self._news:
             there = self._news.wait_for(
