@@ -8,7 +8,7 @@ that mends it.
 import dataclasses
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from prsmd.settings import Settings
@@ -16,17 +16,16 @@ from prsmd.settings import Settings
 _OTHERS_WRITE, _GROUP_WRITES = stat.S_IWOTH, stat.S_IWGRP
 _OTHERS_READ, _GROUP_READS = stat.S_IROTH, stat.S_IRGRP
 _SECRETS = ("audit-key", "pepper", "envelope-key", "envelope-key.next")
+_FOLDERS = ("runs", "logs")
 _STATE = (
     *("control.db", "control.db-wal", "control.db-shm", "control.head"),
     *("usage.db", "usage.db-wal", "usage.db-shm"),
     *("audit-checkpoints.jsonl", "audit-public-keys.pem", "audit-successions.jsonl"),
-    *("runs", "logs"),
+    *_FOLDERS,
 )
 KEPT = (*_SECRETS, *_STATE)
 # usage.db stops no start, whatever is in its place.
-_WAITED_FOR = [
-    name for name in KEPT if not name.startswith("usage.db") and name not in {"runs", "logs"}
-]
+_WAITED_FOR = [name for name in KEPT if not name.startswith("usage.db") and name not in _FOLDERS]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +53,9 @@ def findings(settings: Settings, files: Sequence[Path]) -> list[Finding]:
     for name in _STATE:
         found += _written(state / name)
     for name in _WAITED_FOR:
-        found += _no_file(state / name)
+        found += _other_kind(state / name, stat.S_ISREG, "file")
+    for name in _FOLDERS:
+        found += _other_kind(state / name, stat.S_ISDIR, "folder")
     for path in _named(given):
         found += (*_written(path), *_read(path))
     for path in (*files, *_named(trusted)):
@@ -85,11 +86,11 @@ def _folder(path: Path) -> Iterator[Finding]:
             yield Finding(words, refused=True)
 
 
-def _no_file(path: Path) -> Iterator[Finding]:
-    """A FIFO would be waited for until somebody writes into it."""
+def _other_kind(path: Path, is_right: Callable[[int], bool], kind: str) -> Iterator[Finding]:
+    """A FIFO in a file's place would be waited for until somebody writes into it."""
     found = _stat(path)
-    if found is not None and not stat.S_ISREG(found.st_mode):
-        words = f"{path}: is no file: put back the one that belongs there, or move this one away"
+    if found is not None and not is_right(found.st_mode):
+        words = f"{path}: is no {kind}: put back the one that belongs there, or move this one away"
         yield Finding(words, refused=True)
 
 

@@ -159,6 +159,17 @@ def test_what_is_no_file_is_refused_and_not_waited_for(state, name, make):
     assert any(f"{name}: is no file" in words for words in refused(state))
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, Path.touch], ids=["a FIFO", "a file"])
+@pytest.mark.parametrize("name", ["runs", "logs"])
+def test_what_is_no_folder_is_refused(state, name, make):
+    make(state / name)
+    (state / name).chmod(0o600)
+
+    assert refused(state) == [
+        f"{state}/{name}: is no folder: put back the one that belongs there, or move this one away"
+    ]
+
+
 def test_whatever_is_in_the_place_of_the_usage_file_stops_nothing(state):
     (state / "usage.db").unlink()
     os.mkfifo(state / "usage.db", 0o600)

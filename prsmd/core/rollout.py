@@ -206,7 +206,7 @@ def _flow_words(rollout: Rollout) -> str:
 def _bake(item: DesiredDeployment, rollout: Rollout, layout: Layout, sight: Sight) -> Course:
     """Judge what flows; go on when it has flowed for long enough and holds its gate.
 
-    A step that begins in the future began before the clock was set back: it is not waited for.
+    A step that begins in the future began before the clock was set back: it begins anew.
     """
     now, options = sight.observed.at, rollout.options
     trial = traffic(rollout)
@@ -217,9 +217,11 @@ def _bake(item: DesiredDeployment, rollout: Rollout, layout: Layout, sight: Sigh
     if isinstance(verdict, Broken):
         return Course(action=_back(rollout, verdict.reason, verdict.evidence, now))
     since = now if rollout.step_since is None else rollout.step_since
+    if since > now:
+        return Course(action=_begin_step(rollout, layout.share.coming, now))
     unseen = max(0.0, now - since - sight.counted(since))  # then nothing was measured either
     baked_at = since + options.bake_seconds + unseen
-    if since <= now < baked_at:
+    if now < baked_at:
         return Course(waiting_for=f"{_flow_words(rollout)}; it bakes", until=baked_at)
     if isinstance(verdict, TooFew):
         return Course(waiting_for=f"{verdict.reason}; promote it to go on without")

@@ -26,6 +26,8 @@ OWN = frozenset({StallKind.LOOP})
 """Stalls in which this process could not hear what was said to it."""
 ANY = frozenset({StallKind.LOOP, StallKind.ENGINE})
 """Stalls in which an answer may have been late for reasons that are not those of who was asked."""
+SKIPS = frozenset({StallKind.SUSPENDED, StallKind.CLOCK})
+"""Stalls in which the wall clock went on and nobody lived through it."""
 _WORDS = {
     StallKind.LOOP: "this daemon itself stood still",
     StallKind.SUSPENDED: "this machine was suspended",

@@ -1,7 +1,8 @@
 """Sliding windows over time: counts, averages and histograms of the last seconds.
 
 Time is always passed in, in seconds, and only has to be roughly monotonic: a clock that steps back
-keeps writing to the newest bucket, one that jumps ahead empties the window.
+keeps writing to the newest bucket, one that is set by more than the window, ahead or back, empties
+it.
 """
 
 import bisect
@@ -84,6 +85,7 @@ class Buckets(Generic[Bucket]):
     def current(self, now: float) -> Bucket:
         """Return the bucket that `now` falls into, made if need be."""
         index = int(now // self._width)
+        self._drop_later(index)
         if not self._buckets or self._buckets[-1][0] < index:
             self._buckets.append((index, self._make()))
             self._drop_older(index)
@@ -91,8 +93,15 @@ class Buckets(Generic[Bucket]):
 
     def recent(self, now: float) -> list[Bucket]:
         """Return the buckets inside the window that ends at `now`, oldest first."""
-        self._drop_older(int(now // self._width))
+        index = int(now // self._width)
+        self._drop_later(index)
+        self._drop_older(index)
         return [bucket for _, bucket in self._buckets]
+
+    def _drop_later(self, index: int) -> None:
+        """Begin anew where the clock was set far back: what is here would not grow old."""
+        if self._buckets and self._buckets[-1][0] > index + self._keep:
+            self._buckets.clear()
 
     def _drop_older(self, index: int) -> None:
         while self._buckets and self._buckets[0][0] <= index - self._keep:

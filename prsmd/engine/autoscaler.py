@@ -23,7 +23,7 @@ from prsmd.core.autoscale import (
 from prsmd.core.plan import DesiredDeployment
 from prsmd.core.quota_admission import Excess, most_replicas
 from prsmd.core.slots import target_replicas
-from prsmd.core.stalls import OWN, lost_on_clock
+from prsmd.core.stalls import OWN, SKIPS, lost_on_clock
 from prsmd.domain.deployment import Deployment, Recommendation
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.events import Event, Severity
@@ -193,7 +193,14 @@ class Autoscaler:
         """Return what is remembered; nothing, when a person has set the count since."""
         asked = _asked(item.deployment)
         known = self._memories.get(item.deployment.id)
-        return known if known is not None and known.asked == asked else _Memory(asked)
+        if known is None or known.asked != asked or self._is_cut(known):
+            return _Memory(asked)
+        return known
+
+    def _is_cut(self, known: _Memory) -> bool:
+        """Tell whether time was skipped since it was last added to: its window is none."""
+        skips = [stall.at for stall in self._lag.stalls() if stall.kind in SKIPS]
+        return bool(known.needs and skips) and max(skips) > known.needs[-1].at
 
     def _inputs(
         self, item: DesiredDeployment, history: tuple[Need, ...], now: float

@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 
+from prsmd.core.clock_steps import ClockSteps
 from prsmd.domain.errors import PrsmdError
+from prsmd.gateway.meters import steady_seconds
 from prsmd.runtime.base import Runtime
 from prsmd.store import events, history, idempotency, replicas
 from prsmd.store.db import Database, Tx
@@ -36,9 +39,16 @@ async def hear_hints(runtime: Runtime, wake: Callable[[], None]) -> None:
 
 async def forget_old(database: Database) -> None:
     """Keep the tables of events, ended replicas, durations and answers bounded; for ever."""
+    steps = ClockSteps(time.time(), steady_seconds())
+    was_set_at = -math.inf
 
     async def prune(tx: Tx) -> None:
-        await idempotency.prune(tx, time.time() - idempotency.KEPT_SECONDS)
+        nonlocal was_set_at
+        now, steady = time.time(), steady_seconds()
+        if steps.was_set(now, steady):
+            was_set_at = steady
+        if steady - was_set_at >= idempotency.KEPT_SECONDS:  # else they are not as old as it says
+            await idempotency.prune(tx, now - idempotency.KEPT_SECONDS)
         await events.prune(tx, _KEPT_EVENTS)
         await replicas.prune(tx, _KEPT_REPLICAS)
         await history.prune(tx)

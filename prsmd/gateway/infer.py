@@ -258,7 +258,10 @@ class Gateway:
         Seconds since the epoch. A deployment never used is idle since it was first published.
         """
         pool = self._pools.get(deployment_id)
-        return pool.idle_since if pool is not None else None
+        if pool is None:
+            return None
+        pool.look(self._clock())
+        return pool.idle_since
 
     def performance(self, deployment_id: str, now: float) -> Performance:
         """Return requests per second, latencies, error rate and totals of a deployment."""

@@ -91,6 +91,11 @@ class Pool:
         """Since when nothing is in flight or queued; None while something is."""
         return self._idle_since
 
+    def look(self, now: float) -> None:
+        """Count from now on where it is idle since a moment to come: the clock was set back."""
+        if self._idle_since is not None:
+            self._idle_since = min(self._idle_since, now)
+
     @property
     def empty(self) -> bool:
         """True when nothing is in flight or queued."""

@@ -133,3 +133,21 @@ def test_a_gauge_s_average_is_between_its_extremes(steps: list[tuple[float, int]
         gauge.set(value, now)
     values = [value for _, value in steps]
     assert min(values) - 1e-6 <= gauge.average(now + 1) <= max(values) + 1e-6
+
+
+@pytest.mark.parametrize("back", [70.0, 3600.0, 365 * 86400.0])
+def test_a_clock_that_is_set_far_back_begins_the_window_anew(back):
+    now = 1.8e9
+    buckets: Buckets[list[int]] = Buckets(60.0, 5.0, list)
+    buckets.current(now).append(1)
+    gauge = Gauge(60.0, 5.0, now)
+    gauge.set(8.0, now)
+    assert gauge.average(now + 30) == 8.0
+    now -= back
+    assert buckets.recent(now) == []
+    gauge.set(0.0, now)
+    for second in range(600):
+        buckets.current(now + second).append(second)
+        gauge.average(now + second)
+    assert min(min(each) for each in buckets.recent(now + 599)) >= 535
+    assert gauge.average(now + 599) == 0.0

@@ -6,6 +6,7 @@ import pytest
 
 from prsmd.core.autoscale import Hold, Scale
 from prsmd.core.plan import DesiredDeployment
+from prsmd.core.stalls import Stall, StallKind
 from prsmd.domain.deployment import Recommendation
 from prsmd.domain.errors import ResourceUnavailableError, StorageFullError
 from prsmd.engine.autoscaler import Autoscaler
@@ -190,3 +191,41 @@ async def test_a_request_to_a_model_being_deleted_is_told_so(life: Life) -> None
 
 async def _is_done(task: asyncio.Task[object]) -> bool:
     return task.done()
+
+
+async def test_an_idle_model_is_scaled_to_zero_after_the_clock_was_set_back(
+    life: Life, world: World
+) -> None:
+    await life.deploy(min_replicas=0)
+    await life.scale(1)
+    await life.settle()
+    world.ahead -= 365 * 86400
+    await autoscaler(life).look(world.now())
+    assert len(await life.active()) == 1
+    world.ahead += 400
+    await autoscaler(life).look(world.now())
+    await life.settle()
+
+    assert await life.active() == []
+
+
+async def test_time_that_was_skipped_is_no_window_in_which_little_was_needed(
+    life: Life, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await life.deploy(min_replicas=1)
+    await life.scale(3)
+    await life.settle()
+    await autoscaler(life).look(world.now())
+    world.ahead += 365 * 86400
+    stall = Stall(
+        kind=StallKind.CLOCK, began=0.0, ended=0.0, lost=365 * 86400.0, at=world.now() - 1
+    )
+    monkeypatch.setattr(autoscaler(life)._lag, "stalls", lambda: (stall,))
+    await autoscaler(life).look(world.now())
+    await life.settle()
+    assert len(await life.active()) == 3
+
+    world.ahead += 400
+    await autoscaler(life).look(world.now())
+    await life.settle()
+    assert len(await life.active()) == 1
