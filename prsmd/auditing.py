@@ -25,9 +25,9 @@ from prsmd.gateway.tape import Notes, Tally, Tape
 from prsmd.service.audit import Audit
 from prsmd.service.proof import Prover
 from prsmd.settings import AuditSection, Settings
-from prsmd.store import audit
+from prsmd.store import audit, meta
 from prsmd.store.checkpoint_file import CheckpointFile, keep_public_key
-from prsmd.store.db import Database
+from prsmd.store.db import Database, Tx
 from prsmd.store.errors import damaged
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,13 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
         made = await rotation.begin(logs)
         record = own_record(books.clock(), organization, "audit.begin", "audit", details)
         followed = [_followed(each, books.clock(), organization) for each in made]
-        await books.changes.write(lambda tx: audit.append_all(tx, [record, *followed]))
+
+        async def append(tx: Tx) -> None:
+            lost = await meta.take_accepted(tx)
+            accepted = [] if lost is None else [await _accepted(tx, lost, record)]
+            await audit.append_all(tx, [*accepted, record, *followed])
+
+        await books.changes.write(append)
 
     notes = _notes(section) if books.usage is not None else None
     shares = Shares(each=section.denials_per_minute, caller=6 * section.denials_per_minute)
@@ -128,6 +134,12 @@ def _followed(succession: Mapping[str, Any], at: float, organization: str) -> Au
     details = {"key": succession["key"], "through": succession["through"]}
     subject = f"audit-key:{succession['former']}"
     return own_record(at, organization, "audit.succeed", subject, details)
+
+
+async def _accepted(tx: Tx, made: int, record: AuditRecord) -> AuditRecord:
+    """Return the record of a control.db that somebody had taken as it is, at the same time."""
+    details = {"commits": await meta.commits(tx), "commits_before": made}
+    return own_record(record.at, record.organization, "state.accept", "control.db", details)
 
 
 def _trusted(signer: Signer, notary: Notary) -> bytes:

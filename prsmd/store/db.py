@@ -20,7 +20,7 @@ from . import continuity, meta
 from .connection import Durability, Tx, open_writer
 from .errors import BackupError, StoreDamagedError, damaged, translated
 from .examination import examine, refuse_garbled
-from .head import Head, HeadFile
+from .head import ANY, Head, HeadFile
 from .lock import FolderLock
 from .migrate import CONTROL as CONTROL_MIGRATIONS
 from .migrate import USAGE as USAGE_MIGRATIONS
@@ -236,6 +236,8 @@ async def _continue(tx: Tx, path: Path, head: HeadFile, known: Head | None) -> C
         raise damaged(path, f"its identity cannot be read: {error}") from error
     if known is None or not known.unchecked:
         await continuity.refuse_other(tx, path, known)
+    if known is not None and known.instance == ANY:
+        await meta.note_accepted(tx, known.commits)  # before the order is gone
     head.begin(Head(instance, commits))
     return CommitCounter(commits, head.note)
 

@@ -26,6 +26,7 @@ class Head:
 
     In the place of an instance, NEW says that one is to begin, and ANY that the one that is there
     is the right one, however far it came: somebody said so, and the next start has yet to see it.
+    `commits` are then those that were made before.
     """
 
     instance: str

@@ -7,6 +7,7 @@ from .rows import change, one
 
 _INSTANCE = "instance_id"
 _COMMITS = "commits"
+_ACCEPTED = "accepted"
 
 
 async def ensure_instance_id(tx: Tx) -> None:
@@ -32,6 +33,18 @@ async def commits(tx: Tx) -> int:
 async def count_commit(tx: Tx, commits: int) -> None:
     """Say in the transaction that is open that it is commit number `commits`."""
     await set(tx, _COMMITS, str(commits))
+
+
+async def note_accepted(tx: Tx, made: int) -> None:
+    """Keep that the database is taken as it is, and how many commits were made; until on record."""
+    await set(tx, _ACCEPTED, str(made))
+
+
+async def take_accepted(tx: Tx) -> int | None:
+    """Return how many commits were made of a database that was taken as it is, once; else None."""
+    made = await get(tx, _ACCEPTED)
+    await change(tx, "DELETE FROM meta WHERE key = ?", (_ACCEPTED,))
+    return None if made is None else int(made)
 
 
 async def get(tx: Tx, key: str) -> str | None:

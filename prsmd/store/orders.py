@@ -1,10 +1,12 @@
 """What an operator orders of a folder that no daemon has: begin anew, or take it as it is."""
 
+import contextlib
 import time
 from pathlib import Path
 
 from prsmd.domain.errors import StorageFullError
 
+from .errors import StoreDamagedError
 from .head import ANY, NEW, Head, HeadFile
 from .lock import FolderLock
 
@@ -42,12 +44,20 @@ def accept(folder: Path) -> str:
     """
     lock = _locked(folder)
     try:
-        HeadFile(folder).order(Head(ANY))
+        HeadFile(folder).order(Head(ANY, _commits(folder)))
     except OSError as error:
         raise StorageFullError(f"{folder} cannot be written: {error}.") from error
     finally:
         lock.release()
     return f"the next start takes {folder / 'control.db'} as it is\n"
+
+
+def _commits(folder: Path) -> int:
+    """Return how many commits the head knows of; 0 where it cannot be read."""
+    with contextlib.suppress(StoreDamagedError):
+        known = HeadFile(folder).read()
+        return 0 if known is None else known.commits
+    return 0
 
 
 def _locked(folder: Path) -> FolderLock:
