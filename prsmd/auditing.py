@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from prsmd.service.proof import Prover
 from prsmd.settings import AuditSection, Settings
 from prsmd.store import audit, meta
 from prsmd.store.checkpoint_file import CheckpointFile, keep_public_key
+from prsmd.store.continuity import CHECKPOINTS
 from prsmd.store.db import Database, Tx
 from prsmd.store.errors import damaged
 
@@ -106,13 +107,7 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
         made = await rotation.begin(logs)
         record = own_record(books.clock(), organization, "audit.begin", "audit", details)
         followed = [_followed(each, books.clock(), organization) for each in made]
-
-        async def append(tx: Tx) -> None:
-            lost = await meta.take_accepted(tx)
-            accepted = [] if lost is None else [await _accepted(tx, lost, record)]
-            await audit.append_all(tx, [*accepted, record, *followed])
-
-        await books.changes.write(append)
+        await books.changes.write(lambda tx: _begin(tx, [record, *followed]))
 
     notes = _notes(section) if books.usage is not None else None
     shares = Shares(each=section.denials_per_minute, caller=6 * section.denials_per_minute)
@@ -136,10 +131,14 @@ def _followed(succession: Mapping[str, Any], at: float, organization: str) -> Au
     return own_record(at, organization, "audit.succeed", subject, details)
 
 
-async def _accepted(tx: Tx, made: int, record: AuditRecord) -> AuditRecord:
-    """Return the record of a control.db that somebody had taken as it is, at the same time."""
-    details = {"commits": await meta.commits(tx), "commits_before": made}
-    return own_record(record.at, record.organization, "state.accept", "control.db", details)
+async def _begin(tx: Tx, records: Sequence[AuditRecord]) -> None:
+    """Append the first records, after that of a control.db which somebody had taken as it is."""
+    made, first = await meta.take_accepted(tx), records[0]
+    if made is not None:
+        details = {"commits": await meta.commits(tx), "commits_before": made}
+        taken = own_record(first.at, first.organization, "state.accept", "control.db", details)
+        await audit.append(tx, taken)
+    await audit.append_all(tx, records)
 
 
 def _trusted(signer: Signer, notary: Notary) -> bytes:
@@ -207,7 +206,10 @@ def _public_keys(path: Path, signer: Signer) -> bytes:
 
 def _signer(settings: Settings) -> Signer:
     configured: Path | None = settings.access.audit_key_file
-    key = keyfiles.secret("audit-key", configured, settings.daemon.state_dir)
+    state = settings.daemon.state_dir
+    signed = (state / CHECKPOINTS).exists()
+    needed = "what the audit has was signed with it (docs/audit.md: former keys)" if signed else ""
+    key = keyfiles.secret("audit-key", configured, state, needed)
     try:
         return Signer(key)
     except ValueError as error:

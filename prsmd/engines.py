@@ -1,17 +1,25 @@
 """Chooses the runtime that replicas run on, and makes it from its section of the settings."""
 
+import asyncio
 import hashlib
 import logging
+import socket
 from pathlib import Path
 from typing import Any
 
 from prsmd.domain.errors import EngineError
 from prsmd.runtime import registry
 from prsmd.runtime.base import Runtime
+from prsmd.runtime.process_runs import supervisors
 from prsmd.settings import Settings
 from prsmd.store.errors import StoreNotItsOwnError
 
 log = logging.getLogger(__name__)
+_LOST = (
+    "{folder} holds nothing, but {found}: its content was lost, or another daemon on this machine"
+    " calls its folder the same. Put the folder back from a backup. To begin anew:"
+    " prsmd --new-instance; docs/operations.md says how to end what still runs."
+)
 
 
 async def choose_runtime(
@@ -26,13 +34,15 @@ async def choose_runtime(
     Raises:
         StoreNotItsOwnError: one has, so the folder was emptied.
     """
-    name = settings.runtime.name
+    name, folder = settings.runtime.name, settings.daemon.state_dir
+    if first:
+        await asyncio.to_thread(_refuse_former_processes, folder)
     if name == "auto" and in_use is not None:
         name = "docker" if in_use == "docker" else "process"
     if name in {"auto", "docker"}:
         docker = registry.make("docker", _docker_settings(settings, instance))
         if first:
-            await _refuse_former(docker, settings.daemon.state_dir)
+            await _refuse_former(docker, folder)
         if name == "docker":
             return docker
         try:
@@ -58,23 +68,28 @@ async def _refuse_former(docker: Any, folder: Path) -> None:
     if former:
         await docker.close()
         names = ", ".join(sorted(former))
-        raise StoreNotItsOwnError(
-            f"{folder} holds nothing, but the engine has containers that were launched from it, of"
-            f" {names}: its content was lost. Put the folder back from a backup. To begin anew:"
-            " prsmd --new-instance; docs/operations.md says how to end what still runs."
-        )
+        found = f"the engine has containers that were launched from it, of {names}"
+        raise StoreNotItsOwnError(_LOST.format(folder=folder, found=found))
+
+
+def _refuse_former_processes(folder: Path) -> None:
+    former = supervisors(folder / "runs")
+    if former:
+        names = ", ".join(map(str, sorted(former)))
+        found = f"models that were launched from it run on as processes of supervisor {names}"
+        raise StoreNotItsOwnError(_LOST.format(folder=folder, found=found))
 
 
 def _name_of(folder: Path) -> str:
-    """Return a name of a state folder that no other one has, on this machine or another."""
-    if not folder.exists():
-        return ""
-    found = folder.stat()
+    """Return a name of a state folder's place, on this machine and no other.
+
+    One that was deleted and made again has the same: what ran from it is still to be found.
+    """
     try:
         machine = Path("/etc/machine-id").read_text(encoding="ascii", errors="replace").strip()
     except OSError:
         machine = ""
-    text = f"{machine} {folder.resolve()} {found.st_dev} {found.st_ino}"
+    text = f"{machine or socket.gethostname()} {folder.resolve()}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -93,7 +93,7 @@ async def entrance_of(
     async with database.read() as tx:
         directory = await Directory.load(tx)
         await limits.load(tx)
-    ring = KeyRing(_pepper(settings), directory)
+    ring = KeyRing(_pepper(settings, directory), directory)
     underway = Underway()
     directory.on_change.append(underway.look_again)
     return Entrance(
@@ -188,6 +188,8 @@ def tokens_of(section: OidcSection, directory: Directory) -> Tokens | None:
     return OidcTokens(made, directory)
 
 
-def _pepper(settings: Settings) -> bytes:
-    """Return the key of the stored key digests."""
-    return keyfiles.secret("pepper", settings.access.pepper_file, settings.daemon.state_dir)
+def _pepper(settings: Settings, directory: Directory) -> bytes:
+    """Return the key of the stored key digests. ConfigurationError where it was lost."""
+    needed = "without it none of the API keys that are stored is good" if directory.has_keys else ""
+    access = settings.access
+    return keyfiles.secret("pepper", access.pepper_file, settings.daemon.state_dir, needed)

@@ -9,18 +9,29 @@ from prsmd.config import ConfigurationError, credential
 _BYTES = 32
 
 
-def secret(name: str, configured: Path | None, state_dir: Path) -> bytes:
+def secret(name: str, configured: Path | None, state_dir: Path, needed_by: str = "") -> bytes:
     """Return the secret of this name.
 
     It is in the configured file, else in the credential `prsmd-NAME`, else in a file of the state
-    folder that is made where there is none. ConfigurationError says why it cannot be used.
+    folder that is made where there is none, unless something is `needed_by` the one that was there.
+    ConfigurationError says why it cannot be used.
     """
     given = configured or credential(f"prsmd-{name}")
     path = given or state_dir / name
     setting = f"access.{name.replace('-', '_')}_file"
     if given is None and not path.exists():
+        if needed_by:
+            raise ConfigurationError([_missing(path, setting, needed_by)])
         _write(path, secrets.token_bytes(_BYTES))
     return _read(path, setting)
+
+
+def _missing(path: Path, setting: str, needed_by: str) -> str:
+    return (
+        f"{setting}: {path} is missing, and {needed_by}. Put it back from a backup. To give it up"
+        f" and begin with another: (umask 077; head -c {_BYTES} /dev/urandom > {path}), as the"
+        " daemon's user"
+    )
 
 
 class EnvelopeKeys:

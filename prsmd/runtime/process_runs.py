@@ -199,6 +199,20 @@ class Runs:
                 return port
 
 
+def supervisors(folder: Path) -> list[int]:
+    """Return the pids of what supervises runs of this folder, whether it is still there or not."""
+    ours, found = os.fsencode(f"{folder.absolute()}/"), []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+        except OSError:  # it ended, or is not for us to see
+            continue
+        program = [Path(os.fsdecode(each)).name for each in arguments[3:4]]
+        if program == [_SUPERVISOR.name] and arguments[4].startswith(ours):
+            found.append(int(path.parent.name))
+    return found
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())

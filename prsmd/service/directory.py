@@ -103,6 +103,11 @@ class Directory:
         """Return a key, revoked and expired ones too, or None."""
         return self._keys.get(key_id)
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether any key was ever made and is still known."""
+        return bool(self._keys)
+
     def principal(self, identity: str, organization: str, bindings: Iterable[Binding]) -> Principal:
         """Return who `identity` is with these roles."""
         return principal_of(identity, organization, bindings, self.own_roles(organization))

@@ -1,11 +1,16 @@
 """What a real daemon does when its state is lost, damaged or another's."""
 
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 
+from prsmd.runtime.process_runs import supervisors
+from tests.api.conftest import small
 from tests.daemon.conftest import PROCESS
 from tests.support.daemon import ROOT, Daemon, running_daemon
 
@@ -150,3 +155,49 @@ def test_readiness_tells_of_a_file_beside_the_databases_until_it_is_back(daemon)
     (daemon.folder / "audit-key").rename(state / "audit-key")
     daemon.until("ready", lambda: daemon.call("GET", "/readyz").status == 200)
     assert "audit-key is as it was again" in daemon.log
+
+
+def test_a_folder_that_was_deleted_and_made_again_is_told_by_what_runs_from_it(daemon):
+    deployment = daemon.deploy(small("a-model"))
+    daemon.until_ready(deployment, 1)
+    daemon.kill()
+    state = daemon.folder / "state"
+    running = supervisors(state / "runs")
+    assert running
+    try:
+        shutil.rmtree(state)
+        for _ in range(2):
+            said = refused(daemon)
+            assert f"{state} holds nothing, but models that were launched from it run on" in said
+            assert all(str(pid) in said for pid in running)
+            assert "prsmd --new-instance" in said
+        assert supervisors(daemon.folder / "elsewhere" / "runs") == []
+        assert order(daemon, "--new-instance").returncode == 0
+        daemon.start()
+        daemon.kill()
+        daemon.start()
+    finally:
+        for pid in running:
+            os.kill(pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("name", ["pepper", "audit-key"])
+def test_a_key_that_was_lost_is_not_made_anew_in_silence(daemon, name):
+    path = daemon.folder / "state" / name
+    key = daemon.key("viewer")
+    daemon.stop()
+    path.rename(daemon.folder / name)
+
+    said = refused(daemon)
+    assert f"{path} is missing" in said
+    assert "Put it back from a backup" in said
+    assert not path.exists()
+    (daemon.folder / name).rename(path)
+    daemon.start()
+    assert daemon.call("GET", "/v1/custom-models", key=key).status == 200
+    daemon.stop()
+    path.unlink()
+    command = re.search(rf"\(umask 077; .*> {path}\)", refused(daemon))
+    assert command is not None
+    subprocess.run(command[0], shell=True, check=True)
+    daemon.start()

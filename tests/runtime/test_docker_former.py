@@ -36,6 +36,9 @@ async def test_containers_of_another_instance_from_the_same_folder_refuse_a_firs
             state=_name_of(ours),
         )
     )
+    ours.rmdir()  # and made again: it has another inode
+    (tmp_path / "between").mkdir()
+    ours.mkdir()
     image = await driver.images.resolve(MODEL_IMAGE)
     container = await driver.launch(launch_of(image.digest, instance="lost"))
     try:
@@ -51,3 +54,15 @@ async def test_containers_of_another_instance_from_the_same_folder_refuse_a_firs
     finally:
         await driver.stop(container.id, 0)
         await driver.close()
+
+
+def test_the_place_of_a_folder_names_it_and_not_what_is_there(tmp_path):
+    first, other, link = tmp_path / "first", tmp_path / "other", tmp_path / "link"
+    first.mkdir()
+    link.symlink_to(first)
+    named = _name_of(first)
+    first.rename(other)
+    first.mkdir()
+
+    assert _name_of(first) == _name_of(link) == named
+    assert _name_of(other) != named
