@@ -129,7 +129,7 @@ async def test_with_the_former_key_itself_both_sign_that_one_follows_the_other(
     assert await signed(made(tmp_path, books, "off", **keys))
     assert '"former_signature"' in (tmp_path / "audit-successions.jsonl").read_text()
     with pytest.raises(ConfigurationError, match="audit_former_key_file"):
-        made(tmp_path, books, "off", audit_former_key_file=tmp_path / "gone")
+        made(tmp_path, books, "off", **(keys | {"audit_former_key_file": tmp_path / "gone"}))
 
 
 async def test_a_key_that_lies_in_the_folder_is_shown_to_nobody_as_trusted(
