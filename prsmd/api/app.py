@@ -179,7 +179,7 @@ async def _handled(
         if operation.answer is not None:
             return await carry_out(operation, services, request, caller)
         if not operation.counts_itself:
-            require_reading(operation, request, caller)
+            await require_reading(operation, services, request, caller)
         response: web.StreamResponse = await operation.handler(services, request, caller)
         return response
 

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from prsmd.api.operations import Operation, Services
 from prsmd.api.request_body import refuse_coded
+from prsmd.domain.access import Permission
 from prsmd.service.authorization import may_ask
 from prsmd.service.belonging import Needs
 from prsmd.service.caller import Caller, require_own
@@ -21,6 +22,14 @@ _KINDS: Mapping[str, str] = {
     "organization_id": "organization",
     "server": "registry",
 }
+_MANAGING = frozenset(
+    {
+        Permission.KEYS_MANAGE,
+        Permission.MEMBERS_MANAGE,
+        Permission.SECRETS_MANAGE,
+        Permission.NODE_MANAGE,
+    }
+)
 _KEY_MARK = "prsm_"  # API keys begin so; one that is pasted into a path is not to be recorded
 
 
@@ -29,17 +38,13 @@ async def require_permission(
 ) -> None:
     """Return if the caller may carry out an operation that changes something; else audit and raise.
 
-    What needs no permission is about the caller's own self, and its use case decides.
-
     What needs only an identity is about the caller's own, and decided by whose it is.
 
     Raises:
         PermissionDeniedError: the caller may not.
         ModelNotFoundError: there is no such model for the caller.
     """
-    if operation.needs is Needs.IDENTITY:
-        return
-    if operation.permission is None:
+    if operation.needs is Needs.IDENTITY or operation.permission is None:
         return
     model = next((request.match_info[n] for n in _MODELS if n in request.match_info), None)
     await services.authorization.require(
@@ -47,19 +52,25 @@ async def require_permission(
     )
 
 
-def require_reading(operation: Operation, request: web.Request, caller: Caller) -> None:
+async def require_reading(
+    operation: Operation, services: Services, request: web.Request, caller: Caller
+) -> None:
     """Return if the caller may have what changes nothing, as far as the route table tells.
 
-    What a share can give is decided where the share is looked for.
+    What a share can give is decided where the share is looked for. A denial is audited where who
+    may read may also change.
 
     Raises:
         PermissionDeniedError: the caller may not, whatever their query says.
         UnsupportedMediaTypeError: they may, and send a coded body.
     """
-    if may_ask(caller, operation.permission):
+    permission = operation.permission
+    if may_ask(caller, permission):
         refuse_coded(request)
-    elif operation.permission is not None and operation.permission not in SHAREABLE.values():
-        require_own(caller, operation.permission)
+    elif permission in _MANAGING:
+        await require_permission(operation, services, request, caller)
+    elif permission is not None and permission not in SHAREABLE.values():
+        require_own(caller, permission)
 
 
 def subject_of(path: str, named: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from prsmd.api.app import build
 from prsmd.api.identity import Door
+from prsmd.core.connection_limits import ConnectionLimits
 from prsmd.gateway.meters import Meters
 from prsmd.service.access import Access, KeyRing, Peers
 from prsmd.service.directory import Directory
@@ -25,6 +26,7 @@ def door(*replica_hosts: str) -> Door:
         body_bytes=1024,
         body_seconds=5,
         header_bytes=16384,
+        connection_limits=ConnectionLimits(),
     )
 
 
