@@ -85,11 +85,11 @@ async def test_many_followers_hold_no_recorder_back_and_all_hear(life: Life) -> 
 async def test_what_is_recorded_between_looking_and_waiting_is_not_missed(life: Life) -> None:
     deployment = await life.deploy()
     recorder = life.appliance.parts.recorder
-    arrival = recorder.arrival()
+    changed = recorder.changed(deployment)
     await recorder.record(event(deployment, "meanwhile"))
 
-    assert arrival.is_set()
-    assert not recorder.arrival().is_set()
+    assert changed.is_set()
+    assert not recorder.changed(deployment).is_set()
 
 
 async def test_an_event_reaches_the_log_with_its_words_and_fields(

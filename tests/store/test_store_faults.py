@@ -135,7 +135,7 @@ async def test_after_a_full_disk_writes_are_refused_at_once_for_a_while(tmp_path
 def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(folder)]
     if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
         pytest.skip("mounting a small disk needs root")
     yield folder
