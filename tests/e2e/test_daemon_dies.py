@@ -16,7 +16,7 @@ from tests.support.gpus import SteeredGpus
 from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.engine
-BACK_SECONDS = 5.0  # of processor time, so that a busy machine fails nobody; 2 are usual
+BACK_SECONDS = 4.0  # of processor time, so that a busy machine fails nobody; 2 are usual
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.2, 0.4, 0.7, 1.2])
