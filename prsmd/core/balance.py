@@ -1,8 +1,9 @@
 """Which replica gets the next request: the least busy one of its side that has a free slot.
 
-Ties rotate, so that idle replicas share the work. A suspect replica (its last connection failed) is
-the last resort. While a revision is on trial there are two sides; a request whose own side has no
-replica to offer goes to the other. Nothing is counted here: the pool does that, in the same step.
+Ties rotate, so that idle replicas share the work. A suspect replica (its last exchange broke off,
+or it could not be connected to) is the last resort. While a revision is on trial there are two
+sides; a request whose own side has no replica to offer goes to the other. Nothing is counted here:
+the pool does that, in the same step.
 """
 
 from collections.abc import Container, Sequence
@@ -29,7 +30,7 @@ class Target(Protocol):
 
     @property
     def suspect(self) -> bool:
-        """Whether the last attempt to connect to it failed."""
+        """Whether its last exchange broke off or did not come about."""
         ...
 
 

@@ -27,6 +27,10 @@ class StalledError(InferenceTimeoutError):
     """A deadline was missed while the daemon could not hear: it says nothing about the model."""
 
 
+class BrokenOffError(ProviderError):
+    """An exchange broke off: the replica may be about to end."""
+
+
 class UnheardError(ProviderError):
     """An exchange broke off while the daemon could not hear: it says nothing about the model."""
 

@@ -15,7 +15,7 @@ from prsmd.protocols.registry import PROTOCOLS
 from .queue import no_headers
 from .target import Target
 from .turns import Turns
-from .upstream import Upstream, UpstreamAnswer
+from .upstream import Sending, Upstream, UpstreamAnswer
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +76,18 @@ class Reply:
             self.answer.close()
 
 
-async def send(upstream: Upstream, target: Target, request: ModelRequest, request_id: str) -> Reply:
-    """Ask a replica. NotSentError, ProviderError; InvalidInputError where it cannot be said."""
+async def send(
+    upstream: Upstream,
+    target: Target,
+    request: ModelRequest,
+    request_id: str,
+    sending: Sending | None = None,
+) -> Reply:
+    """Ask a replica; `sending` tells how far the request came.
+
+    NotSentError, ProviderError; InvalidInputError where it cannot be said.
+    """
     protocol = PROTOCOLS[target.serving.protocol]
     translated = protocol.request(request, target.serving)
-    answer = await upstream.send(target.endpoint, translated, request_id)
+    answer = await upstream.send(target.endpoint, translated, request_id, sending)
     return Reply(answer, protocol, upstream.turns)

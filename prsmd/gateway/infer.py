@@ -123,10 +123,15 @@ class Gateway:
         await self._upstream.close()
 
     def cut_off(self, replica_id: str, why: str) -> None:
-        """End what a replica works on before it is stopped: no cut answer is taken for whole."""
+        """End what a replica works on before it is stopped: no cut answer is taken for whole.
+
+        What was not sent to it yet goes to another replica, as does what comes from now on.
+        """
+        for pool in self._all_pools():
+            pool.avoid(replica_id)
         for passage in tuple(self._passages):
             if passage.replica_id == replica_id:
-                passage.cut(unavailable(why, why))
+                passage.cut_off(unavailable(why, why))
 
     def publish(self, table: RoutingTable) -> None:
         """Swap the routing table. Replicas that left it finish what they have."""

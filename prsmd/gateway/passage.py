@@ -14,8 +14,9 @@ from typing import Self
 from prsmd.core.admission import Admit, Refuse, Wait
 from prsmd.core.stalls import Unknown
 from prsmd.domain.errors import InvalidInputError, PrsmdError
+from prsmd.protocols.base import ModelRequest
 
-from .endings import outcome_of, refused, timed_out, unavailable
+from .endings import BrokenOffError, outcome_of, refused, timed_out, unavailable
 from .exchange import Inference, Reply, send
 from .ledger import Outcome
 from .meters import Held
@@ -23,7 +24,7 @@ from .pool import Pool
 from .queue import Ticket
 from .target import Target
 from .trials import TrialMeter
-from .upstream import NotSentError, Upstream, UpstreamAnswer
+from .upstream import NotSentError, Sending, Upstream, UpstreamAnswer
 
 _NOTHING = memoryview(b"null")
 _FAIR_PART = 0.5  # of a timeout: who had less of it, after the queue, is not blamed for being late
@@ -89,6 +90,9 @@ class Passage:
         self._refusal: Refuse | None = None
         self._waiting: asyncio.Future[None] | None = None
         self.cut_by: PrsmdError | None = None
+        self._sending = Sending()
+        self._connecting: asyncio.Timeout | None = None  # until the answer's head has come
+        self._gone: PrsmdError | None = None  # why the target is taken away
         self.limit: asyncio.Timeout | None = None  # of what is waited for now
 
     @property
@@ -112,12 +116,12 @@ class Passage:
             error = self.cut_by or self._late()
         except BaseException as caught:
             if self.cut_by is None or not isinstance(caught, PrsmdError):
-                self.end(outcome_of(caught))
+                self.fail(caught)
                 raise
             error = self.cut_by
         finally:
             self.limit = None
-        self.end(outcome_of(error))
+        self.fail(error)
         try:
             raise error
         finally:
@@ -128,6 +132,25 @@ class Passage:
         self.cut_by = self.cut_by or error
         if self.limit is not None and not self.limit.expired():
             self.limit.reschedule(asyncio.get_running_loop().time())
+
+    def cut_off(self, error: PrsmdError) -> None:
+        """Take the replica away: ask another one, or where this one was asked already, `cut`."""
+        connecting = self._connecting
+        if connecting is None or self._sending.begun:
+            self.cut(error)
+        elif not connecting.expired():
+            self._gone = error
+            connecting.reschedule(asyncio.get_running_loop().time())
+
+    def fail(self, error: BaseException) -> None:
+        """End it with this error; where the exchange broke off, others avoid the replica.
+
+        Not one that is on trial: how often it fails is what the trial is to find out.
+        """
+        target = self._target
+        if isinstance(error, BrokenOffError) and target is not None and not target.on_trial:
+            target.suspect = True
+        self.end(outcome_of(error))
 
     def end(self, outcome: Outcome) -> None:
         """Give back what is held and record the outcome; only the first call counts."""
@@ -153,7 +176,7 @@ class Passage:
             request = self.inference.of(self.pool.route.model_name)
             try:
                 self.reached = True
-                reply = await send(self._upstream, target, request, self.inference.request_id)
+                reply = await self._send(target, request)
                 self.answer = reply.answer
                 break
             except InvalidInputError:
@@ -179,6 +202,22 @@ class Passage:
             model_version=version,
             stream=stream,
         )
+
+    async def _send(self, target: Target, request: ModelRequest) -> Reply:
+        """Ask the target; NotSentError too where it is taken away before it was asked."""
+        self._sending = Sending()
+        request_id = self.inference.request_id
+        try:
+            async with asyncio.timeout(None) as self._connecting:
+                return await send(self._upstream, target, request, request_id, self._sending)
+        except TimeoutError:
+            if self._gone is None:
+                raise
+            if self._sending.begun:
+                raise self._gone from None
+            raise NotSentError(self._gone.message) from None
+        finally:
+            self._connecting = self._gone = None
 
     async def _finish(self, reply: Reply, began: float) -> memoryview:
         outputs = await reply.outputs(holding=self.inference.holding)
@@ -290,7 +329,8 @@ class InferenceStream:
                 del error  # as in `Passage.run`
         except PrsmdError as error:
             self._refuse_if_cut()
-            self._end(outcome_of(error))
+            self._answer.close()
+            self._passage.fail(error)
             raise
         except BaseException as error:
             self._end(outcome_of(error))

@@ -192,6 +192,12 @@ class Pool:
         self._vacate(target)
         self._note(now)
 
+    def avoid(self, replica_id: str) -> None:
+        """Choose a replica only where there is no other: it is about to end."""
+        for target in self:
+            if target.replica_id == replica_id:
+                target.suspect = True
+
     def shortage(self, ticket: Ticket) -> str | None:
         """Return why no replica could take a waiting inference; None when all were only busy."""
         own, spare = self._sides(ticket)

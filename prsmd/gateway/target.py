@@ -7,7 +7,8 @@ class Target:
     """A replica in the table, or one that left it and finishes its work (`leaving`).
 
     It is spoken to as its own revision says (`serving`), and takes as many requests at once
-    (`slots`). `suspect`: the last attempt to connect to it failed.
+    (`slots`). `suspect`: the last exchange with it broke off or did not come about, or it is
+    about to be stopped.
     """
 
     __slots__ = (

@@ -21,7 +21,7 @@ from prsmd.gateway.turns import Turns
 from prsmd.gateway.wary import WaryConnector
 from prsmd.protocols.base import ContainerAnswer, ContainerRequest, printable
 
-from .endings import UnheardError
+from .endings import BrokenOffError, UnheardError
 
 CHUNK_BYTES = 64 * 1024
 _BUFFER_BYTES = 32 * 1024  # of an answer; aiohttp holds a quarter as many chunks, however small
@@ -47,6 +47,20 @@ class NotSentError(PrsmdError):
     code = "RESOURCE_UNAVAILABLE"
     status_hint = 503
     retryable = True
+
+
+class Sending:
+    """A request on its way to a container."""
+
+    __slots__ = ("body",)
+
+    def __init__(self) -> None:
+        self.body: Segments | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether a container may have seen something of it."""
+        return self.body is not None and self.body.begun
 
 
 class UpstreamAnswer:
@@ -152,9 +166,16 @@ class Upstream:
             self._session = None
 
     async def send(
-        self, endpoint: Endpoint, request: ContainerRequest, request_id: str
+        self,
+        endpoint: Endpoint,
+        request: ContainerRequest,
+        request_id: str,
+        sending: Sending | None = None,
     ) -> UpstreamAnswer:
-        """Send and return the answer's head. NotSentError, ProviderError."""
+        """Send and return the answer's head; `sending` tells how far it came.
+
+        NotSentError, ProviderError.
+        """
         if self._session is None:
             raise NotSentError("the gateway is not started")
         headers = {
@@ -163,7 +184,9 @@ class Upstream:
             "X-Request-ID": request_id,
         }
         began = self.judge.now()
-        response = await self._request(self._session, endpoint, request, headers)
+        response = await self._request(
+            self._session, endpoint, request, headers, sending or Sending()
+        )
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             response.close()
             raise ProviderError(
@@ -190,6 +213,7 @@ class Upstream:
         endpoint: Endpoint,
         request: ContainerRequest,
         headers: Mapping[str, str],
+        sending: Sending,
     ) -> aiohttp.ClientResponse:
         """Send, on another connection where a kept one ended just before; return the head."""
         url = URL.build(
@@ -201,6 +225,7 @@ class Upstream:
         )
         for attempt in range(_CONNECTIONS_TRIED):
             began, body = self.judge.now(), Segments(request.body)
+            sending.body = body
             try:
                 return await session.request(
                     request.method, url, data=body, headers=headers, allow_redirects=False
@@ -232,11 +257,11 @@ def _cause(error: Exception) -> str:
     return getattr(error, "strerror", None) or type(error).__name__
 
 
-def _broken(error: Exception, what: str) -> ProviderError:
+def _broken(error: Exception, what: str) -> BrokenOffError:
     if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError):
         why = "it closed the connection"
     elif isinstance(error, aiohttp.ClientPayloadError):
         why = "the body is incomplete or malformed"
     else:
         why = printable(str(error).encode()) or type(error).__name__
-    return ProviderError(f"{what}: {why}")
+    return BrokenOffError(f"{what}: {why}")

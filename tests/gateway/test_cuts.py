@@ -1,12 +1,14 @@
 """Cuts of our own making: whatever ends the container's body, a cut answer is told as cut."""
 
 import asyncio
+import dataclasses
 
 import pytest
 
-from prsmd.domain.errors import PrsmdError, ResourceUnavailableError
+from prsmd.core.trial import Trial
+from prsmd.domain.errors import ProviderError, PrsmdError, ResourceUnavailableError
 from prsmd.gateway.infer import Gateway, Inference
-from tests.gateway.backends import Gated, Raw, route, table, until
+from tests.gateway.backends import Backend, Gated, NeverAccepts, Raw, route, table, until
 
 EVENT = b"data: one\n\n"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -100,3 +102,59 @@ async def test_only_what_the_stopped_replica_works_on_is_cut(gateway: Gateway):
     assert len(errors) == 1
     assert isinstance(errors[0], PrsmdError)
     assert errors[0].message == WHY
+
+
+async def test_what_was_not_sent_to_a_stopped_replica_yet_goes_to_another(gateway: Gateway):
+    with NeverAccepts() as hung:
+        async with Backend("alive") as alive:
+            gateway.publish(table(route(hung, alive.target, max_concurrency=1)))
+            found = gateway.find("acme", "custom_a")
+            assert found is not None
+            tasks = [
+                asyncio.create_task(
+                    gateway.infer(found, Inference(inputs=b"1", request_id=str(number)))
+                )
+                for number in range(2)
+            ]
+            await until(lambda: any(task.done() for task in tasks))
+            assert gateway.in_flight() == {"hung": 1, "alive": 0}
+
+            gateway.cut_off("hung", WHY)
+
+            results = await asyncio.gather(*tasks)
+            assert {result.replica_id for result in results} == {"alive"}
+            assert gateway.in_flight() == {"hung": 0, "alive": 0}
+            assert "hung 0/1 suspect" in repr(gateway)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{"])
+async def test_a_replica_whose_exchange_broke_off_is_asked_no_more_while_another_is_free(
+    gateway: Gateway, answer: bytes
+):
+    async with Raw(answer) as ending, Backend("alive") as alive:
+        gateway.publish(table(route(ending.target, alive.target)))
+        found = gateway.find("acme", "custom_a")
+        assert found is not None
+
+        async def infer() -> str:
+            result = await gateway.infer(found, Inference(inputs=b"1", request_id="r"))
+            return result.replica_id
+
+        ended = await asyncio.gather(*[infer() for _ in range(2)], return_exceptions=True)
+        later = [await infer() for _ in range(8)]
+
+    assert [isinstance(each, ProviderError) for each in ended].count(True) == 1
+    assert later == ["alive"] * 8
+    assert ending.connections == 1
+
+
+async def test_a_replica_on_trial_is_judged_by_its_trial_and_not_avoided(gateway: Gateway):
+    async with Raw(b"") as ending, Backend("alive") as alive:
+        on_trial = dataclasses.replace(ending.target, on_trial=True, revision=2)
+        wanted = route(on_trial, alive.target, trial=Trial(key="t", weight=100))
+        gateway.publish(table(wanted))
+        for _ in range(5):
+            with pytest.raises(ProviderError):
+                await gateway.infer(wanted, Inference(inputs=b"1", request_id="r"))
+
+    assert ending.connections == 5
