@@ -36,6 +36,7 @@ _TOKEN = re.compile(rb'"[^"]*+"?|[\[\]{}]')
 _SECOND_HALF = re.compile(rb"\\u[dD][c-fC-F]")  # of a character, in two escapes
 _LONGEST_ESCAPE = 12  # of a character in two halves
 _TAIL = 64
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ROUNDS = 8
 
 
@@ -66,6 +67,9 @@ def members(text: bytes | bytearray, names: Collection[str]) -> Steps[Members]:
     Raises:
         NotJsonError: it is not one JSON object in UTF-8, or has more members than any would.
     """
+    short = _members_of_short(text, names)
+    if short is not None:
+        return short
     yield from _check_utf8(text)
     places: dict[str, tuple[int, int]] = {}
     others: list[str] = []
@@ -92,6 +96,38 @@ def members(text: bytes | bytearray, names: Collection[str]) -> Steps[Members]:
         raise NotJsonError(f"something follows it (byte {at})")
     found = {name: memoryview(text)[at:end] for name, (at, end) in places.items()}
     return Members(found, others, repeated)
+
+
+def _members_of_short(text: bytes | bytearray, names: Collection[str]) -> Members | None:
+    """Return the members of a short object that is written as programs do; None: look closer.
+
+    It is ASCII with one way of spacing, no name stands twice and none has an escape: then writing
+    again what was read gives the same text, and so the members' places.
+    """
+    if len(text) > STEP_BYTES or not text.isascii() or sum(map(text.count, _OPENING)) > DEEPEST:
+        return None
+    try:
+        values = _OBJECT.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if not 0 < len(values) <= _MOST_OTHERS:
+        return None
+    blank = b" " if text[len(next(iter(values))) + 4 :][:1] == b" " else b""
+    places: dict[str, tuple[int, int]] = {}
+    parts: list[bytes | msgspec.Raw] = []
+    at = 0
+    for name, value in values.items():
+        before = b'%s"%s":%s' % (b"," + blank if parts else b"{", name.encode(), blank)
+        begin = at + len(before)
+        at = begin + memoryview(value).nbytes
+        places[name] = begin, at
+        parts += before, value
+    parts.append(b"}")
+    if b"".join(parts) != text.rstrip(_BLANKS):
+        return None
+    view = memoryview(text)
+    found = {name: view[begin:end] for name, (begin, end) in places.items() if name in names}
+    return Members(found, [name for name in places if name not in names], None)
 
 
 def _after(text: bytes | bytearray, end: int, *, first: bool = False) -> tuple[int, bool]:

@@ -113,6 +113,53 @@ def test_what_is_taken_is_json_and_what_is_json_is_taken(data, value, ascii_only
     }
 
 
+SPACINGS = [(",", ":"), (", ", ": "), (" , ", " : "), (",", ": ")]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    members_of=st.lists(
+        st.tuples(st.sampled_from([*NAMES, "inputs", "a", 'a"', "\u00e9", "\\", ""]), VALUES),
+        max_size=5,
+    ),
+    spacing=st.sampled_from(SPACINGS),
+    inner=st.sampled_from(SPACINGS),
+    ascii_only=st.booleans(),
+    end=st.sampled_from(["", "\n", " x"]),
+)
+def test_short_or_step_by_step_the_same_is_found(
+    members_of, spacing, inner, ascii_only, end
+) -> None:
+    comma, colon = spacing
+    text = comma.join(
+        json.dumps(name, ensure_ascii=ascii_only)
+        + colon
+        + json.dumps(value, ensure_ascii=ascii_only, separators=inner)
+        for name, value in members_of
+    )
+    text = "{" + text + "}" + end
+
+    assert _come_to(text.encode(), step=40_000) == _come_to(text.encode(), step=40)
+
+
+def _come_to(text: bytes, step: int) -> object:
+    try:
+        all_of_it = gone_through(text, step)
+    except NotJsonError:
+        return None
+    found_here = {name: bytes(view) for name, view in all_of_it.found.items()}
+    return found_here, all_of_it.others, all_of_it.repeated
+
+
+@pytest.mark.parametrize("spacing", SPACINGS[:2])
+def test_what_programs_write_takes_the_short_way(spacing) -> None:
+    value = {"inputs": {"text": "hello", "more": [1, 2]}, "parameters": {"top": 0.5}, "user": "u"}
+    text = json.dumps(value, separators=spacing).encode()
+
+    assert list(members(text, NAMES)) == []
+    assert json_members._members_of_short(text, NAMES) is not None
+
+
 def _plain(text: bytes) -> bool:
     """Whether it is an object whose top-level names can be written."""
     value = msgspec.json.decode(text, type=msgspec.Raw)
