@@ -44,8 +44,8 @@ _FIRST_SAMPLE_SECONDS = 1.0
 _LAST_USED_SECONDS = 60.0
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the daemon from the command line; see `prsmd --help`."""
+def main(received: Received, arguments: Sequence[str] | None = None) -> None:
+    """Run the daemon from the command line; `received` hears signals already."""
     options = _options(arguments)
     try:
         settings = load(options.config, os.environ, options.set)
@@ -58,7 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.writelines(f"prsmd: warning: {words}\n" for words in warnings)
         sys.stdout.write("configuration is valid\n")
         return
-    received = Received()
     journal.configure(settings.daemon.log_level, settings.daemon.log_format)
     for words in warnings:
         log.warning("%s", words)
@@ -291,7 +290,3 @@ def _refuse(error: ConfigurationError) -> int:
     for problem in error.problems:
         sys.stderr.write(f"prsmd: {problem}\n")
     return EXIT_CONFIGURATION
-
-
-if __name__ == "__main__":
-    main()

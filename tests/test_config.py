@@ -232,7 +232,7 @@ def test_a_credential_is_a_file_that_systemd_passed(tmp_path, monkeypatch):
 def check(*arguments, **environment):
     """Run `prsmd --check` as an administrator does."""
     return subprocess.run(
-        [sys.executable, "-m", "prsmd.daemon", "--check", *arguments],
+        [sys.executable, "-m", "prsmd", "--check", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
@@ -268,7 +268,7 @@ def test_the_daemon_itself_exits_78_for_the_same_settings(file, tmp_path):
     file.write_text(f"[daemon]\nstate_dir = '{tmp_path}/state'\n[unix]\npath = '{tmp_path}'\n")
 
     done = subprocess.run(
-        [sys.executable, "-m", "prsmd.daemon", "--config", str(file)],
+        [sys.executable, "-m", "prsmd", "--config", str(file)],
         cwd=ROOT,
         capture_output=True,
         text=True,

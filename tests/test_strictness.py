@@ -136,7 +136,7 @@ def test_what_is_not_there_yet_is_no_finding(tmp_path):
 @pytest.mark.parametrize("flag", ["--check", "--version"])
 def test_check_tells_it_and_exits_78(state, flag):
     state.chmod(0o777)
-    command = [sys.executable, "-m", "prsmd.daemon", flag, "--config"]
+    command = [sys.executable, "-m", "prsmd", flag, "--config"]
     command += [str(state.parent / "prsmd.toml"), "--set", f'daemon.state_dir="{state}"']
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 
 import psutil
@@ -12,13 +15,19 @@ import pytest
 from prsmd.signals import RESPONSES, Received, Response, name_of
 from tests.api.document import DEPLOY
 from tests.daemon.conftest import PROCESS
-from tests.support.daemon import Daemon, running_daemon
+from tests.support.daemon import ROOT, Daemon, running_daemon
 from tests.support.gpus import SteeredGpus
 
 MODEL = "custom_legal_analyzer_v2"
 ENDS = [number for number, response in RESPONSES.items() if response is Response.END]
 FAULTS = [number for number, response in RESPONSES.items() if response is Response.FAULT]
 NOTED = [number for number, response in RESPONSES.items() if response is Response.NOTE]
+SLOW_MODULE = """
+with open({begun!r}, "wb"):
+    pass
+with open({go_on!r}, "rb", buffering=0) as pipe:
+    pipe.read(1)
+"""
 # What the kernel does by default that is not the end of the process (signal(7)).
 HARMLESS = {
     *(signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH),
@@ -119,6 +128,30 @@ def test_no_signal_harms_the_nvml_helper(daemon, gpus):
 
     daemon.until("a newer sample", warm)
     assert helper_of(daemon) == helper
+
+
+def test_a_signal_while_the_modules_are_read_ends_nothing(tmp_path):
+    """One of the modules that is read waits here until all signals were sent."""
+    begun, go_on, settings = tmp_path / "begun", tmp_path / "go-on", tmp_path / "prsmd.toml"
+    for pipe in (begun, go_on):
+        os.mkfifo(pipe)
+    (tmp_path / "uvloop.py").write_text(SLOW_MODULE.format(begun=str(begun), go_on=str(go_on)))
+    settings.write_text(f"[daemon]\nstate_dir = '{tmp_path}/state'\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "prsmd", "--check", "--config", str(settings)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        begun.read_bytes()
+        for number in [signal.SIGHUP, *NOTED]:
+            process.send_signal(number)
+        with go_on.open("r+b", buffering=0) as pipe:
+            pipe.write(b"x")
+            printed = process.communicate(timeout=60)[0]
+
+    assert (process.returncode, printed) == (0, "configuration is valid\n")
 
 
 @pytest.mark.parametrize("number", ENDS, ids=name_of)

@@ -35,7 +35,7 @@ def refused(daemon: Daemon) -> str:
 
 
 def order(daemon: Daemon, flag: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "prsmd.daemon", flag, "--set"]
+    command = [sys.executable, "-m", "prsmd", flag, "--set"]
     state = f'daemon.state_dir="{daemon.folder}/state"'
     return subprocess.run([*command, state], cwd=ROOT, capture_output=True, text=True, check=False)
 

@@ -91,7 +91,7 @@ class Daemon:
         """Start it and return when it answers."""
         flags = [flag for k, v in self._settings.items() for flag in ("--set", f"{k}={v}")]
         with (self.folder / "log").open("ab") as log:
-            self.process = self._spawn([sys.executable, "-m", "prsmd.daemon", *flags], log)
+            self.process = self._spawn([sys.executable, "-m", "prsmd", *flags], log)
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:

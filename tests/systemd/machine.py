@@ -56,7 +56,7 @@ class Machine:
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / package, library / package, ignore=ignored)
         self.write("usr/lib/python3/dist-packages/prsmd.pth", "/usr/lib/prsmd\n")
-        self.write("usr/bin/prsmd", LAUNCHER.format(module="prsmd.daemon"), mode=0o755)
+        self.write("usr/bin/prsmd", LAUNCHER.format(module="prsmd.__main__"), mode=0o755)
         self.write("usr/bin/prsmctl", LAUNCHER.format(module="prsmd.cli.main"), mode=0o755)
         example, bundle = ROOT / "examples/language-id", self.root / "usr/share/prsmd/bundles/demo"
         shutil.copytree(_packages("language-id", example / "requirements.txt"), bundle / "vendor")
