@@ -1,7 +1,8 @@
 """The transport to one client: what was written is counted, and it ends without losing an answer.
 
 A socket that is closed with bytes unread takes back what its peer has not read yet. So the way out
-is closed first, and what still comes in is thrown away for a moment.
+is closed first, and what still comes in is thrown away for a moment, a little in each turn of the
+event loop.
 """
 
 import asyncio
@@ -10,23 +11,56 @@ import fcntl
 import socket
 import struct
 import termios
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
 _LINGER_SECONDS = 2.0
+_MOST_LINGER_SECONDS = 6.0  # while the client still sends
+_READ_IN_A_TURN = 4  # connections, of each at most 256 KiB
 _UNREAD = struct.Struct("i")
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
+
+
+class Discards:
+    """Has few of the connections that linger read in each turn of the event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[ClientTransport] = deque()
+
+    def wait(self, transport: "ClientTransport") -> None:
+        """Have a connection read on when it is its turn."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._waiting.append(transport)
+
+    def _turn(self) -> None:
+        for _ in range(min(_READ_IN_A_TURN, len(self._waiting))):
+            self._waiting.popleft().read_on()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._turn)
 
 
 class ClientTransport:
     """Stands in the place of the event loop's transport; aiohttp writes to it."""
 
-    __slots__ = ("_closing", "_inner", "_linger", "written")
+    __slots__ = (
+        "_closing",
+        "_discards",
+        "_inner",
+        "_linger",
+        "_lingers_until",
+        "_sends",
+        "written",
+    )
 
-    def __init__(self, inner: asyncio.Transport) -> None:
+    def __init__(self, inner: asyncio.Transport, discards: Discards) -> None:
         self._inner = inner
+        self._discards = discards
         self._closing = False
         self._linger: asyncio.TimerHandle | None = None
+        self._lingers_until = 0.0
+        self._sends = False  # since the lingering was looked at last
         self.written = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -70,7 +104,20 @@ class ClientTransport:
             self._inner.close()
             return
         loop = asyncio.get_running_loop()
+        self._lingers_until = loop.time() + _MOST_LINGER_SECONDS
         self._linger = loop.call_later(_LINGER_SECONDS, self._end)
+
+    def discard(self) -> None:
+        """Take no note of what came in while this lingers, and wait for a turn to read more."""
+        self._sends = True
+        if not self._inner.is_closing():
+            self._inner.pause_reading()
+            self._discards.wait(self)
+
+    def read_on(self) -> None:
+        """Read what else comes in."""
+        if not self._inner.is_closing():
+            self._inner.resume_reading()
 
     def abort(self) -> None:
         """End it now. What waits is lost, in the kernel too, which would keep it for a client."""
@@ -119,8 +166,10 @@ class ClientTransport:
         return True
 
     def _end(self) -> None:
-        if self.waiting:  # as long as it takes what was sent, which is watched elsewhere
-            loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        sends, self._sends = self._sends and loop.time() < self._lingers_until, False
+        # A client is waited for as long as it takes what was sent, which is watched elsewhere.
+        if self.waiting or sends:
             self._linger = loop.call_later(_LINGER_SECONDS, self._end)
         else:
             self._inner.close()

@@ -111,16 +111,20 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Expect the first head from now on."""
-        self.line = ClientTransport(transport)  # type: ignore[arg-type]  # a stream's it is
+        server = self._http_server
+        self.line = ClientTransport(transport, server.discards)  # type: ignore[arg-type]  # a stream's it is
         super().connection_made(self.line)  # type: ignore[arg-type]  # it stands in its place
-        self._reader = PacedReader(self._http_server.read_turns, source_of(transport), self)
+        self._reader = PacedReader(server.read_turns, source_of(transport), self)
         self._quiet_since = asyncio.get_running_loop().time()
-        self._http_server.opened(self)
+        server.opened(self)
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
         """Read, when it is this connection's turn; without `data` aiohttp goes on where it was."""
-        if self.line is None or self._reader is None or self.line.lingers:
+        if self.line is None or self._reader is None:
+            return
+        if self.line.lingers:
+            self.line.discard()
             return
         self._quiet_since = asyncio.get_running_loop().time()
         if data:
@@ -179,8 +183,13 @@ class Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the rest of an answer; the connection is quiet from now on."""
+        """Send the rest of an answer; the connection is quiet from now on.
+
+        Where it ends with this answer, what is unread of the body is not parsed any more.
+        """
         sent = await super().finish_response(request, resp, start_time)
+        if not resp.keep_alive and self.line is not None and self.line.can_write_eof():
+            self._lingering_time = 0.0
         self._quiet_since = asyncio.get_running_loop().time()
         return sent
 

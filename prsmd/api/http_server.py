@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from prsmd.api.acceptor import Acceptor
+from prsmd.api.client_transport import Discards
 from prsmd.api.connection_claims import ConnectionClaims
 from prsmd.api.connections import Connection, Patience
 from prsmd.api.operations import UNDERWAY
@@ -35,6 +36,7 @@ class HttpServer(web.Server):
         super().__init__(handler, **arguments)
         self.stopping = False
         self.read_turns = ReadTurns()
+        self.discards = Discards()
         self.patience = patience
         self._open: set[Connection] = set()
         timeout = patience.write.timeout_seconds
