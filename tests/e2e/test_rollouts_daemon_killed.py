@@ -11,14 +11,13 @@ from tests.support.daemon_fixtures import deploy_body, docker_settings
 from tests.support.engine import PrivateEngine
 from tests.support.fastmodel import FAST_IMAGE, build_image
 from tests.support.gpus import SteeredGpus
-from tests.support.load import constant_load
+from tests.support.load import REQUESTS, constant_load
 from tests.support.rollouts import MODEL, until_phase, update
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
 
-REQUESTS = 50_000
 CONNECTIONS = 8
-BETWEEN_KILLS = 6_000
+BETWEEN_KILLS = 3_000
 MOMENTS = [0.0, 0.1, 0.3, 0.6, 1.0, 1.5, 2.0]  # seconds after an update was accepted
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Self
 
 ROOT = Path(__file__).parents[2]
+REQUESTS = int(os.environ.get("PRSMD_LOAD_REQUESTS", "12000"))
+"""How many requests pass through each kind of change."""
 _END_SECONDS = 90
 
 
