@@ -42,6 +42,8 @@ EXIT_FAILURE = 1
 EXIT_CONFIGURATION = 78
 _FIRST_SAMPLE_SECONDS = 1.0
 _LAST_USED_SECONDS = 60.0
+# How long a thread that computes keeps the loop waiting after each of its calls of the kernel.
+_SWITCH_SECONDS = 0.0005
 
 
 def main(received: Received, arguments: Sequence[str] | None = None) -> None:
@@ -62,6 +64,7 @@ def main(received: Received, arguments: Sequence[str] | None = None) -> None:
     for words in warnings:
         log.warning("%s", words)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has keys and secrets in clear
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         uvloop.run(run(settings, received, partial(_read, options)))
     except ConfigurationError as error:

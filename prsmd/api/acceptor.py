@@ -23,7 +23,7 @@ from prsmd.core.connection_limits import ConnectionLimits, Exceeded
 from prsmd.domain.errors import PrsmdError
 
 log = logging.getLogger(__name__)
-_AT_ONCE = 8  # connections taken before others have their turn: a few milliseconds of it
+_AT_ONCE = 4  # connections taken before others have their turn: a millisecond or two of it
 _PAUSE_SECONDS = 0.25
 _MOST_READ = 65536
 _LENT_AT_ONCE = 8  # its socket, and a database's files that nobody has open yet

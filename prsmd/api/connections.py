@@ -15,11 +15,11 @@ from prsmd.api.client_transport import ClientTransport
 from prsmd.api.connection_claims import ConnectionClaims
 from prsmd.api.operations import REQUEST_ID
 from prsmd.api.origin import source_of
-from prsmd.api.read_turns import PacedReader
 from prsmd.api.request_heads import close_after
 from prsmd.api.respond import error_response, mark, new_request_id
 from prsmd.core.write_progress import WriteLimits, WriteProgress
 from prsmd.domain.errors import InvalidInputError, PrsmdError, RequestTooLargeError
+from prsmd.gateway.read_turns import PacedReader
 
 if TYPE_CHECKING:
     from prsmd.api.http_server import HttpServer

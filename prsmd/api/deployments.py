@@ -1,6 +1,5 @@
 """Deployments: deploy, list, status, events, logs."""
 
-import asyncio
 import contextlib
 import functools
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from prsmd.api.requests import (
     refuse_unknown,
     whole,
 )
-from prsmd.api.respond import json_response, rfc3339, rounded
+from prsmd.api.respond import json_response, json_text, rfc3339, rounded
 from prsmd.api.rollouts import rollout_body, traffic_body
 from prsmd.api.schemas import DeployBody
 from prsmd.api.streams import (
@@ -147,10 +146,8 @@ async def logs(services: Services, request: web.Request, caller: Caller) -> web.
     if follow not in {"true", "false"}:
         raise InvalidInputError.field("follow", "must be true or false", follow[:50])
     if follow == "false" and not wants_stream(request):
-        lines = await services.logs.read(caller, reference, wanted)
-        return await asyncio.to_thread(_lines_answer, lines)
-    nothing = LogRequest(replica_id=wanted.replica_id, tail=0)
-    known = functools.partial(services.logs.read, caller, reference, nothing)
+        return await services.logs.read(caller, reference, wanted, _lines_answer)
+    known = functools.partial(services.logs.check, caller, reference, wanted.replica_id)
     async with (
         followed_stream(request, caller, known) as response,
         services.shares.while_lent(caller, reference, Permission.LOGS_READ),
@@ -162,7 +159,9 @@ async def logs(services: Services, request: web.Request, caller: Caller) -> web.
 
 
 def _lines_answer(lines: Sequence[ReplicaLine]) -> web.Response:
-    return json_response({"lines": [_line_body(line) for line in lines]})
+    # Line by line: a text that is made in one call of C keeps the loop waiting until it is made.
+    body = b'{"lines":[%s]}' % b",".join(json_text(_line_body(line)) for line in lines)
+    return web.Response(body=body, content_type="application/json")
 
 
 def endpoint_url(services: Services, model: str) -> str:

@@ -1,14 +1,16 @@
 """Begins TLS handshakes one by one, addresses in turn, and only with clients that have spoken.
 
 To sign for a handshake takes about a millisecond of the event loop: what hundreds ask for at once
-is done over as many of its turns, with everything else in between. Who connects and says nothing
-takes part in nothing.
+is done over as many of its turns, with a pause for everything else in between. Who connects and
+says nothing takes part in nothing.
 """
 
 import asyncio
 import socket
 
 from prsmd.core.round_robin import RoundRobin
+
+_PAUSE_SECONDS = 0.002
 
 
 class HandshakeTurns:
@@ -27,7 +29,8 @@ class HandshakeTurns:
             await _readable(client)
         turn = asyncio.get_running_loop().create_future()
         self._waiting.push(source, turn)
-        self._expect_next()
+        if self._next is None:
+            self._next = asyncio.get_running_loop().call_soon(self._turn)
         await turn
 
     def _turn(self) -> None:
@@ -36,12 +39,8 @@ class HandshakeTurns:
             _, turn = self._waiting.pop()
             if not turn.done():  # it did not give up meanwhile
                 turn.set_result(None)
-                self._expect_next()
+                self._next = asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._turn)
                 return
-
-    def _expect_next(self) -> None:
-        if self._next is None:
-            self._next = asyncio.get_running_loop().call_soon(self._turn)
 
 
 async def _readable(client: socket.socket) -> None:

@@ -16,10 +16,10 @@ from prsmd.api.client_transport import Discards
 from prsmd.api.connection_claims import ConnectionClaims
 from prsmd.api.connections import Connection, Patience
 from prsmd.api.operations import UNDERWAY
-from prsmd.api.read_turns import ReadTurns
 from prsmd.api.request_heads import close_after
 from prsmd.api.streams import OPEN_STREAMS
 from prsmd.domain.errors import DaemonStoppingError
+from prsmd.gateway.read_turns import ReadTurns, Turn
 
 log = logging.getLogger(__name__)
 _MOST_BETWEEN_LOOKS = 1.0
@@ -27,6 +27,9 @@ _LOOKS_EACH_TIMEOUT = 8
 _RETIRE_SECONDS = 0.02
 _FLUSH_TURNS = 3
 _LAST_SECONDS = 1.0  # for errors that were just sent
+# Each piece can begin a request, which takes about a millisecond; in chunks of one byte, so many
+# bytes take five milliseconds to parse.
+_TURN = Turn(pieces=4, piece_bytes=4 * 1024, seconds=0.004)
 
 
 class HttpServer(web.Server):
@@ -35,7 +38,7 @@ class HttpServer(web.Server):
     def __init__(self, handler: Any, *, patience: Patience, **arguments: Any) -> None:
         super().__init__(handler, **arguments)
         self.stopping = False
-        self.read_turns = ReadTurns()
+        self.read_turns = ReadTurns(_TURN)
         self.discards = Discards()
         self.patience = patience
         self._open: set[Connection] = set()

@@ -3,7 +3,7 @@
 aiohttp parses at once all that a socket has, and counts neither answers nor chunks, so that a
 container that sends provisional answers (1xx) without end, or chunks of one byte, would hold up the
 whole daemon. Here a connection ends when it has many answers to one request, or far more framing
-than content, and gives way after each read. Knows nothing of inference.
+than content, and containers take turns in being read. Knows nothing of inference.
 """
 
 import asyncio
@@ -14,7 +14,9 @@ from typing import Any
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-_PIECE = 16 * 1024
+from .read_turns import PacedReader, ReadTurns, Turn
+
+_TURN = Turn(pieces=16, piece_bytes=16 * 1024, seconds=0.002)
 _MOST_HEADS = 8  # that wait to be read: a provisional answer or two may come with the real one
 _FREE_FRAMING = 64 * 1024
 _LEAST_CONTENT = 4  # at least one byte in so many: less than chunks of two bytes have
@@ -26,8 +28,8 @@ class WaryConnector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         loop = asyncio.get_running_loop()
-        resumed = _Resumed(loop)
-        self._factory = functools.partial(_WaryProtocol, resumed, loop=loop)  # type: ignore[assignment]  # its subclass
+        made = functools.partial(_WaryProtocol, ReadTurns(_TURN), _Resumed(loop), loop=loop)
+        self._factory = made  # type: ignore[assignment]  # its subclass
 
 
 class _Resumed:
@@ -56,9 +58,42 @@ class _WaryProtocol(ResponseHandler):
     _received = 0  # since the last head
     _resuming = False
 
-    def __init__(self, resumed: _Resumed, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, turns: ReadTurns, resumed: _Resumed, loop: asyncio.AbstractEventLoop
+    ) -> None:
         super().__init__(loop=loop)
+        self._turns = turns
         self._resumed = resumed
+        self._reader: PacedReader | None = None
+
+    @property
+    def should_close(self) -> bool:
+        """True too where more was sent than was asked for."""
+        return super().should_close or (self._reader is not None and self._reader.waits)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self._reader = PacedReader(self._turns, str(peer), self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        super().connection_lost(exc)
+
+    @property
+    def full(self) -> bool:
+        return self._reading_paused or self._buffer_paused
+
+    def hold(self) -> None:
+        self._pause_transport_reading()
+
+    def go_on(self) -> None:
+        if not self.full:
+            self._resume_transport_reading()
+
+    def cut(self) -> None:
+        self._refuse("it could not be read")
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's
         if not resume_parser:
@@ -73,18 +108,18 @@ class _WaryProtocol(ResponseHandler):
             super().resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        for begin in range(0, max(len(data), 1), _PIECE):
-            piece = data[begin : begin + _PIECE]
-            self._received += len(piece)
-            super().data_received(piece)
-            if len(self) > _MOST_HEADS:
-                self._refuse("several answers to one request")
-                return
-            if self._is_mostly_framing():
-                self._refuse("more framing than content")
-                return
-        if len(data) > _PIECE:
-            self._give_way()
+        if data and self._reader is not None:
+            self._reader.receive(data)
+        else:
+            self.take(data)  # aiohttp goes on where it was
+
+    def take(self, piece: bytes) -> None:
+        self._received += len(piece)
+        super().data_received(piece)
+        if len(self) > _MOST_HEADS:
+            self._refuse("several answers to one request")
+        elif self._is_mostly_framing():
+            self._refuse("more framing than content")
 
     def feed_data(self, data: Any, size: int = 0) -> None:
         self._received = 0
@@ -101,14 +136,14 @@ class _WaryProtocol(ResponseHandler):
         self.set_exception(error)
         if self._payload is not None:
             self._payload.set_exception(error)
+        if self._reader is not None:
+            self._reader.close()
         if self.transport is not None:
             self.transport.abort()
 
-    def _give_way(self) -> None:
-        """Read on when the others had their turn, unless flow control holds this back by then."""
-        self._pause_transport_reading()
-        self._loop.call_soon(self._read_on)
-
-    def _read_on(self) -> None:
-        if not (self._reading_paused or self._buffer_paused):
-            self._resume_transport_reading()
+    def _resume_transport_reading(self) -> None:
+        # aiohttp takes more: first what is here already.
+        if self._reader is not None and self._reader.waits:
+            self._reader.go_on()
+        else:
+            super()._resume_transport_reading()

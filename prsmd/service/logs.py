@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import dataclasses
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from typing import TypeVar
 
+from prsmd.core.fair_queue import Asker, Slots
 from prsmd.core.memory_budget import Holding
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import EngineError, EngineUnreachableError, NotFoundError
@@ -17,8 +19,10 @@ from prsmd.service.caller import Caller
 from prsmd.service.deployments import find_deployment
 from prsmd.store import replicas
 from prsmd.store.db import Database
+from prsmd.store.fair_turns import FairTurns
 from prsmd.store.logs import LogArchive
 
+T = TypeVar("T")
 _LOOK_BACK = 20  # replicas of a deployment whose logs are put together
 _WAITING_LINES = 2  # a follower that does not read holds the containers' readers back here
 MOST_CHARACTERS = 2 * 1024**2  # of the lines that are answered at once, the newest ones
@@ -27,6 +31,8 @@ _FOLLOWED_BACK = 128 * 1024  # characters of ended replicas before what is follo
 _FOLLOWER_BYTES = 256 * 1024  # lines that wait for a follower, and those of ended replicas
 _READER_BYTES = 128 * 1024  # of each container that is followed: a line, and one half read
 _OF_A_LINE = 64  # what a line costs beside its text
+_READ_AT_ONCE = Slots(total=2, per_organization=1, waiting=64)
+_LINES_IN_A_TURN = 64  # of the loop
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,17 +63,34 @@ class Logs:
         self._database = database
         self._runtime = runtime
         self._archive = archive
+        self._turns = FairTurns(_READ_AT_ONCE, "log")
 
-    async def read(self, caller: Caller, reference: str, request: LogRequest) -> list[ReplicaLine]:
-        """Return the last lines of all chosen replicas, oldest first: at most `MOST_CHARACTERS`.
+    async def read(
+        self,
+        caller: Caller,
+        reference: str,
+        request: LogRequest,
+        render: Callable[[Sequence[ReplicaLine]], T],
+    ) -> T:
+        """Return what `render` makes, in a thread, of the last lines of all chosen replicas.
+
+        They are oldest first, and at most `MOST_CHARACTERS`. Few of those who read at once do so at
+        the same time: ten thousand lines are much to carry.
 
         Raises:
-            ResourceUnavailableError: no memory may be had for them now.
+            ResourceUnavailableError: no memory may be had for them now, or too many of the caller's
+                requests wait already.
         """
         chosen = await self._replicas(caller, reference, request.replica_id)
-        if request.tail:
-            hold(request.holding, _HELD_FOR_EACH * MOST_CHARACTERS)
-        return await self._newest(chosen, request, MOST_CHARACTERS)
+        hold(request.holding, _HELD_FOR_EACH * MOST_CHARACTERS if request.tail else 0)
+        principal = caller.principal
+        async with self._turns.turn(Asker(principal.organization, principal.id)):
+            lines = await self._newest(chosen if request.tail else (), request, MOST_CHARACTERS)
+            return await asyncio.to_thread(render, lines)
+
+    async def check(self, caller: Caller, reference: str, replica_id: str | None) -> None:
+        """Raise what `read` would: there is no such deployment or replica for the caller."""
+        await self._replicas(caller, reference, replica_id)
 
     async def follow(
         self, caller: Caller, reference: str, request: LogRequest
@@ -130,14 +153,14 @@ class Logs:
         """Return the newest lines of replicas, oldest first, of so many characters at most."""
         found: list[ReplicaLine] = []
         for replica in chosen:
-            newest = _Newest(request.tail, most)
+            newest, count = _Newest(request.tail, most), 0
             async with contextlib.aclosing(self._lines(replica, request)) as lines:
                 async for line in lines:
                     newest.add(ReplicaLine(replica.id, line))
-            merged = _Newest(request.tail, most)
-            for item in sorted([*found, *newest.lines], key=lambda item: item.line.at):
-                merged.add(item)
-            found = [*merged.lines]
+                    count += 1
+                    if count % _LINES_IN_A_TURN == 0:
+                        await asyncio.sleep(0)
+            found = await asyncio.to_thread(_merged, found, newest.lines, request.tail, most)
         return found
 
     async def _lines(self, replica: Replica, request: LogRequest) -> AsyncGenerator[LogLine, None]:
@@ -192,6 +215,20 @@ class _Newest:
         self._room -= _cost(item)
         while len(self.lines) > self._most_lines or self._room < 0:
             self._room += _cost(self.lines.popleft())
+
+
+def _merged(
+    found: Sequence[ReplicaLine], more: Sequence[ReplicaLine], most_lines: int, most_characters: int
+) -> list[ReplicaLine]:
+    """Return the newest lines of both, oldest first."""
+    merged = _Newest(most_lines, most_characters)
+    for item in sorted([*found, *more], key=_written_at):
+        merged.add(item)
+    return [*merged.lines]
+
+
+def _written_at(item: ReplicaLine) -> float:
+    return item.line.at
 
 
 def _cost(item: ReplicaLine) -> int:

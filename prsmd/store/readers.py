@@ -13,12 +13,12 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from prsmd.core.fair_queue import Asker, FairQueue, Slots
-from prsmd.domain.errors import ResourceUnavailableError
+from prsmd.core.fair_queue import Asker, Slots
 
 from .asking import asker
 from .connection import Tx, open_reader
 from .errors import StoreClosedError, StoreDamagedError, translated
+from .fair_turns import FairTurns
 
 _OWN_CONNECTIONS = 2
 _STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine: a millisecond at most
@@ -83,7 +83,7 @@ class Readers:
         for connection in own:
             self._own.put_nowait(connection)
         self._callers = callers
-        self._queue: FairQueue[asyncio.Future[Tx]] = FairQueue(limits.slots)
+        self._turns = FairTurns(limits.slots, "reader")
         self._budgets: dict[Tx, Budget] = {}
         self._closed = False
 
@@ -112,30 +112,30 @@ class Readers:
             ResourceUnavailableError: the caller has too much waiting already.
             QueryTooExpensiveError: what a caller reads costs more than one request may.
         """
-        if self._closed:
-            raise StoreClosedError("The state is closed.")
+        self._refuse_closed()
         who = asker()
-        tx = await (self._own.get() if who is None else self._turn(who))
-        try:
-            if self._closed:
-                raise StoreClosedError("The state is closed.")
-            with translated(self._path):
-                await tx.execute_fetchall("BEGIN")
-                if who is not None:
-                    self._budgets[tx].begin(self._limits.seconds)
-                yield tx
-        except StoreDamagedError as error:
-            self.damage = error.message
-            raise
-        finally:
-            # The rollback is queued before anything can suspend, so a cancelled reader cannot
-            # leave its snapshot to the next one.
+        async with contextlib.nullcontext() if who is None else self._turns.turn(who):
+            self._refuse_closed()
+            tx = await self._own.get() if who is None else self._callers.pop()
             try:
-                if who is not None:
-                    self._budgets[tx].begin(None)
-                await (tx.close() if self._closed else tx.rollback())
+                self._refuse_closed()
+                with translated(self._path):
+                    await tx.execute_fetchall("BEGIN")
+                    if who is not None:
+                        self._budgets[tx].begin(self._limits.seconds)
+                    yield tx
+            except StoreDamagedError as error:
+                self.damage = error.message
+                raise
             finally:
-                self._take_back(tx, who)
+                # The rollback is queued before anything can suspend, so a cancelled reader cannot
+                # leave its snapshot to the next one.
+                try:
+                    if who is not None:
+                        self._budgets[tx].begin(None)
+                    await (tx.close() if self._closed else tx.rollback())
+                finally:
+                    self._take_back(tx, who)
 
     async def close(self) -> None:
         """Close the connections, those that are lent when they come back."""
@@ -150,35 +150,12 @@ class Readers:
         budget = self._budgets[connection] = Budget()
         await connection.set_progress_handler(budget.is_spent, _STEPS_BETWEEN_LOOKS)
 
-    async def _turn(self, who: Asker) -> Tx:
-        """Wait for the caller's turn, and return its connection."""
-        granted: asyncio.Future[Tx] = asyncio.get_running_loop().create_future()
-        if not self._queue.enter(who, granted):
-            raise ResourceUnavailableError(
-                f"{self._limits.waiting} of your requests wait to read already; wait for them.",
-                resource_type="reader",
-                reason="too many requests of one caller wait to read",
-            )
-        self._serve()
-        try:
-            return await granted
-        except asyncio.CancelledError:
-            if not self._queue.withdraw(who, granted) and not granted.cancelled():
-                self._take_back(granted.result(), who)
-            raise
-
     def _take_back(self, tx: Tx, who: Asker | None) -> None:
         if who is None:
             self._own.put_nowait(tx)
-            return
-        self._callers.append(tx)
-        self._queue.give_back(who)
-        self._serve()
+        else:
+            self._callers.append(tx)
 
-    def _serve(self) -> None:
-        while self._callers and (turn := self._queue.take()) is not None:
-            who, granted = turn
-            if granted.done():  # it was cancelled, and has not heard of it yet
-                self._queue.give_back(who)
-            else:
-                granted.set_result(self._callers.pop())
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise StoreClosedError("The state is closed.")

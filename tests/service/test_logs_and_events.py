@@ -33,7 +33,7 @@ async def test_lines_of_running_and_ended_replicas_are_put_together_in_time(
     [second] = await life.active()
     world.engine.write_log(second.id, "from the second")
 
-    lines = await life.services.logs.read(caller("operator"), deployment, ALL)
+    lines = await life.services.logs.read(caller("operator"), deployment, ALL, list)
 
     assert [(one.replica_id, one.line.text) for one in lines] == [
         (first.id, "from the first"),
@@ -50,7 +50,7 @@ async def test_a_replica_that_ends_while_its_log_is_asked_for_does_not_fail_the_
     world.engine.write_log(left.id, "still here")
     world.engine.lose(gone.id)
 
-    lines = await life.services.logs.read(caller(), deployment, ALL)
+    lines = await life.services.logs.read(caller(), deployment, ALL, list)
 
     assert [one.line.text for one in lines] == ["still here"]
 
@@ -60,7 +60,7 @@ async def test_an_engine_that_does_not_answer_is_said_not_hidden(life: Life, wor
     await life.settle()
     world.engine.become_unreachable()
     with pytest.raises(EngineUnreachableError):
-        await life.services.logs.read(caller(), deployment, ALL)
+        await life.services.logs.read(caller(), deployment, ALL, list)
 
 
 @pytest.mark.parametrize(("tail", "shown"), [(0, []), (1, ["c"]), (2, ["b", "c"])])
@@ -74,7 +74,7 @@ async def test_the_last_lines_of_one_replica(
         world.engine.write_log(replica.id, text)
 
     request = LogRequest(replica_id=replica.id, tail=tail)
-    lines = await life.services.logs.read(caller(), deployment, request)
+    lines = await life.services.logs.read(caller(), deployment, request, list)
 
     assert [one.line.text for one in lines] == shown
 
@@ -84,7 +84,7 @@ async def test_an_unknown_replica_is_refused_with_those_known(life: Life) -> Non
     await life.settle()
     [replica] = await life.active()
     with pytest.raises(NotFoundError, match=f"known are {replica.id}"):
-        await life.services.logs.read(caller(), deployment, LogRequest(replica_id="nobody"))
+        await life.services.logs.read(caller(), deployment, LogRequest(replica_id="nobody"), list)
 
 
 def budget(total: int) -> Holding:
@@ -104,7 +104,7 @@ async def test_however_much_containers_wrote_the_answer_is_bounded_to_the_newest
     holding = budget(64 * MOST_CHARACTERS)
 
     request = LogRequest(tail=10_000, holding=holding)
-    lines = await life.services.logs.read(caller(), deployment, request)
+    lines = await life.services.logs.read(caller(), deployment, request, list)
 
     assert sum(len(one.line.text) for one in lines) <= MOST_CHARACTERS
     assert len(lines) == 7
@@ -126,7 +126,7 @@ async def test_logs_are_not_read_where_no_memory_may_be_had(
     taken = (
         anext(logs.follow(caller(), deployment, request))
         if followed
-        else logs.read(caller(), deployment, request)
+        else logs.read(caller(), deployment, request, list)
     )
     with pytest.raises(ResourceUnavailableError, match="No memory can be had"):
         await taken
@@ -167,9 +167,9 @@ async def test_a_follower_that_leaves_leaves_no_reader_behind(life: Life, world:
 async def test_who_may_not_read_logs_is_denied_and_strangers_find_nothing(life: Life) -> None:
     deployment = await life.deploy()
     with pytest.raises(PermissionDeniedError):
-        await life.services.logs.read(caller("viewer"), deployment, ALL)
+        await life.services.logs.read(caller("viewer"), deployment, ALL, list)
     with pytest.raises(DeploymentNotFoundError):
-        await life.services.logs.read(caller("owner", "rival"), deployment, ALL)
+        await life.services.logs.read(caller("owner", "rival"), deployment, ALL, list)
     with pytest.raises(DeploymentNotFoundError):
         await life.services.events.latest(caller("owner", "rival"), deployment, 10)
 

@@ -1,13 +1,14 @@
-"""What clients send is parsed a little at a time, and in turn."""
+"""What clients and containers send is parsed a little at a time, and in turn."""
 
 import asyncio
 import collections
 import time
 from collections.abc import Callable
 
-from prsmd.api.read_turns import PacedReader, ReadTurns
+from prsmd.gateway.read_turns import PacedReader, ReadTurns, Turn
 
 MOST = 4  # pieces in one turn
+TURN = Turn(pieces=MOST, piece_bytes=4096, seconds=0.004)
 
 
 class Connection:
@@ -68,7 +69,7 @@ def opened(turns: ReadTurns, count: int, source: str, loop: Loop, **how: float):
 
 
 async def test_a_burst_is_parsed_a_few_pieces_in_each_turn():
-    loop, turns = Loop(), ReadTurns()
+    loop, turns = Loop(), ReadTurns(TURN)
     connections, readers = opened(turns, 100, "a", loop)
     for reader in readers:
         reader.receive(b"x")
@@ -80,7 +81,7 @@ async def test_a_burst_is_parsed_a_few_pieces_in_each_turn():
 
 
 async def test_what_is_slow_to_parse_has_a_turn_for_itself():
-    loop, turns = Loop(), ReadTurns()
+    loop, turns = Loop(), ReadTurns(TURN)
     connections, readers = opened(turns, 5, "a", loop, slow=0.005)
     for reader in readers:
         reader.receive(b"x")
@@ -90,7 +91,7 @@ async def test_what_is_slow_to_parse_has_a_turn_for_itself():
 
 
 async def test_an_address_that_sends_little_does_not_wait_behind_one_that_sends_much():
-    loop, turns = Loop(), ReadTurns()
+    loop, turns = Loop(), ReadTurns(TURN)
     many, readers = opened(turns, 100, "many", loop)
     [one], [reader] = opened(turns, 1, "one", loop)
     for each in readers:
@@ -103,7 +104,7 @@ async def test_an_address_that_sends_little_does_not_wait_behind_one_that_sends_
 
 
 async def test_what_is_large_comes_in_pieces_whole_and_in_order_while_its_client_waits():
-    loop, turns = Loop(), ReadTurns()
+    loop, turns = Loop(), ReadTurns(TURN)
     [connection], [reader] = opened(turns, 1, "a", loop)
     sent = bytes(range(256)) * 1000
     reader.receive(sent[:200_000])
@@ -118,7 +119,7 @@ async def test_what_is_large_comes_in_pieces_whole_and_in_order_while_its_client
 
 
 async def test_a_connection_that_fails_to_read_is_cut_and_the_others_go_on():
-    loop, turns = Loop(), ReadTurns()
+    loop, turns = Loop(), ReadTurns(TURN)
     [failing], [first] = opened(turns, 1, "a", loop, fails=True)
     [other], [second] = opened(turns, 1, "a", loop)
     first.receive(b"x" * 100_000)
@@ -131,7 +132,7 @@ async def test_a_connection_that_fails_to_read_is_cut_and_the_others_go_on():
 
 
 async def test_a_connection_that_is_full_is_handed_nothing_until_it_is_not():
-    loop, turns = Loop(), ReadTurns()
+    loop, turns = Loop(), ReadTurns(TURN)
     [connection], [reader] = opened(turns, 1, "a", loop)
     reader.receive(b"x" * 200_000)
     connection.full = True
@@ -148,7 +149,7 @@ async def test_a_connection_that_is_full_is_handed_nothing_until_it_is_not():
 
 
 async def test_what_arrives_for_a_connection_that_is_full_waits():
-    loop, turns = Loop(), ReadTurns()
+    loop, turns = Loop(), ReadTurns(TURN)
     [connection], [reader] = opened(turns, 1, "a", loop)
     connection.full = True
     reader.receive(b"x")
@@ -163,7 +164,7 @@ async def test_what_arrives_for_a_connection_that_is_full_waits():
 
 
 async def test_nothing_is_handed_to_a_connection_that_is_gone():
-    loop, turns = Loop(), ReadTurns()
+    loop, turns = Loop(), ReadTurns(TURN)
     [gone], [reader] = opened(turns, 1, "a", loop)
     [other], [second] = opened(turns, 1, "a", loop)
     reader.receive(b"x" * 1_000_000)

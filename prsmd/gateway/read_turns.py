@@ -1,11 +1,12 @@
-"""Hands what clients sent to their connections, a little of it in each turn of the event loop.
+"""Hands what others sent to their connections, a little of it in each turn of the event loop.
 
-Whatever a thousand clients send in the same moment, and however much parsing it costs, everything
-else has its turn in between, and the addresses that requests come from are served one after the
-other. Reads nothing into what was sent.
+Whatever a thousand clients or containers send in the same moment, and however much parsing it
+costs, everything else has its turn in between, and the addresses that it comes from are served one
+after the other. Reads nothing into what was sent.
 """
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections import deque
@@ -14,9 +15,15 @@ from typing import Protocol
 from prsmd.core.round_robin import RoundRobin
 
 log = logging.getLogger(__name__)
-_PIECES = 4  # in one turn; each can begin a request, which takes about a millisecond
-_PIECE_BYTES = 4 * 1024  # in chunks of one byte, so many take five milliseconds to parse
-_TURN_SECONDS = 0.004
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """How much is handed over in one turn: at most so many pieces, for about so long."""
+
+    pieces: int
+    piece_bytes: int
+    seconds: float
 
 
 class Receiver(Protocol):
@@ -32,11 +39,11 @@ class Receiver(Protocol):
         ...
 
     def hold(self) -> None:
-        """Let the client wait with sending."""
+        """Let the other end wait with sending."""
         ...
 
     def go_on(self) -> None:
-        """Let the client send again."""
+        """Let the other end send again."""
         ...
 
     def cut(self) -> None:
@@ -47,7 +54,9 @@ class Receiver(Protocol):
 class ReadTurns:
     """Whose pieces wait, and how much of this turn is left. For one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Turn) -> None:
+        self.piece_bytes = turn.piece_bytes
+        self._turn_bounds = turn
         self._waiting: RoundRobin[PacedReader] = RoundRobin()
         self._pieces = 0
         self._seconds = 0.0
@@ -76,7 +85,8 @@ class ReadTurns:
             self._expect_next()
 
     def _room(self) -> bool:
-        return self._pieces < _PIECES and self._seconds < _TURN_SECONDS
+        bounds = self._turn_bounds
+        return self._pieces < bounds.pieces and self._seconds < bounds.seconds
 
     def _hand_over(self, reader: "PacedReader") -> None:
         began = time.perf_counter()
@@ -111,7 +121,7 @@ class PacedReader:
         return bool(self._data)
 
     def receive(self, data: bytes) -> None:
-        """Take what the client sent; it sends nothing more until all of it was handed over."""
+        """Take what was sent; nothing more is sent until all of it was handed over."""
         self._data.append(data)
         if not self._waits and not self._receiver.full:
             self._waits = True
@@ -132,7 +142,7 @@ class PacedReader:
             self._waits = False
             return False
         data = self._data[0]
-        piece = data[self._at : self._at + _PIECE_BYTES]
+        piece = data[self._at : self._at + self._turns.piece_bytes]
         self._at += len(piece)
         if self._at >= len(data):
             self._data.popleft()

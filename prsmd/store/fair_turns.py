@@ -1,0 +1,58 @@
+"""Waits for one of a few slots that callers share; `core/fair_queue.py` says whose turn it is."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from prsmd.core.fair_queue import Asker, FairQueue, Slots
+from prsmd.domain.errors import ResourceUnavailableError
+
+
+class FairTurns:
+    """The slots of one kind of work. `resource` is what it is called where too many wait."""
+
+    def __init__(self, slots: Slots, resource: str) -> None:
+        self._slots = slots
+        self._resource = resource
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue(slots)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, who: Asker) -> AsyncIterator[None]:
+        """Have a slot inside, which may be waited for.
+
+        Raises:
+            ResourceUnavailableError: the caller has too much waiting already.
+        """
+        await self._wait(who)
+        try:
+            yield
+        finally:
+            self._give_back(who)
+
+    async def _wait(self, who: Asker) -> None:
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not self._queue.enter(who, granted):
+            raise ResourceUnavailableError(
+                f"{self._slots.waiting} of your requests wait to read already; wait for them.",
+                resource_type=self._resource,
+                reason="too many requests of one caller wait to read",
+            )
+        self._serve()
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if not self._queue.withdraw(who, granted) and not granted.cancelled():
+                self._give_back(who)
+            raise
+
+    def _give_back(self, who: Asker) -> None:
+        self._queue.give_back(who)
+        self._serve()
+
+    def _serve(self) -> None:
+        while (turn := self._queue.take()) is not None:
+            who, granted = turn
+            if granted.done():  # it was cancelled, and has not heard of it yet
+                self._queue.give_back(who)
+            else:
+                granted.set_result(None)
