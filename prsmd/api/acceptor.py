@@ -24,7 +24,8 @@ from prsmd.domain.errors import PrsmdError
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 4  # connections taken before others have their turn: a millisecond or two of it
-_PAUSE_SECONDS = 0.25
+_BETWEEN_SECONDS = 0.001
+_PAUSE_SECONDS = 0.25  # when no descriptor is left
 _MOST_READ = 65536
 _LENT_AT_ONCE = 8  # its socket, and a database's files that nobody has open yet
 _LAST_SECONDS = (
@@ -113,7 +114,7 @@ class Acceptor:
         """Take connections from now on; `make` gives what handles one."""
         self._make = make
         self._listener.settimeout(0.0)
-        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept_some)
+        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
 
     def stop(self) -> None:
         """Take none any more. Who waits in another's listener waits for the next daemon."""
@@ -139,6 +140,12 @@ class Acceptor:
     def _give_up(self) -> None:
         for task in tuple(self._opening):
             task.cancel()
+
+    def _accept(self) -> None:
+        """Take some of those who wait, and where there may be more, leave those for a moment."""
+        if self._accept_some():
+            asyncio.get_running_loop().remove_reader(self._listener.fileno())
+            self._pause = asyncio.get_running_loop().call_later(_BETWEEN_SECONDS, self._go_on)
 
     def _accept_some(self) -> bool:
         """Take some of those who wait; False when nobody does, or none can be taken now."""
@@ -219,4 +226,4 @@ class Acceptor:
         self._admission.reserve.refill()
         self._short = False
         if self._make is not None:
-            asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept_some)
+            asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)

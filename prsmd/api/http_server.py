@@ -27,9 +27,9 @@ _LOOKS_EACH_TIMEOUT = 8
 _RETIRE_SECONDS = 0.02
 _FLUSH_TURNS = 3
 _LAST_SECONDS = 1.0  # for errors that were just sent
-# Each piece can begin a request, which takes about a millisecond; in chunks of one byte, so many
+# Each piece can begin a request, which takes two milliseconds; in chunks of one byte, so many
 # bytes take five milliseconds to parse.
-_TURN = Turn(pieces=4, piece_bytes=4 * 1024, seconds=0.004)
+_TURN = Turn(pieces=2, piece_bytes=4 * 1024, seconds=0.004)
 
 
 class HttpServer(web.Server):

@@ -1,6 +1,7 @@
 """Logs of running and ended replicas, and events, for whoever may see them."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -200,3 +201,33 @@ async def test_following_events_ends_when_the_model_is_gone(life: Life) -> None:
 
 async def _followed(world: World) -> bool:
     return "logs" in world.engine.calls and bool(world.engine._hints)
+
+
+async def test_of_one_callers_reads_one_is_carried_out_at_a_time(life: Life, world: World) -> None:
+    deployment = await life.deploy()
+    await life.settle()
+    begun: list[int] = []
+    go_on = threading.Event()
+
+    def render(number: int) -> int:
+        begun.append(number)
+        assert go_on.wait(30)
+        return number
+
+    logs = life.services.logs
+    reads = [
+        asyncio.create_task(
+            logs.read(caller(), deployment, ALL, lambda _, number=number: render(number))
+        )
+        for number in range(3)
+    ]
+    while not begun:  # noqa: ASYNC110 - another thread begins it
+        await asyncio.sleep(0)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(begun) == 1
+    reads[2].cancel()
+    go_on.set()
+
+    assert await asyncio.gather(*reads[:2]) == [0, 1]
+    assert begun == [0, 1]
