@@ -91,9 +91,27 @@ def tls_context(section: TcpSection) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(section.cert, section.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError([f"tcp.cert, tcp.key: {error}"]) from None
+    except ssl.SSLError as error:
+        raise ConfigurationError([f"tcp.cert, tcp.key: {_unusable(section, error)}"]) from None
+    except OSError as error:
+        raise ConfigurationError([_unreadable(section, error)]) from None
     return context
+
+
+def _unusable(section: TcpSection, error: ssl.SSLError) -> str:
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return f"{section.key} is not the key of {section.cert}"
+    return f"{section.cert} and {section.key} are no certificate and key in PEM"
+
+
+def _unreadable(section: TcpSection, error: OSError) -> str:
+    """Return which of the files cannot be read: OpenSSL does not say it."""
+    for name, path in (("tcp.cert", section.cert), ("tcp.key", section.key)):
+        try:
+            Path(str(path)).read_bytes()
+        except OSError as found:
+            return f"{name}: {path}: {found.strerror or found}"
+    return f"tcp.cert, tcp.key: {error.strerror or error}"
 
 
 def _content(section: TcpSection) -> tuple[bytes, ...]:
