@@ -74,6 +74,43 @@ async def test_who_says_nothing_is_not_waited_for_by_others_and_runs_out_of_time
     await waiting
 
 
+HELLO = b"\x16\x03\x01\x00\x20" + b"h" * 32
+
+
+@pytest.mark.parametrize("half", [1, 4, 5, 6, len(HELLO) - 1])
+async def test_half_a_hello_is_waited_for_alone(half: int):
+    turns, order = HandshakeTurns(), list[str]()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        slow, quick = (socket.create_connection(server.getsockname()) for _ in range(2))
+        ours = [server.accept()[0] for _ in range(2)]
+    for each in ours:
+        each.settimeout(0.0)
+    slow.sendall(HELLO[:half])
+    waiting = asyncio.create_task(begun(turns, ours[0], "slow", order))
+    quick.sendall(HELLO)
+    await begun(turns, ours[1], "quick", order)
+    assert not waiting.done()
+    slow.sendall(HELLO[half:])
+    await waiting
+
+    assert order == ["quick", "slow"]
+    assert ours[0].recv(100) == HELLO
+    for each in (slow, quick, *ours):
+        each.close()
+
+
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n", b"\x16\x03\x01\xff\xff", b"\x16"])
+async def test_what_is_no_hello_or_ends_before_is_not_waited_for(said: bytes):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        ours = server.accept()[0]
+    ours.settimeout(0.0)
+    client.sendall(said)
+    client.shutdown(socket.SHUT_WR)
+    with client, ours:
+        await HandshakeTurns().wait(ours, "a", LONG)
+
+
 async def test_a_turn_that_was_given_up_is_nobodys(clients: Clients):
     turns, order = HandshakeTurns(), list[str]()
     gone = [asyncio.create_task(turns.wait(clients.connect(), "a", LONG)) for _ in range(5)]
