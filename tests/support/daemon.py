@@ -313,6 +313,17 @@ def running_daemon(
                 _remove_all(daemon)
             daemon.kill()
         daemon.close()
+        _end_processes(folder)
+
+
+def _end_processes(folder: Path) -> None:
+    """End what a daemon that was stopped before has left running, as it should."""
+    for process in psutil.process_iter(["cmdline"]):
+        supervises = "supervisor.py" in " ".join(process.info["cmdline"] or ())
+        if supervises and any(str(folder) in part for part in process.info["cmdline"]):
+            with contextlib.suppress(psutil.Error):
+                for each in (*process.children(recursive=True), process):
+                    each.kill()
 
 
 def _remove_all(daemon: Daemon) -> None:
