@@ -78,6 +78,7 @@ class _WaryProtocol(ResponseHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._reader is not None:
+            self._reader.hand_over()  # an answer that came just before, and had no turn yet
             self._reader.close()
         super().connection_lost(exc)
 

@@ -1,14 +1,16 @@
 """A container that sends without end is cut off soon, and keeps the loop from nobody meanwhile."""
 
 import asyncio
+import socket
 
 import aiohttp
 import pytest
 
 from prsmd.domain.errors import ProviderError
 from prsmd.gateway.infer import Gateway
-from prsmd.gateway.wary import WaryConnector
-from tests.gateway.backends import Backend, Endless, Raw, route, table
+from prsmd.gateway.read_turns import ReadTurns, Turn
+from prsmd.gateway.wary import WaryConnector, _Resumed, _WaryProtocol
+from tests.gateway.backends import Backend, Endless, Raw, route, table, until
 from tests.support.asking import asking
 
 MIB = 1024 * 1024
@@ -99,3 +101,20 @@ async def test_taking_what_is_there_has_nothing_more_parsed_in_the_same_call() -
             content.read_nowait()
             assert content.total_bytes == parsed
             assert parsed < len(text) / 4  # else it would prove nothing
+
+
+async def test_an_answer_that_came_just_before_the_end_is_read():
+    loop = asyncio.get_running_loop()
+    turns = ReadTurns(Turn(pieces=0, piece_bytes=1024, seconds=1.0))  # it is never its turn
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+        protocol = _WaryProtocol(turns, _Resumed(loop), loop=loop)
+        transport, _ = await loop.create_connection(lambda: protocol, sock=ours)
+        protocol.set_response_params()
+        await until(lambda: protocol._reader is not None and protocol._reader.waits)
+
+        transport.abort()
+
+        head, payload = await protocol.read()
+        assert (head.code, await payload.read()) == (413, b"no")
