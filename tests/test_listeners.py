@@ -135,7 +135,7 @@ def test_no_tls_without_a_certificate_and_a_clear_error_for_a_wrong_one(tmp_path
     (tmp_path / "cert").write_text("no certificate")
     for cert in (tmp_path / "cert", tmp_path / "absent"):
         section = TcpSection(cert=cert, key=tmp_path / "key")
-        with pytest.raises(ConfigurationError, match=r"tcp\.cert, tcp\.key"):
+        with pytest.raises(ConfigurationError, match="tcp.cert"):
             listeners.tls_context(section)
 
 
