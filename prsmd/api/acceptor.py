@@ -114,7 +114,7 @@ class Acceptor:
         """Take connections from now on; `make` gives what handles one."""
         self._make = make
         self._listener.settimeout(0.0)
-        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
+        self._listen()
 
     def stop(self) -> None:
         """Take none any more. Who waits in another's listener waits for the next daemon."""
@@ -144,8 +144,9 @@ class Acceptor:
     def _accept(self) -> None:
         """Take some of those who wait, and where there may be more, leave those for a moment."""
         if self._accept_some():
-            asyncio.get_running_loop().remove_reader(self._listener.fileno())
-            self._pause = asyncio.get_running_loop().call_later(_BETWEEN_SECONDS, self._go_on)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._listener.fileno())
+            self._pause = loop.call_later(_BETWEEN_SECONDS, self._listen)
 
     def _accept_some(self) -> bool:
         """Take some of those who wait; False when nobody does, or none can be taken now."""
@@ -222,8 +223,11 @@ class Acceptor:
         self._pause = loop.call_later(_PAUSE_SECONDS, self._go_on)
 
     def _go_on(self) -> None:
-        self._pause = None
         self._admission.reserve.refill()
         self._short = False
+        self._listen()
+
+    def _listen(self) -> None:
+        self._pause = None
         if self._make is not None:
             asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)

@@ -308,19 +308,22 @@ def running_daemon(
     try:
         yield daemon
     finally:
-        if daemon.process is not None and daemon.process.poll() is None:
-            with contextlib.suppress(OSError, AssertionError):
-                _remove_all(daemon)
-            daemon.kill()
-        daemon.close()
-        _end_processes(folder)
+        try:
+            if daemon.process is not None and daemon.process.poll() is None:
+                with contextlib.suppress(OSError, AssertionError):
+                    _remove_all(daemon)
+        finally:
+            if daemon.process is not None and daemon.process.poll() is None:
+                daemon.kill()
+            daemon.close()
+            _end_processes(folder)
 
 
 def _end_processes(folder: Path) -> None:
-    """End what a daemon that was stopped before has left running, as it should."""
+    """End the models that go on without a daemon that was stopped before."""
     for process in psutil.process_iter(["cmdline"]):
         supervises = "supervisor.py" in " ".join(process.info["cmdline"] or ())
-        if supervises and any(str(folder) in part for part in process.info["cmdline"]):
+        if supervises and any(f"{folder}/" in part for part in process.info["cmdline"]):
             with contextlib.suppress(psutil.Error):
                 for each in (*process.children(recursive=True), process):
                     each.kill()
@@ -328,7 +331,10 @@ def _end_processes(folder: Path) -> None:
 
 def _remove_all(daemon: Daemon) -> None:
     def none_left() -> bool:
-        found = daemon.call("GET", "/v1/custom-models?limit=100", timeout=10).json
+        listed = daemon.call("GET", "/v1/custom-models?limit=100", timeout=10)
+        if listed.status != 200:
+            return False
+        found = listed.json
         for model in found["custom_models"]:
             daemon.call("DELETE", f"/v1/custom-models/{model['model_id']}", timeout=10)
         return found["total"] == 0
