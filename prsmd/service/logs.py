@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prsmd.core.fair_queue import Asker, Slots
 from prsmd.core.memory_budget import Holding
@@ -19,7 +19,7 @@ from prsmd.service.caller import Caller
 from prsmd.service.deployments import find_deployment
 from prsmd.store import replicas
 from prsmd.store.db import Database
-from prsmd.store.fair_turns import FairTurns
+from prsmd.store.fair_semaphore import FairSemaphore
 from prsmd.store.logs import LogArchive
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Logs:
         self._database = database
         self._runtime = runtime
         self._archive = archive
-        self._turns = FairTurns(_READ_AT_ONCE, "log")
+        self._reading = FairSemaphore(_READ_AT_ONCE, "log")
 
     async def read(
         self,
@@ -84,9 +84,9 @@ class Logs:
         chosen = await self._replicas(caller, reference, request.replica_id)
         hold(request.holding, _HELD_FOR_EACH * MOST_CHARACTERS if request.tail else 0)
         principal = caller.principal
-        async with self._turns.turn(Asker(principal.organization, principal.id)):
+        async with self._reading.slot(Asker(principal.organization, principal.id)):
             lines = await self._newest(chosen if request.tail else (), request, MOST_CHARACTERS)
-            return await asyncio.to_thread(render, lines)
+            return await _in_thread(render, lines)
 
     async def check(self, caller: Caller, reference: str, replica_id: str | None) -> None:
         """Raise what `read` would: there is no such deployment or replica for the caller."""
@@ -160,7 +160,7 @@ class Logs:
                     count += 1
                     if count % _LINES_IN_A_TURN == 0:
                         await asyncio.sleep(0)
-            found = await asyncio.to_thread(_merged, found, newest.lines, request.tail, most)
+            found = await _in_thread(_merged, found, newest.lines, request.tail, most)
         return found
 
     async def _lines(self, replica: Replica, request: LogRequest) -> AsyncGenerator[LogLine, None]:
@@ -215,6 +215,16 @@ class _Newest:
         self._room -= _cost(item)
         while len(self.lines) > self._most_lines or self._room < 0:
             self._room += _cost(self.lines.popleft())
+
+
+async def _in_thread(work: Callable[..., T], *given: Any) -> T:
+    """Do work in a thread. Who is cancelled still waits for its end: until then it takes a slot."""
+    task = asyncio.create_task(asyncio.to_thread(work, *given))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 def _merged(

@@ -18,7 +18,7 @@ from prsmd.core.fair_queue import Asker, Slots
 from .asking import asker
 from .connection import Tx, open_reader
 from .errors import StoreClosedError, StoreDamagedError, translated
-from .fair_turns import FairTurns
+from .fair_semaphore import FairSemaphore
 
 _OWN_CONNECTIONS = 2
 _STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine: a millisecond at most
@@ -83,7 +83,7 @@ class Readers:
         for connection in own:
             self._own.put_nowait(connection)
         self._callers = callers
-        self._turns = FairTurns(limits.slots, "reader")
+        self._semaphore = FairSemaphore(limits.slots, "reader")
         self._budgets: dict[Tx, Budget] = {}
         self._closed = False
 
@@ -114,7 +114,7 @@ class Readers:
         """
         self._refuse_closed()
         who = asker()
-        async with contextlib.nullcontext() if who is None else self._turns.turn(who):
+        async with contextlib.nullcontext() if who is None else self._semaphore.slot(who):
             self._refuse_closed()
             tx = await self._own.get() if who is None else self._callers.pop()
             try:

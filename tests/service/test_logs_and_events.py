@@ -225,9 +225,16 @@ async def test_of_one_callers_reads_one_is_carried_out_at_a_time(life: Life, wor
         await asyncio.sleep(0)
     for _ in range(100):
         await asyncio.sleep(0)
-    assert len(begun) == 1
-    reads[2].cancel()
+    [first] = begun
+    waiting = [number for number in range(3) if number != first]
+    reads[first].cancel()  # its thread goes on, and so nobody else begins
+    reads[waiting[0]].cancel()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert begun == [first]
     go_on.set()
 
-    assert sorted(await asyncio.gather(*reads[:2])) == [0, 1]
-    assert sorted(begun) == [0, 1]
+    assert await reads[waiting[1]] == waiting[1]
+    assert begun == [first, waiting[1]]
+    ended = await asyncio.gather(*reads, return_exceptions=True)
+    assert [isinstance(each, asyncio.CancelledError) for each in ended].count(True) == 2

@@ -1,4 +1,4 @@
-"""Waits for one of a few slots that callers share; `core/fair_queue.py` says whose turn it is."""
+"""A semaphore that is fair among callers; `core/fair_queue.py` says who gets the next slot."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from prsmd.core.fair_queue import Asker, FairQueue, Slots
 from prsmd.domain.errors import ResourceUnavailableError
 
 
-class FairTurns:
+class FairSemaphore:
     """The slots of one kind of work. `resource` is what it is called where too many wait."""
 
     def __init__(self, slots: Slots, resource: str) -> None:
@@ -17,7 +17,7 @@ class FairTurns:
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(slots)
 
     @contextlib.asynccontextmanager
-    async def turn(self, who: Asker) -> AsyncIterator[None]:
+    async def slot(self, who: Asker) -> AsyncIterator[None]:
         """Have a slot inside, which may be waited for.
 
         Raises:
@@ -50,8 +50,8 @@ class FairTurns:
         self._serve()
 
     def _serve(self) -> None:
-        while (turn := self._queue.take()) is not None:
-            who, granted = turn
+        while (taken := self._queue.take()) is not None:
+            who, granted = taken
             if granted.done():  # it was cancelled, and has not heard of it yet
                 self._queue.give_back(who)
             else:
