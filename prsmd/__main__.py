@@ -1,4 +1,4 @@
-"""The entry of the daemon: signals are heard first, for to read its modules takes a second."""
+"""Entry point of the daemon. Handles signals first: importing the daemon takes a second."""
 
 from prsmd.signals import Received
 
@@ -6,7 +6,7 @@ from prsmd.signals import Received
 def main() -> None:
     """Run the daemon from the command line; see `prsmd --help`."""
     received = Received()
-    from prsmd import daemon  # noqa: PLC0415 - not before signals are heard
+    from prsmd import daemon  # noqa: PLC0415 - signals are handled before it is imported
 
     daemon.main(received)
 

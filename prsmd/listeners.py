@@ -87,35 +87,30 @@ def tls_context(section: TcpSection) -> ssl.SSLContext | None:
     """Return the TLS settings of the TCP listener; None where no certificate is configured."""
     if section.cert is None or section.key is None:
         return None
+    _content(section)  # names the file that cannot be read, which OpenSSL does not
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(section.cert, section.key)
-    except ssl.SSLError as error:
-        raise ConfigurationError([f"tcp.cert, tcp.key: {_unusable(section, error)}"]) from None
     except OSError as error:
-        raise ConfigurationError([_unreadable(section, error)]) from None
+        raise ConfigurationError([f"tcp.cert, tcp.key: {_unusable(section, error)}"]) from None
     return context
 
 
-def _unusable(section: TcpSection, error: ssl.SSLError) -> str:
-    if error.reason == "KEY_VALUES_MISMATCH":
+def _unusable(section: TcpSection, error: OSError) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
         return f"{section.key} is not the key of {section.cert}"
     return f"{section.cert} and {section.key} are no certificate and key in PEM"
 
 
-def _unreadable(section: TcpSection, error: OSError) -> str:
-    """Return which of the files cannot be read: OpenSSL does not say it."""
+def _content(section: TcpSection) -> tuple[bytes, ...]:
+    content = []
     for name, path in (("tcp.cert", section.cert), ("tcp.key", section.key)):
         try:
-            Path(str(path)).read_bytes()
-        except OSError as found:
-            return f"{name}: {path}: {found.strerror or found}"
-    return f"tcp.cert, tcp.key: {error.strerror or error}"
-
-
-def _content(section: TcpSection) -> tuple[bytes, ...]:
-    return tuple(path.read_bytes() for path in (section.cert, section.key) if path is not None)
+            content += [] if path is None else [path.read_bytes()]
+        except OSError as error:
+            raise ConfigurationError([f"{name}: {path}: {error.strerror or error}"]) from None
+    return tuple(content)
 
 
 def _bind(listener: socket.socket, path: Path, mode: int) -> None:

@@ -2,6 +2,7 @@
 
 import grp
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -133,9 +134,13 @@ def test_a_busy_port_is_refused_by_name():
 def test_no_tls_without_a_certificate_and_a_clear_error_for_a_wrong_one(tmp_path):
     assert listeners.tls_context(TcpSection()) is None
     (tmp_path / "cert").write_text("no certificate")
-    for cert in (tmp_path / "cert", tmp_path / "absent"):
-        section = TcpSection(cert=cert, key=tmp_path / "key")
-        with pytest.raises(ConfigurationError, match="tcp.cert"):
+    for name, key, said in (
+        ("cert", "key", f"tcp.key: {tmp_path}/key: No such file or directory"),
+        ("absent", "cert", f"tcp.cert: {tmp_path}/absent: No such file or directory"),
+        ("cert", "cert", f"tcp.cert, tcp.key: {tmp_path}/cert and {tmp_path}/cert are no "),
+    ):
+        section = TcpSection(cert=tmp_path / name, key=tmp_path / key)
+        with pytest.raises(ConfigurationError, match=re.escape(said)):
             listeners.tls_context(section)
 
 

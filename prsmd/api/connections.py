@@ -19,7 +19,7 @@ from prsmd.api.request_heads import close_after
 from prsmd.api.respond import error_response, mark, new_request_id
 from prsmd.core.write_progress import WriteLimits, WriteProgress
 from prsmd.domain.errors import InvalidInputError, PrsmdError, RequestTooLargeError
-from prsmd.gateway.read_turns import PacedReader
+from prsmd.gateway.read_turns import PacedProtocol, PacedReader
 
 if TYPE_CHECKING:
     from prsmd.api.http_server import HttpServer
@@ -50,7 +50,7 @@ class Patience:
     write: WriteLimits
 
 
-class Connection(web.RequestHandler):
+class Connection(PacedProtocol, web.RequestHandler):
     """One client's connection.
 
     aiohttp ends idle ones; this ends those with a head half sent and those whose answer is not
@@ -162,20 +162,6 @@ class Connection(web.RequestHandler):
         self._http_server.closed(self)
         super().connection_lost(exc)
 
-    @property
-    def full(self) -> bool:
-        """True while aiohttp takes nothing more: a body or requests wait for who handles them."""
-        return self._reading_paused or self._buffer_paused
-
-    def hold(self) -> None:
-        """Have the transport read nothing more."""
-        self._pause_transport_reading()
-
-    def go_on(self) -> None:
-        """Have the transport read again, unless aiohttp holds it back."""
-        if not self.full:
-            self._resume_transport_reading()
-
     def cut(self) -> None:
         """End it."""
         self.force_close()
@@ -260,13 +246,6 @@ class Connection(web.RequestHandler):
         self._resuming = False
         if self._reading_paused and self.transport is not None:
             super().resume_reading()
-
-    def _resume_transport_reading(self) -> None:
-        # aiohttp takes more: first what is here already.
-        if self._reader is not None and self._reader.waits:
-            self._reader.go_on()
-        else:
-            super()._resume_transport_reading()
 
     @property
     def _unparsed(self) -> bool:

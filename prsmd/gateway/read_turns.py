@@ -12,6 +12,8 @@ import time
 from collections import deque
 from typing import Protocol
 
+from aiohttp.base_protocol import BaseProtocol
+
 from prsmd.core.round_robin import RoundRobin
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,34 @@ class Receiver(Protocol):
     def cut(self) -> None:
         """End the connection, which failed to take a piece."""
         ...
+
+
+class PacedProtocol(BaseProtocol):
+    """What aiohttp's connections of clients and to containers share: both read what waits first."""
+
+    __slots__ = ()
+    _reader: "PacedReader | None"
+
+    @property
+    def full(self) -> bool:
+        """True while aiohttp takes nothing more: a body or messages wait for who reads them."""
+        return self._reading_paused or self._buffer_paused
+
+    def hold(self) -> None:
+        """Have the transport read nothing more."""
+        self._pause_transport_reading()
+
+    def go_on(self) -> None:
+        """Have the transport read again, unless aiohttp holds it back."""
+        if not self.full:
+            self._resume_transport_reading()
+
+    def _resume_transport_reading(self) -> None:
+        # aiohttp takes more: first what is here already.
+        if self._reader is not None and self._reader.waits:
+            self._reader.go_on()
+        else:
+            super()._resume_transport_reading()
 
 
 class ReadTurns:

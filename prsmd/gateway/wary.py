@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-from .read_turns import PacedReader, ReadTurns, Turn
+from .read_turns import PacedProtocol, PacedReader, ReadTurns, Turn
 
 _TURN = Turn(pieces=16, piece_bytes=16 * 1024, seconds=0.002)
 _MOST_HEADS = 8  # that wait to be read: a provisional answer or two may come with the real one
@@ -54,7 +54,7 @@ class _Resumed:
             self._loop.call_soon(self._next)
 
 
-class _WaryProtocol(ResponseHandler):
+class _WaryProtocol(PacedProtocol, ResponseHandler):
     _received = 0  # since the last head
     _resuming = False
 
@@ -81,17 +81,6 @@ class _WaryProtocol(ResponseHandler):
             self._reader.hand_over()  # an answer that came just before, and had no turn yet
             self._reader.close()
         super().connection_lost(exc)
-
-    @property
-    def full(self) -> bool:
-        return self._reading_paused or self._buffer_paused
-
-    def hold(self) -> None:
-        self._pause_transport_reading()
-
-    def go_on(self) -> None:
-        if not self.full:
-            self._resume_transport_reading()
 
     def cut(self) -> None:
         self._refuse("it could not be read")
@@ -141,10 +130,3 @@ class _WaryProtocol(ResponseHandler):
             self._reader.close()
         if self.transport is not None:
             self.transport.abort()
-
-    def _resume_transport_reading(self) -> None:
-        # aiohttp takes more: first what is here already.
-        if self._reader is not None and self._reader.waits:
-            self._reader.go_on()
-        else:
-            super()._resume_transport_reading()

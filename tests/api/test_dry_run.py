@@ -43,6 +43,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def model(site: Site) -> Iterator[str]:
     deployment = site.daemon.deploy(small(NAME))
     site.daemon.until_ready(deployment, 1)
+
+    def settled() -> bool:
+        rows = site.rows()["deployments"]
+        return any(row["id"] == deployment and row["stable_revision"] for row in rows)
+
+    site.daemon.until("it is the stable revision", settled)
     yield deployment
     site.daemon.call("DELETE", ONE)
     site.daemon.until("it is gone", lambda: site.daemon.call("GET", ONE).status == 404)
