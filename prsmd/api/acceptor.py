@@ -23,7 +23,7 @@ from prsmd.core.connection_limits import ConnectionLimits, Exceeded
 from prsmd.domain.errors import PrsmdError
 
 log = logging.getLogger(__name__)
-_AT_ONCE = 2  # connections taken before others have their turn: a millisecond of it
+_AT_ONCE = 4  # connections taken before others have their turn: a millisecond or two of it
 _BETWEEN_SECONDS = 0.001
 _PAUSE_SECONDS = 0.25  # when no descriptor is left
 _MOST_READ = 65536
