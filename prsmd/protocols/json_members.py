@@ -112,7 +112,8 @@ def _members_of_short(text: bytes | bytearray, names: Collection[str]) -> Member
         return None
     if not 0 < len(values) <= _MOST_OTHERS:
         return None
-    blank = b" " if text[len(next(iter(values))) + 4 :][:1] == b" " else b""
+    first = len(next(iter(values))) + 4  # after the brace, two quotes and the colon
+    blank = b" " if text[first : first + 1] == b" " else b""
     places: dict[str, tuple[int, int]] = {}
     parts: list[bytes | msgspec.Raw] = []
     at = 0
