@@ -75,6 +75,7 @@ from prsmd.domain.errors import (
     TooManyOpenError,
 )
 from prsmd.service.access import Identified
+from prsmd.service.belonging import ForeignOrganizationError
 from prsmd.service.caller import Caller
 from prsmd.service.underway import still
 from prsmd.store.asking import asking_for
@@ -138,7 +139,7 @@ def _guarded(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         request[OPERATION] = operation
-        identified = await identify(request, door, operation.needs)
+        identified = await _identified(operation, request, door)
         principal = identified.principal
         identify_connection(request, principal)
         request[BODY_BYTES] = min(door.body_bytes, operation.body_bytes or door.body_bytes)
@@ -153,6 +154,15 @@ def _guarded(
             let_go(request)
 
     return handle
+
+
+async def _identified(operation: Operation, request: web.Request, door: Door) -> Identified:
+    """Return who calls. A key that names an organization of others is known, so that it counts."""
+    try:
+        return await identify(request, door, operation.needs)
+    except ForeignOrganizationError as error:
+        await count(request, door, error.principal)
+        raise
 
 
 async def _handled(

@@ -6,7 +6,6 @@ tells of things that the caller may not be allowed to see, or touch, any more.
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
 
 from prsmd.core.permit import covers
@@ -15,7 +14,7 @@ from prsmd.service.caller import Caller, denials_recorded
 from prsmd.service.idempotency import Answer, Once, asker_of
 from prsmd.store import idempotency
 from prsmd.store.db import Database
-from prsmd.store.idempotency import KEPT_SECONDS, Remembered
+from prsmd.store.idempotency import Remembered
 
 
 class Answers:
@@ -37,7 +36,7 @@ class Answers:
         return await self._find(caller, key) is not None
 
     async def first(self, caller: Caller, once: Once, subject: str) -> Answer | None:
-        """Return what the first request with this key was answered within the last day, or None.
+        """Return what the first request with this key was answered, or None.
 
         `subject` is what is asked, for the audit log.
 
@@ -63,8 +62,7 @@ class Answers:
 
     async def _find(self, caller: Caller, key: str) -> Remembered | None:
         async with self._database.read() as tx:
-            since = time.time() - KEPT_SECONDS
-            return await idempotency.find(tx, caller.principal.id, key, since)
+            return await idempotency.find(tx, caller.principal.id, key)
 
 
 def _refuse_less(caller: Caller, found: Remembered) -> None:

@@ -5,6 +5,7 @@ refused in words: models may run that an empty control.db would leave without a 
 """
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def _refuse(path: Path, what: str, head: Head | None) -> None:
 def _traces(path: Path) -> list[str]:
     folder = path.parent
     wal = path.with_name(path.name + "-wal")
-    found = [name for name in TRACES if (folder / name).exists()]
+    found = [name for name in TRACES if os.path.lexists(folder / name)]
     found += [f"{name}/" for name in _FOLDERS if _has_any(folder / name)]
     return [wal.name, *found] if wal.exists() and wal.stat().st_size else found
 

@@ -59,7 +59,9 @@ class HeadFile:
         """
         try:
             content = self.path.read_bytes()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if self.path.is_symlink():
+                raise damaged(self.path, "it is a link to nothing") from error
             return None
         except OSError as error:
             raise damaged(self.path, error.strerror or str(error)) from error

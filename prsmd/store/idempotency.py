@@ -1,6 +1,7 @@
 """Remembered answers: what the first request with an idempotency key was told.
 
 Written in the transaction of the mutation that it answers, so that one is there with the other.
+One is there until it is pruned, whatever the wall clock says: a clock that was set makes none older.
 """
 
 import dataclasses
@@ -50,16 +51,11 @@ class AlreadyRememberedError(ConflictError):
 
 
 async def add(tx: Tx, remembered: Remembered) -> None:
-    """Store an answer; one of the same key that is older than KEPT_SECONDS gives way.
+    """Store an answer.
 
     Raises:
         AlreadyRememberedError: the principal has an answer under this key.
     """
-    await change(
-        tx,
-        "DELETE FROM remembered_answers WHERE principal = ? AND key = ? AND created_at < ?",
-        (remembered.principal, remembered.key, remembered.created_at - KEPT_SECONDS),
-    )
     stored = await find(tx, remembered.principal, remembered.key)
     if stored is not None:
         raise AlreadyRememberedError(stored)
@@ -82,12 +78,10 @@ async def add(tx: Tx, remembered: Remembered) -> None:
     )
 
 
-async def find(tx: Tx, principal: str, key: str, since: float = 0.0) -> Remembered | None:
-    """Return the principal's answer under this key if it was stored at `since` or later."""
+async def find(tx: Tx, principal: str, key: str) -> Remembered | None:
+    """Return the principal's answer under this key."""
     row = await one(
-        tx,
-        "SELECT * FROM remembered_answers WHERE principal = ? AND key = ? AND created_at >= ?",
-        (principal, key, since),
+        tx, "SELECT * FROM remembered_answers WHERE principal = ? AND key = ?", (principal, key)
     )
     return None if row is None else _from_row(row)
 

@@ -149,6 +149,17 @@ def test_who_names_an_organization_of_others_is_on_record_and_learns_nothing(
         assert each["subject"].startswith("organization:")
 
 
+def test_who_names_an_organization_of_others_is_counted_in_the_limits_of_the_key(
+    daemon: Daemon,
+) -> None:
+    wish = {"name": "test", "role": "viewer", "requests_per_day": 3}
+    key = daemon.call("POST", "/v1/api-keys", wish).json["key"]
+    foreign = {"X-PRSMD-Organization": "rival"}
+    asked = [daemon.call("GET", "/v1/models", key=key, headers=foreign) for _ in range(4)]
+    assert [answer.status for answer in asked] == [403, 403, 403, 429]
+    assert daemon.call("GET", "/v1/models", key=key).status == 429
+
+
 def test_being_denied_leaves_the_log_of_changes_alone_and_its_count_is_kept(
     daemon: Daemon,
 ) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from prsmd.domain.errors import ConflictError, InvalidInputError, PermissionDeni
 from prsmd.service.answers import Answers
 from prsmd.service.caller import Caller
 from prsmd.service.idempotency import Answer, Once
+from prsmd.store import idempotency
 from prsmd.store.idempotency import KEPT_SECONDS
 from tests.api.served import DEPLOY, LEGAL, SCALE, Door, Told, served
 from tests.engine.conftest import life, world
@@ -244,9 +246,14 @@ async def test_an_answer_is_given_again_for_a_day_and_not_longer(life: Life, doo
             "UPDATE remembered_answers SET created_at = created_at - ?", (seconds,)
         )
 
+    async def prune(tx: Any) -> None:
+        await idempotency.prune(tx, time.time() - KEPT_SECONDS)
+
     await life.database.write(lambda tx: age(tx, KEPT_SECONDS - 60))
+    await life.database.write(prune)
     assert (await door.ask("POST", SCALE, scale, once="k")).replayed
     await life.database.write(lambda tx: age(tx, 61))
+    await life.database.write(prune)
     assert not (await door.ask("POST", SCALE, {"target_replicas": 3}, once="k")).replayed
     assert (await life.deployments())[0].asked_replicas == 3
     assert len(await remembered(life)) == 1

@@ -178,6 +178,15 @@ async def test_a_damaged_head_is_refused_in_words(tmp_path, content):
     assert await value(state, "key-2") == "value"
 
 
+async def test_a_head_that_links_to_nothing_is_refused(tmp_path):
+    state = await lived_in(tmp_path)
+    (state / "control.head").unlink()
+    (state / "control.head").symlink_to(tmp_path / "nothing")
+
+    with pytest.raises(StoreDamagedError, match=r"control\.head is damaged: it is a link to nothing"):
+        await Database.open(state)
+
+
 async def test_the_head_never_says_more_than_is_on_the_disk(tmp_path):
     database = await Database.open(tmp_path)
 
