@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 ROOT = Path(__file__).parents[2]
-REQUESTS = int(os.environ.get("PRSMD_LOAD_REQUESTS", "12000"))
+REQUESTS = int(os.environ.get("PRSMD_LOAD_REQUESTS", "6000"))
 """How many requests pass through each kind of change."""
 _END_SECONDS = 90
 
