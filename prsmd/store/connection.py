@@ -89,8 +89,7 @@ def _read_only_uri(path: Path) -> str:
 
 async def _configure(tx: Tx, pragmas: tuple[str, ...]) -> None:
     tx.row_factory = sqlite3.Row
-    for pragma in pragmas:
-        await tx.execute_fetchall(pragma)
+    await tx.executescript(";".join(pragmas))
 
 
 async def _refuse_damage(tx: Tx, path: Path) -> None:

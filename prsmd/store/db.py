@@ -99,7 +99,7 @@ class Database:
                 if head is not None:
                     await continuity.refuse_blank(tx, path, known)
                 await migrate(tx, known_migrations(file.migrations))
-                await refuse_garbled(tx, path)
+                await asyncio.to_thread(refuse_garbled, path)
                 counter = None
                 if head is not None:
                     counter = await _continue(tx, path, head, known)

@@ -10,7 +10,6 @@ from .rows import many
 
 # The logs of the audit have their own proof, and may be as large as they are allowed to be.
 _PROVEN = frozenset({"audit"})
-_AT_ONCE = 500
 _TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
 
 
@@ -33,10 +32,7 @@ def examine(path: Path, table: str | None = None) -> None:
 
 
 def _problems(path: Path, table: str | None) -> list[str]:
-    with (
-        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database,
-    ):
-        database.execute("PRAGMA cell_size_check = ON")
+    with closing(_open(path)) as database:
         database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         checked = "PRAGMA quick_check(5)" if table is None else f"PRAGMA quick_check({table})"
         return [str(row[0]) for row in database.execute(checked)]
@@ -47,34 +43,39 @@ async def tables_of(tx: Tx) -> list[str]:
     return [str(row[0]) for row in await many(tx, _TABLES)]
 
 
-async def refuse_garbled(tx: Tx, path: Path) -> None:
-    """Refuse text that is not text, in any table but the audit's own.
+def refuse_garbled(path: Path) -> None:
+    """Refuse text that is not text, in any table but the audit's own. Blocks on the disk.
 
     Raises:
         StoreDamagedError: says where.
     """
-    factory, tx.text_factory = tx.text_factory, bytes
-    try:
-        for [name] in await many(tx, _TABLES):
+    with closing(_open(path)) as database:
+        database.text_factory = bytes
+        for [name] in database.execute(_TABLES).fetchall():
             table = name.decode(errors="replace")
             if table not in _PROVEN:
-                await _refuse_garbled_table(tx, path, table)
-    finally:
-        tx.text_factory = factory
+                _refuse_garbled_table(database, path, table)
 
 
-async def _refuse_garbled_table(tx: Tx, path: Path, table: str) -> None:
-    found = await many(tx, "SELECT name FROM pragma_table_info(?) WHERE type = 'TEXT'", (table,))
+def _open(path: Path) -> sqlite3.Connection:
+    """Open a connection that can only read."""
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    database.executescript("PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF")
+    return database
+
+
+def _refuse_garbled_table(database: sqlite3.Connection, path: Path, table: str) -> None:
+    found = database.execute(
+        "SELECT name FROM pragma_table_info(?) WHERE type = 'TEXT'", (table,)
+    ).fetchall()
     columns = [row[0].decode(errors="replace") for row in found]
     if not columns:
         return
     wanted = ", ".join(f'"{column}"' for column in columns)
-    async with tx.execute(f'SELECT {wanted} FROM "{table}"') as cursor:  # noqa: S608 - names of the schema
-        while rows := list(await cursor.fetchmany(_AT_ONCE)):
-            for row in rows:
-                for column, value in zip(columns, row, strict=True):
-                    if _is_garbled(value):
-                        raise damaged(path, f"{table}.{column} holds what is no text")
+    for row in database.execute(f'SELECT {wanted} FROM "{table}"'):  # noqa: S608 - names of the schema
+        for column, value in zip(columns, row, strict=True):
+            if _is_garbled(value):
+                raise damaged(path, f"{table}.{column} holds what is no text")
 
 
 def _is_garbled(value: object) -> bool:

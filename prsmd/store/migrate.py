@@ -91,10 +91,9 @@ def _refuse_what_does_not_fit(rows: Iterable[sqlite3.Row], migrations: Sequence[
 
 
 async def _apply(tx: Tx, migration: Migration) -> None:
-    await tx.execute_fetchall("BEGIN IMMEDIATE")
+    script = "BEGIN IMMEDIATE;" + "".join(statements_of(migration.sql))
     try:
-        for statement in statements_of(migration.sql):
-            await tx.execute_fetchall(statement)
+        await tx.executescript(script)
         if migration.after is not None:
             await migration.after(tx)
         await tx.execute_fetchall(
@@ -109,7 +108,6 @@ async def _apply(tx: Tx, migration: Migration) -> None:
 
 def statements_of(sql: str) -> Iterator[str]:
     """Yield the statements of a migration, one by one."""
-    # Not executescript: it commits an open transaction before it starts.
     pending = ""
     for part in sql.split(";"):
         pending += part + ";"

@@ -98,6 +98,11 @@ class Fuse:
         self.blown = asyncio.Event()
         self._holds = holds
 
+    def set(self, holds: int) -> None:
+        """Count from here on."""
+        self.passed.clear()
+        self._holds = holds
+
     async def cross(self, where: str) -> None:
         """Go on, or never return once the fuse is blown."""
         if not self.blown.is_set():

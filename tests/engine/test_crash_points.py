@@ -31,7 +31,6 @@ async def launching(life: Life) -> None:
 
 
 async def failing(life: Life) -> None:
-    await launching(life)
     first, _ = await life.active()
     life.world.engine.write_log(first.id, "last words")
     life.world.engine.crash(first.id)
@@ -49,7 +48,6 @@ async def shrinking(life: Life) -> None:
 
 
 async def deleting(life: Life) -> None:
-    await launching(life)
     await life.delete()
     await life.settle()
 
@@ -61,13 +59,11 @@ async def half_made(life: Life) -> None:
 
 
 async def rolling(life: Life) -> None:
-    await launching(life)
     await life.update({"TAG": "two"}, max_surge=1)
     await life.settle()
 
 
 async def rolling_back(life: Life) -> None:
-    await launching(life)
     life.world.engine.refuse_launches("there is no such command")
     await life.update({"TAG": "bad"})
     await life.until(lambda: _happened(life, "RolledBack"))
@@ -76,9 +72,12 @@ async def rolling_back(life: Life) -> None:
 
 
 async def swapping(life: Life) -> None:
-    await launching(life)
     await life.update({"TAG": "two"}, strategy=RolloutStrategy.BUFFERED_SWAP)
     await life.settle()
+
+
+LAUNCHED = (failing, deleting, rolling, rolling_back, swapping)
+"""What begins with replicas that run; the points of their launch are those of `launching`."""
 
 
 async def _happened(life: Life, reason: str) -> bool:
@@ -122,8 +121,11 @@ async def test_after_a_crash_at_any_point_the_next_daemon_puts_everything_in_ord
 
 async def _crash_at(point: int, world: World, scenario: Scenario) -> str | None:
     """Run the scenario until the power is cut; return where that was, None if it never was."""
-    fuse = Fuse(point)
+    fuse = Fuse()
     async with world.life(fuse) as life:
+        if scenario in LAUNCHED:
+            await launching(life)
+        fuse.set(point)
         running = asyncio.ensure_future(scenario(life))
         cut = asyncio.ensure_future(fuse.blown.wait())
         await asyncio.wait([running, cut], return_when=asyncio.FIRST_COMPLETED)
