@@ -1,17 +1,22 @@
-"""Which tests stay together when two processes share the suite: those that need the same engine.
+"""Which tests stay together when several processes share the suite: those on the same engine.
 
-The tests under load, which are long, have an engine to themselves; all others of the engine share
-the one on which the firewall is tested. The rest goes by files. (The groups of pytest-xdist itself
-have no effect with pytest 9.2, which has other node ids.)
+Only one engine of a machine can write firewall rules. The tests that need none, those under load
+among them, have an engine without; all others of the engine share the one with them. The rest goes
+by files. (The groups of pytest-xdist itself have no effect with pytest 9.2, which has other node
+ids.)
 """
 
 import os
 
 from xdist.scheduler import LoadScopeScheduling
 
-_LOADS = "tests/e2e/test_rollouts_"
-_ON_THE_ENGINE = ("tests/e2e/", "tests/examples/", "tests/runtime/", "tests/systemd/")
-_ORDER = ("loads", "engine")
+_ON_AN_ENGINE = ("tests/e2e/", "tests/examples/", "tests/runtime/", "tests/systemd/")
+_NEED_NO_FIREWALL = (
+    *("autoscaling", "containers_fail", "daemon_dies", "gpus", "observation", "rollouts_"),
+    *("strategies", "traffic"),
+)
+_PLAIN, _FIREWALL = "an engine without firewall", "the engine with the firewall"
+_ORDER = (_PLAIN, _FIREWALL)
 
 
 class Places(LoadScopeScheduling):
@@ -23,10 +28,10 @@ class Places(LoadScopeScheduling):
 
 def place_of(nodeid: str) -> str:
     """Return what a test stays together with."""
-    if nodeid.startswith(_LOADS):
-        return "loads"
-    if nodeid.startswith(_ON_THE_ENGINE):
-        return "engine"
+    if nodeid.startswith(tuple(f"tests/e2e/test_{name}" for name in _NEED_NO_FIREWALL)):
+        return _PLAIN
+    if nodeid.startswith(_ON_AN_ENGINE):
+        return _FIREWALL
     return nodeid.partition("::")[0]
 
 
@@ -37,6 +42,6 @@ def order_of(nodeid: str) -> int:
 
 
 def beside_the_firewall() -> bool:
-    """Tell whether the test that runs is under load while others are on the other engine."""
+    """Tell whether the engine of the test that runs is not the one with the firewall."""
     running = os.environ.get("PYTEST_CURRENT_TEST", "")
-    return "PYTEST_XDIST_WORKER" in os.environ and place_of(running) == "loads"
+    return "PYTEST_XDIST_WORKER" in os.environ and place_of(running) == _PLAIN
