@@ -1,7 +1,7 @@
 """Remembered answers: what the first request with an idempotency key was told.
 
 Written in the transaction of the mutation that it answers, so that one is there with the other.
-One is there until it is pruned, whatever the wall clock says: a clock that was set makes none older.
+One is there until it is pruned, whatever the wall clock says: one that was set makes none older.
 """
 
 import dataclasses

@@ -183,7 +183,7 @@ async def test_a_head_that_links_to_nothing_is_refused(tmp_path):
     (state / "control.head").unlink()
     (state / "control.head").symlink_to(tmp_path / "nothing")
 
-    with pytest.raises(StoreDamagedError, match=r"control\.head is damaged: it is a link to nothing"):
+    with pytest.raises(StoreDamagedError, match="is damaged: it is a link to nothing"):
         await Database.open(state)
 
 
