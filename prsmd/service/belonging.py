@@ -4,7 +4,8 @@ import dataclasses
 import enum
 
 from prsmd.core.belonging import Belonging
-from prsmd.domain.access import Principal
+from prsmd.core.permit import covers
+from prsmd.domain.access import Bounds, Principal
 from prsmd.domain.errors import ConflictError, InvalidInputError, PermissionDeniedError, PrsmdError
 from prsmd.service.directory import Directory
 
@@ -87,13 +88,27 @@ def resolve(
         raise AmbiguousOrganizationError(known)
     if chosen in known:
         directory.refuse_closed(chosen)
-        bindings, until = belonging.roles_in(chosen, now)
-        return directory.principal(belonging.identity, chosen, bindings), until
-    home = belonging.default(now)
-    bindings, until = belonging.roles_in(home or "", now)
-    return acting_for(
-        directory, directory.principal(belonging.identity, home or "", bindings), chosen, known
-    ), until
+        return _member(directory, belonging, chosen, now)
+    home, until = _member(directory, belonging, belonging.default(now) or "", now)
+    return acting_for(directory, home, chosen, known), until
+
+
+def _member(
+    directory: Directory, belonging: Belonging, organization: str, now: float
+) -> tuple[Principal, float | None]:
+    """Return who a caller is in an organization, and when the first of their memberships ends.
+
+    Who they are is held to the moment from which on they may do less: they give nothing for longer.
+    """
+    bindings, first = belonging.roles_in(organization, now)
+    principal = directory.principal(belonging.identity, organization, bindings)
+    end = first
+    while end is not None:
+        rest, following = belonging.roles_in(organization, end)
+        if not covers(directory.principal(belonging.identity, organization, rest), principal):
+            return dataclasses.replace(principal, bounds=Bounds(expires_at=end)), first
+        end = following
+    return principal, first
 
 
 def acting_for(

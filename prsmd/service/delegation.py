@@ -41,7 +41,7 @@ def _in_words(giver: Principal, respect: Respect) -> str:
     bounds = giver.bounds
     held = {
         Respect.PERMISSIONS: "Your own permissions do not include all of this",
-        Respect.EXPIRES_AT: f"Your own key ends {_moment(bounds.expires_at)}",
+        Respect.EXPIRES_AT: f"Your own {_proof(giver)} ends {_moment(bounds.expires_at)}",
         Respect.NETWORKS: f"Your own key is held to {', '.join(bounds.networks or ())}",
         Respect.REQUESTS_PER_MINUTE: f"Your own key may make {bounds.requests_per_minute} requests"
         " per minute",
@@ -50,11 +50,17 @@ def _in_words(giver: Principal, respect: Respect) -> str:
     }[respect]
     wanted = {
         Respect.PERMISSIONS: "ask somebody who may do it all",
-        Respect.EXPIRES_AT: "give this the same end or an earlier one, or use a key without an end",
+        Respect.EXPIRES_AT: "give this the same end or an earlier one, or have somebody do it whose"
+        " own access has none",
         Respect.NETWORKS: "hold this to the same networks or to parts of them, where it can be held"
         " to networks, or use a key that is held to none",
     }.get(respect, "give this the same limit or a lower one, or use a key without one")
     return f"{held}, and nobody gives more than they hold: {wanted}."
+
+
+def _proof(principal: Principal) -> str:
+    """Return what lets somebody in, as they know it."""
+    return "key" if principal.id.startswith("key:") else "membership"
 
 
 def _all_of(principal: Principal) -> list[str]:

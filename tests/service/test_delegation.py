@@ -1,4 +1,4 @@
-"""A bounded key hands out nothing that is bounded less: keys, members, roles, shares alike."""
+"""Who is bounded hands out nothing that is bounded less: keys, members, roles, shares alike."""
 
 import time
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from prsmd.core.delegation import excess
-from prsmd.domain.access import Permission
+from prsmd.domain.access import Permission, SubjectKind
 from prsmd.domain.deployment import Deployment
 from prsmd.domain.errors import PermissionDeniedError
 from prsmd.domain.quota import UsageLimits
 from prsmd.engine.recorder import Recorder
+from prsmd.service.access import Peers
 from prsmd.service.caller import Caller
 from prsmd.service.keys import KeyRequest
 from prsmd.service.members import BindingWish, MemberWish
@@ -206,3 +207,51 @@ async def test_whatever_keys_make_in_chains_stays_within_what_the_first_may(offi
     for field in ("expires_at", "networks", "requests_per_day"):
         key_id = last.principal.key_id
         await refused(office.keys.change(last, key_id, {field: None}))
+
+
+async def temporary(office: Office, *more: MemberWish) -> Caller:
+    """A user whose membership as an owner ends, and who has `more` memberships beside it."""
+    end = time.time() + 600
+    owner = [BindingWish("owner")]
+    wish = MemberWish(kind="uid", subject="4711", bindings=owner, expires_at=end)
+    for each in (wish, *more):
+        await office.members.add(caller(), each)
+    return with_key(Peers("company", (), office.directory).principal(4711, 4712))
+
+
+async def test_a_membership_that_ends_gives_nothing_for_longer(office, shares):
+    giver = await temporary(office)
+    end = giver.principal.bounds.expires_at
+    [own] = office.directory.memberships(SubjectKind.UID, "4711")
+    assert end == own.expires_at
+    viewer = [BindingWish("viewer")]
+
+    for work in (
+        office.members.change(giver, own.id, {"expires_at": None}),
+        office.members.change(giver, own.id, {"expires_at": end + 1}),
+        office.members.add(giver, MemberWish(kind="oidc", subject="ann", bindings=viewer)),
+        office.keys.create(giver, KeyRequest(name="x", role="viewer", expires_in_seconds=9999.0)),
+        shares.create(giver, "plans", lent()),
+    ):
+        assert "Your own membership ends" in await refused(work)
+    key, _ = await office.keys.create(giver, KeyRequest(name="x", role="owner"))
+    assert key.expires_at == end
+    narrow = RoleWish(name="tuner", permissions=frozenset({P.MODELS_READ}))
+    await office.roles.create(giver, narrow)
+
+
+async def test_a_membership_that_ends_bounds_nothing_that_another_one_allows(office):
+    group = MemberWish(kind="gid", subject="4712", bindings=[BindingWish("owner")])
+    giver = await temporary(office, group)
+
+    assert giver.principal.bounds.expires_at is None
+    key, _ = await office.keys.create(giver, KeyRequest(name="x", role="owner"))
+    assert key.expires_at is None
+
+
+async def test_who_keeps_less_when_a_membership_ends_gives_nothing_for_longer(office):
+    group = MemberWish(kind="gid", subject="4712", bindings=[BindingWish("viewer")])
+    giver = await temporary(office, group)
+
+    made = await office.keys.create(giver, KeyRequest(name="x", role="viewer"))
+    assert made[0].expires_at == giver.principal.bounds.expires_at is not None
