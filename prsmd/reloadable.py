@@ -14,6 +14,7 @@ from prsmd.assembly import Appliance
 from prsmd.connection_bounds import apply_bounds, write_limits_of
 from prsmd.domain.quantity import parse_memory
 from prsmd.entrance import (
+    Entrance,
     apply_to_door,
     ensure_organizations,
     memory_limits,
@@ -109,6 +110,7 @@ def parts_of(
         Part(DOOR, _door(appliance, patience)),
         Part(PEERS, _peers(appliance)),
         Part(TOKENS, _tokens(appliance)),
+        Part((), _keys_of_tokens(appliance), reads_files=True),
         Part(QUOTA, _quota(appliance)),
         *_loops(appliance),
         *_images(appliance),
@@ -163,14 +165,32 @@ def _tokens(appliance: Appliance) -> Apply:
     async def apply(settings: Settings) -> Collection[str]:
         entrance = appliance.entrance
         await ensure_organizations(settings, appliance.database)
-        before = entrance.access.tokens
-        entrance.access.tokens = tokens_of(settings.oidc, entrance.directory)
-        if before is not None:
-            before.end()
-            entrance.underway.look_again()
+        _replace_tokens(entrance, settings)
         return ()
 
     return apply
+
+
+def _keys_of_tokens(appliance: Appliance) -> Apply:
+    """What was proven with a key that the issuer withdrew ends with it."""
+
+    async def apply(settings: Settings) -> Collection[str]:
+        entrance = appliance.entrance
+        tokens = entrance.access.tokens
+        if tokens is None or not await tokens.read_keys_again():
+            return ()
+        _replace_tokens(entrance, settings)
+        return ("oidc.jwks_file" if settings.oidc.jwks_file is not None else "oidc.jwks_url",)
+
+    return apply
+
+
+def _replace_tokens(entrance: Entrance, settings: Settings) -> None:
+    before = entrance.access.tokens
+    entrance.access.tokens = tokens_of(settings.oidc, entrance.directory)
+    if before is not None:
+        before.end()
+        entrance.underway.look_again()
 
 
 def _quota(appliance: Appliance) -> Apply:

@@ -3,10 +3,13 @@
 import asyncio
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from prsmd.api.connections import Patience
 from prsmd.config import ConfigurationError, load
@@ -315,6 +318,37 @@ async def test_without_an_issuer_tokens_that_were_taken_are_good_no_more(running
 
     assert running.entrance.access.tokens is None
     assert tokens._ended
+
+
+def _key_set(path: Path, secret: ec.EllipticCurvePrivateKey) -> None:
+    listed = jwt.get_algorithm_by_name("ES256").to_jwk(secret.public_key(), as_dict=True)
+    path.write_text(json.dumps({"keys": [{**listed, "kid": "k", "alg": "ES256"}]}))
+
+
+async def test_a_key_that_the_issuer_withdrew_is_good_no_longer_than_to_the_reload(
+    running, tmp_path, logged
+):
+    secret, keys = ec.generate_private_key(ec.SECP256R1()), tmp_path / "jwks.json"
+    _key_set(keys, secret)
+    rule = {"claim": "sub", "value": "ann", "organization": "company", "role": "viewer"}
+    changes = {
+        **{"oidc.jwks_url": None, "oidc.jwks_file": str(keys), "oidc.audience": "us"},
+        "oidc.rules": [rule],
+    }
+    await running.reload(changes)
+    body = {"iss": ISSUER["issuer"], "aud": "us", "sub": "ann", "exp": time.time() + 600}
+    token = jwt.encode(body, secret, "ES256", headers={"kid": "k"})
+    found = await running.entrance.access.by_credential(token, None)
+
+    await running.reload(changes)
+    assert found.again().principal.id == "oidc:ann"
+    _key_set(keys, ec.generate_private_key(ec.SECP256R1()))
+    await running.reload(changes)
+    assert "oidc.jwks_file: reloaded" in logged.messages
+    with pytest.raises(InvalidApiKeyError):
+        await running.entrance.access.by_credential(token, None)
+    with pytest.raises(InvalidApiKeyError):
+        found.again()
 
 
 async def test_lists_of_signed_images_hold_from_the_reload_on(running, tmp_path, logged):

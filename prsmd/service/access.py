@@ -60,6 +60,9 @@ class Tokens(Protocol):
         `may_verify` is called before each signature is verified, and raises where none may be.
         """
 
+    async def read_keys_again(self) -> bool:
+        """Read the issuer's keys again; tell whether one that was known is no more, or another."""
+
     def end(self) -> None:
         """Take no token any more, nor one that was taken before."""
 

@@ -88,6 +88,15 @@ class KeySet:
                     await self._refresh()
         return self._keys.get(key_id)
 
+    async def read_again(self) -> bool:
+        """Read what was read before; tell whether a key that was known is no more, or another."""
+        if self._read_at is None:
+            return False
+        async with self._alone:
+            before = self._keys
+            await self._refresh()
+        return any(not _same(self._keys.get(name), key) for name, key in before.items())
+
     def _old(self) -> bool:
         return self._read_at is None or self._clock() - self._read_at > self._settings.keep_seconds
 
@@ -145,6 +154,10 @@ class OidcTokens:
         self._clock = clock
         self._verified: collections.OrderedDict[bytes, _Verified] = collections.OrderedDict()
         self._ended = False
+
+    async def read_keys_again(self) -> bool:
+        """Read the issuer's keys again; tell whether one that was known is no more, or another."""
+        return await self._keys.read_again()
 
     def end(self) -> None:
         """Take no token any more, nor one that was taken before."""
@@ -266,6 +279,10 @@ def _usable(document: bytes) -> dict[str, jwt.PyJWK]:
         if key.algorithm_name in ALGORITHMS:
             found[one["kid"]] = key
     return found
+
+
+def _same(one: jwt.PyJWK | None, other: jwt.PyJWK) -> bool:
+    return one is not None and bool(one.key == other.key)
 
 
 def _presentable(subject: str) -> bool:

@@ -287,6 +287,23 @@ async def test_an_unknown_key_is_looked_for_but_not_more_often_than_allowed(issu
     await refused(tokens, token("RS256", sub="old key"))
 
 
+async def test_reading_the_keys_again_tells_whether_one_is_no_more(tokens, keys_file):
+    assert not await tokens.read_keys_again()  # none was asked for yet
+    await tokens.identify(token())
+    assert not await tokens.read_keys_again()
+    added = public("ES256", STRANGER, kid="new")
+    keys_file.write_text(json.dumps({"keys": [*KEYS["keys"], added]}))
+    assert not await tokens.read_keys_again()
+    await tokens.identify(token(secret=STRANGER, head={"kid": "new"}))
+    other = public("ES256", STRANGER)
+    for listed in ([*KEYS["keys"][1:], added], [*KEYS["keys"][:1], other]):
+        keys_file.write_text(json.dumps({"keys": listed}))
+        assert await tokens.read_keys_again()
+    await refused(tokens, token())
+    keys_file.unlink()
+    assert not await tokens.read_keys_again()
+
+
 async def test_keys_that_the_issuer_withdrew_are_good_no_longer_than_kept(issuer, directory):
     tokens, clock = fetching(issuer, directory)
     seen = token()
