@@ -291,6 +291,8 @@ def _check_head(request: web.Request, door: Door) -> None:
     refuse_ambiguous_head(request)
     if not request.raw_path.startswith("/"):
         raise AmbiguousHeadError.field("request", "must name a path of this server, not a URL")
+    if "#" in request.raw_path:
+        raise AmbiguousHeadError.field("request", "must have no fragment: write %23 for a '#'")
     _check_host(request, door)
 
 

@@ -67,6 +67,10 @@ AMBIGUOUS = {
         for version in ("0.9", "1.2", "1.9", "2.0", "3.0", "9.9", "1.10", "01.1")
     },
     **{
+        f"a path with a fragment, {path}": raw(f"GET {path} HTTP/1.1", HOST)
+        for path in ("/v1/auth/me#a", "/v1/auth/me#/healthz", "/healthz#", "/nowhere?a=b#c")
+    },
+    **{
         f"Host {host!r}": raw(ME, f"Host: {host}")
         for host in (
             "localhost:evil", "localhost:80:80", "user@localhost", "user:pass@localhost:80", "",
