@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests.support.places import Places, order_of
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 # In the background of a shell this process ignores SIGINT, and so would all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says nothing on a busy machine. The profile of `scripts/test --fast`
+# tries a fifth of them.
+hypothesis.settings.register_profile("whole", hypothesis.settings(), deadline=None)
+hypothesis.settings.register_profile("fast", hypothesis.settings(), deadline=None, max_examples=20)
+if hypothesis.settings.get_current_profile_name() == "default":  # there is another one under CI
+    hypothesis.settings.load_profile("whole")
 
 pytest_plugins = [
     "tests.support.engine_fixtures",

@@ -2,7 +2,7 @@
 
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prsmd.core.capacity import reserve
@@ -112,7 +112,6 @@ def card_takes(asked, card, room):
 
 
 @given(rooms(), STEPS)
-@settings(max_examples=150)
 def test_reservations_never_exceed_anything_whatever_comes_and_goes(room, steps):
     for now, _, verdict in play(room, steps):
         kept(now)
@@ -121,14 +120,12 @@ def test_reservations_never_exceed_anything_whatever_comes_and_goes(room, steps)
 
 
 @given(rooms(), STEPS)
-@settings(max_examples=150)
 def test_a_request_is_placed_exactly_when_it_fits_somewhere(room, steps):
     for now, asked, verdict in play(room, steps):
         assert fits_somewhere(asked, now) == (not isinstance(verdict, Unplaceable)), verdict
 
 
 @given(rooms(), STEPS)
-@settings(max_examples=100)
 def test_what_is_placed_is_what_was_asked(room, steps):
     for now, asked, verdict in play(room, steps):
         if isinstance(verdict, Unplaceable):
@@ -143,7 +140,6 @@ def test_what_is_placed_is_what_was_asked(room, steps):
 
 
 @given(rooms(), STEPS)
-@settings(max_examples=100)
 def test_every_refusal_is_explained_once_for_each_gpu(room, steps):
     for now, asked, verdict in play(room, steps):
         if not isinstance(verdict, Unplaceable):

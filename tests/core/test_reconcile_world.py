@@ -110,7 +110,7 @@ def play(history):
 
 
 @given(HISTORIES)
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 def test_whatever_happened_a_calm_world_comes_to_rest_as_it_was_asked_for(history):
     world = play(history)
     world.calm()
@@ -126,7 +126,7 @@ def test_whatever_happened_a_calm_world_comes_to_rest_as_it_was_asked_for(histor
 
 
 @given(HISTORIES)
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_at_rest_there_is_no_orphan_and_every_active_replica_has_its_container(history):
     world = play(history)
     world.calm()
@@ -138,7 +138,7 @@ def test_at_rest_there_is_no_orphan_and_every_active_replica_has_its_container(h
 
 
 @given(HISTORIES)
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_the_same_state_at_the_same_moment_gives_the_same_plan_in_any_order(history):
     world = play(history)
     desired, observed = world.snapshot()
@@ -149,7 +149,7 @@ def test_the_same_state_at_the_same_moment_gives_the_same_plan_in_any_order(hist
 
 
 @given(HISTORIES)
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_every_empty_slot_is_launched_or_held_with_a_reason(history):
     world = play(history)
     desired, observed = world.snapshot()

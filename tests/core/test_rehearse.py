@@ -407,7 +407,7 @@ def change(world, what, value, number):
 
 
 @given(st.lists(CHANGES, min_size=1, max_size=5), st.integers(0, 3), st.integers(1, 3))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_a_rehearsal_ends_where_the_world_does_when_nothing_goes_wrong(changes, ticks, gpus):
     world = World(gpus=gpus)
     for one in changes[:-1]:

@@ -164,7 +164,7 @@ def seen(world, id_):
 
 
 @given(HISTORIES)
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 def test_whatever_happens_a_calm_world_comes_to_rest_and_says_what_it_waits_for(history):
     world = play(history)
     world.calm()

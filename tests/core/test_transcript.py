@@ -91,6 +91,7 @@ def test_what_was_exported_is_whole(original):
     assert verdict.checkpoints == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("original", [WHOLE, PARTLY], ids=["everything", "one organization's"])
 def test_of_thousands_of_mutations_each_is_found_where_it_begins(original):
     chance = random.Random(20)

@@ -86,7 +86,7 @@ def test_every_member_is_found_as_it_stands(
     assert found(text, step=step) == written
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @given(data=st.data(), value=VALUES, ascii_only=st.booleans(), step=st.integers(40, 200))
 def test_what_is_taken_is_json_and_what_is_json_is_taken(data, value, ascii_only, step) -> None:
     """A valid text with a few bytes changed, taken out or put in: both parsers agree on it."""
@@ -116,7 +116,7 @@ def test_what_is_taken_is_json_and_what_is_json_is_taken(data, value, ascii_only
 SPACINGS = [(",", ":"), (", ", ": "), (" , ", " : "), (",", ": ")]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @given(
     members_of=st.lists(
         st.tuples(st.sampled_from([*NAMES, "inputs", "a", 'a"', "\u00e9", "\\", ""]), VALUES),
