@@ -32,14 +32,19 @@ pytest_plugins = [
     "tests.support.daemon_fixtures",
 ]
 _TESTS = Path(__file__).parent
-# Whole daemons, processes, sockets and files: what `scripts/test --fast` has no time for.
-_REAL_PARTS = ("api", "daemon", "devices", "engine", "examples", "gateway", "limits", "store")
+# Whole daemons, processes, sockets, files and campaigns: what `scripts/test --fast` has no time for.
+_REAL_PARTS = (
+    *("api/", "daemon/", "devices/", "engine/", "examples/", "gateway/", "limits/", "store/"),
+    *("cli/test_cli_apply_real.py", "runtime/test_contract.py", "runtime/test_process.py"),
+    *("sdk/test_sdk_lifetime.py", "service/test_proof", "test_architecture.py", "test_bench_"),
+    *("test_load_generator.py", "test_reloadable.py", "test_strictness.py", "test_systemd_seam.py"),
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the suites that work on real parts as slow, and share out the longest ones first."""
     for item in items:
-        if item.path.relative_to(_TESTS).parts[0] in _REAL_PARTS:
+        if item.path.relative_to(_TESTS).as_posix().startswith(_REAL_PARTS):
             item.add_marker(pytest.mark.slow)
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: order_of(item.nodeid))

@@ -255,7 +255,6 @@ async def world(tmp_path):
     await database.close()
 
 
-@pytest.mark.slow
 async def test_nobody_without_the_key_changes_what_is_signed_and_stays_unseen(world):
     first, last = min(row[0] for row in world.rows("audit")), max(world.genuine)
     head = Head(last, world.genuine[last][10])
@@ -285,7 +284,6 @@ async def test_nobody_without_the_key_changes_what_is_signed_and_stays_unseen(wo
     assert unseen < ATTACKS / 2
 
 
-@pytest.mark.slow
 async def test_the_daemon_signs_nothing_that_contradicts_what_is_signed(world):
     chance = random.Random(12)
     for _ in range(30):

@@ -124,7 +124,6 @@ def put(connection, rows):
     return True
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("file", [CONTROL, USAGE], ids=["changes", "inferences"])
 async def test_each_of_many_mutations_is_found_at_the_first_record_that_it_touched(tmp_path, file):
     database = await Database.open(tmp_path, file=file)
