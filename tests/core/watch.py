@@ -14,6 +14,7 @@ from prsmd.core.plan import (
     Launch,
     MarkRunning,
     RemoveOrphan,
+    ScaleStep,
     Stop,
     Unplaceable,
 )
@@ -21,6 +22,7 @@ from prsmd.core.room import MAKES_ROOM, RECREATES, ROOM_BACK_SECONDS, without
 from prsmd.domain.replica import ReplicaState
 from prsmd.domain.rollout import RolloutPhase, RolloutStrategy
 
+_WITHOUT_ENGINE = (Drain, FinishDelete, MarkRunning, ScaleStep)
 _BESIDE_ONLY = {RolloutStrategy.SURGE, RolloutStrategy.BLUE_GREEN, RolloutStrategy.SHADOW}
 
 
@@ -34,7 +36,7 @@ def check_plan(world, desired, observed):
         row = world.rows.get(action.replica_id)
         assert row is None or not row.active, "the container of an active replica removed"
         assert action.replica_id != "foreign", "a container of somebody else removed"
-    assert up or all(isinstance(a, Drain | MarkRunning | FinishDelete) for a in actions)
+    assert up or all(isinstance(a, _WITHOUT_ENGINE) for a in actions)
     assert all(hold.reason for hold in world.plan.holds)
     for item in desired:
         if not item.deployment.deleting:
