@@ -3,7 +3,9 @@
 Each side of a trial has a line of its own, so that a full side holds up nobody of the other.
 """
 
+import bisect
 import dataclasses
+import heapq
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -14,7 +16,7 @@ from .target import Target
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _UNTRIED: frozenset[str] = frozenset()
-_SIDES = 2
+_Kind = tuple[bool, frozenset[str]]
 
 
 def no_headers() -> Mapping[str, str]:
@@ -41,16 +43,18 @@ class Ticket:
 
 
 class Queue:
-    """The lines of waiting tickets: the stable side's, the trial side's, and loners.
+    """The lines of waiting tickets: one of each side, and one of each side and set of replicas.
 
-    Who could not connect somewhere has a line alone: what the others of its side wait for may be
-    full, and what it waits for free.
+    Who could not connect somewhere waits only with those of its side who could not connect to the
+    same replicas: what others wait for may be full, and what these wait for free. All in a line can
+    have the same targets, so what a look at the queue costs depends on the number of lines only. A
+    ticket that comes back may therefore wait beyond the queue's depth: it had a place already.
     """
 
     __slots__ = ("_length", "_lines")
 
     def __init__(self) -> None:
-        self._lines: list[deque[Ticket]] = [deque(), deque()]
+        self._lines: dict[_Kind, deque[Ticket]] = {}  # none is empty
         self._length = 0
 
     def __len__(self) -> int:
@@ -58,31 +62,28 @@ class Queue:
 
     def __iter__(self) -> Iterator[Ticket]:
         """Yield all who wait, line by line."""
-        for line in self._lines:
+        for line in self._lines.values():
             yield from line
 
     @property
     def on_trial(self) -> int:
-        """How many wait in the line of the trial side."""
-        return len(self._lines[True])
+        """How many of the trial side wait, without those who could not connect somewhere."""
+        return len(self._lines.get((True, _UNTRIED), ()))
 
     def add(self, ticket: Ticket) -> None:
         """Let a ticket wait where it would stand had it waited since its arrival."""
         self._length += 1
-        if ticket.tried:
-            self._lines.append(deque((ticket,)))
-        else:
-            _join(self._lines[ticket.on_trial], ticket)
+        self._join(ticket)
 
     def remove(self, ticket: Ticket) -> bool:
         """Let a ticket go; False when it does not wait."""
-        for line in self._lines:
-            if ticket in line:
-                line.remove(ticket)
-                self._length -= 1
-                self._close_empty_lines()
-                return True
-        return False
+        line = self._lines.get(_kind(ticket))
+        if line is None or ticket not in line:
+            return False
+        line.remove(ticket)
+        self._length -= 1
+        self._close_empty_lines()
+        return True
 
     def serve(
         self, choose: Callable[[Ticket], Target | None], give: Callable[[Ticket, Target], None]
@@ -91,47 +92,49 @@ class Queue:
 
         What `choose` has not for the first of a line, it has for nobody in that line.
         """
-        if not self._length:
-            return
-        lines = [line for line in self._lines if line]
-        while lines:
-            line = min(lines, key=_first_arrival)
+        heads = [
+            (line[0].arrival, number, line) for number, line in enumerate(self._lines.values())
+        ]
+        heapq.heapify(heads)
+        while heads:
+            _, number, line = heads[0]
             target = choose(line[0])
             if target is not None:
                 self._length -= 1
                 give(line.popleft(), target)
             if target is None or not line:
-                lines = [each for each in lines if each is not line]
+                heapq.heappop(heads)
+            else:
+                heapq.heapreplace(heads, (line[0].arrival, number, line))
         self._close_empty_lines()
 
     def forgive(self) -> None:
         """Let everyone try every replica again: the table was published anew."""
-        loners = self._lines[_SIDES:]
-        del self._lines[_SIDES:]
-        for line in loners:
-            for ticket in line:
+        for side, tried in [kind for kind in self._lines if kind[1]]:
+            for ticket in self._lines.pop((side, tried)):
                 ticket.tried = _UNTRIED
-                _join(self._lines[ticket.on_trial], ticket)
+                self._join(ticket)
 
     def clear(self) -> list[Ticket]:
         """Return all who wait, in order of arrival, and let nobody wait any more."""
-        waiting = sorted(self, key=lambda ticket: ticket.arrival)
-        self._lines = [deque(), deque()]
+        waiting = sorted(self, key=_arrival)
+        self._lines = {}
         self._length = 0
         return waiting
 
+    def _join(self, ticket: Ticket) -> None:
+        line = self._lines.setdefault(_kind(ticket), deque())
+        bisect.insort(line, ticket, key=_arrival)
+
     def _close_empty_lines(self) -> None:
-        if len(self._lines) > _SIDES:
-            self._lines[_SIDES:] = [line for line in self._lines[_SIDES:] if line]
+        for kind in [kind for kind, line in self._lines.items() if not line]:
+            del self._lines[kind]
 
 
-def _join(line: deque[Ticket], ticket: Ticket) -> None:
-    if not line or line[-1].arrival < ticket.arrival:
-        line.append(ticket)
-        return
-    later = (place for place, other in enumerate(line) if other.arrival > ticket.arrival)
-    line.insert(next(later), ticket)
+def _kind(ticket: Ticket) -> _Kind:
+    """Return all that decides which targets a ticket can have."""
+    return ticket.on_trial, ticket.tried
 
 
-def _first_arrival(line: deque[Ticket]) -> int:
-    return line[0].arrival
+def _arrival(ticket: Ticket) -> int:
+    return ticket.arrival
