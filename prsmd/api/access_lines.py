@@ -1,18 +1,19 @@
 """The access log: a line a request, of those that failed at least, but never a flood of them.
 
 Of the failures of one caller the first few of a kind in a minute have a line each, the rest have a
-count.
+count. Whoever did not say who they are count as one in each network.
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 from aiohttp import web
 
 from prsmd.api.operations import REQUEST_ID
 from prsmd.api.origin import ORIGIN
+from prsmd.core.attempts import network_of
 from prsmd.core.coalesce import Coalescer, Shares, Sum
 from prsmd.domain.origin import Origin
 
@@ -20,6 +21,8 @@ log = logging.getLogger("prsmd.access")
 Which = Literal["all", "failures", "off"]
 WHO = web.RequestKey("who", str)
 _LONGEST_PATH = 200
+_COUNTS_AT_ONCE = 20  # by one request, which waits for them, as do all others
+_LOOK_SECONDS = 1.0
 
 
 class _Line(NamedTuple):
@@ -42,7 +45,7 @@ class AccessLines:
         self._which = which
         self._monotonic = monotonic
         self._failed: Coalescer[_Line] = Coalescer(shares or Shares(caller=20, everybody=600))
-        self._looked = monotonic()
+        self._next_look = monotonic() + _LOOK_SECONDS
 
     def apply(self, which: Which) -> None:
         """Write these lines from now on."""
@@ -50,7 +53,7 @@ class AccessLines:
 
     def note(self, request: web.Request, status: int, seconds: float) -> None:
         """Write the line of a request that was answered so, or count it."""
-        self._tell_counts()
+        self._tell_some_counts()
         line = _line_of(request, status)
         failed = status >= 400
         if self._which == "all" or log.isEnabledFor(logging.DEBUG):
@@ -77,17 +80,28 @@ class AccessLines:
             words = "%s %s broke off: %s, from %s"
             log.warning(words, line.method, line.path, why, line.address or "?", extra=fields)
 
+    def finish(self) -> None:
+        """Write all counts: nothing more comes."""
+        _tell(self._failed.due(self._monotonic(), everything=True))
+
     def _whole(self, request: web.Request, line: _Line) -> bool:
-        caller = line.who or request.get(ORIGIN, Origin()).whose
+        caller = line.who or network_of(request.get(ORIGIN, Origin()).whose)
         return self._failed.take(caller, line.status, line, time.time(), self._monotonic())
 
-    def _tell_counts(self) -> None:
+    def _tell_some_counts(self) -> None:
+        """Write counts that are due. While there are more, each request writes some."""
         now = self._monotonic()
-        if now - self._looked < 1.0:
+        if now < self._next_look:
             return
-        self._looked = now
-        for each in self._failed.due(now):
-            log.log(_level(each.item.status), "%s", _words_of(each))
+        counts = self._failed.due(now, most=_COUNTS_AT_ONCE)
+        if len(counts) < _COUNTS_AT_ONCE:
+            self._next_look = now + _LOOK_SECONDS
+        _tell(counts)
+
+
+def _tell(counts: Iterable[Sum[_Line]]) -> None:
+    for each in counts:
+        log.log(_level(each.item.status), "%s", _words_of(each))
 
 
 def _line_of(request: web.Request, status: int) -> _Line:

@@ -131,7 +131,12 @@ def build(services: Services, door: Door) -> web.Application:
     app[OPEN_STREAMS] = OpenStreams(door.connection_limits)
     app[UNDERWAY] = door.underway
     app.on_response_prepare.append(_mark)
+    app.on_cleanup.append(_finish_lines)
     return app
+
+
+async def _finish_lines(app: web.Application) -> None:
+    app[DOOR].lines.finish()
 
 
 def _guarded(

@@ -5,6 +5,7 @@ last time. Every caller has a share of its own; what finds no room in memory is 
 """
 
 import dataclasses
+import sys
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
@@ -81,13 +82,17 @@ class Coalescer(Generic[T]):
         """Count an item that could not be noted whole."""
         self._count(caller, self._of(caller, now), kind, Sum(caller, kind, item, 1, at, at))
 
-    def due(self, now: float, *, everything: bool = False) -> list[Sum[T]]:
-        """Return the sums of windows that have ended, and keep them no more."""
-        for caller, found in list(self._callers.items()):
-            if everything or now - found.began >= self._shares.window:
-                del self._callers[caller]
-                self._end(found)
-        ended, self._ended = self._ended, []
+    def due(self, now: float, *, everything: bool = False, most: int = sys.maxsize) -> list[Sum[T]]:
+        """Return the sums of windows that have ended, and keep them no more.
+
+        Of more than `most` the oldest are returned, the rest with the next calls. The common sum of
+        what had no room in memory comes in addition.
+        """
+        for caller, found in list(self._callers.items()):  # those that began first are first
+            if len(self._ended) >= most or not (everything or self._is_over(found, now)):
+                break
+            self._end(caller)
+        ended, self._ended = self._ended[:most], self._ended[most:]
         if self._overflow is not None and (everything or self._overflow_is_due(now)):
             ended.append(self._overflow)
             self._overflow = None
@@ -111,13 +116,25 @@ class Coalescer(Generic[T]):
 
     def _of(self, caller: str, now: float) -> _Caller[T] | None:
         found = self._callers.get(caller)
-        if found is not None and now - found.began >= self._shares.window:
-            del self._callers[caller]
-            self._end(found)
+        if found is not None and self._is_over(found, now):
+            self._end(caller)
             found = None
-        if found is None and len(self._callers) < self._shares.callers:
+        if found is None and self._has_place(now):
             found = self._callers[caller] = _Caller(now)
         return found
+
+    def _has_place(self, now: float) -> bool:
+        """Tell whether one more caller has a place; the first one's is given up once it can be."""
+        first = next(iter(self._callers.items()), None)
+        if first is None or len(self._callers) < self._shares.callers:
+            return self._shares.callers > 0
+        if not self._is_over(first[1], now):
+            return False
+        self._end(first[0])
+        return True
+
+    def _is_over(self, found: _Caller[T], now: float) -> bool:
+        return now - found.began >= self._shares.window
 
     def _room(self, found: _Caller[T], kind: Hashable) -> bool:
         shares = self._shares
@@ -133,8 +150,8 @@ class Coalescer(Generic[T]):
         before = found.sums.get(under)
         found.sums[under] = dataclasses.replace(_added(before, one), caller=caller, kind=under)
 
-    def _end(self, found: _Caller[T]) -> None:
-        for each in found.sums.values():
+    def _end(self, caller: str) -> None:
+        for each in self._callers.pop(caller).sums.values():
             self._keep(each)
 
     def _keep(self, each: Sum[T]) -> None:

@@ -1,5 +1,7 @@
 """What is noted whole and what is counted: nothing is lost, and nobody has more than a share."""
 
+import dataclasses
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,8 +62,38 @@ def test_sums_that_could_not_be_written_come_again():
     assert coalescer.due(61.0) == found
 
 
+def test_a_few_sums_at_a_time_the_oldest_first_and_nothing_twice():
+    coalescer = Coalescer(dataclasses.replace(SHARES, each=0, callers=10))
+    for n in range(10):
+        coalescer.take(f"caller-{n}", "x", n, float(n), float(n))
+    taken = [[each.item for each in coalescer.due(68.0, most=4)] for _ in range(4)]
+    assert taken == [[0, 1, 2, 3], [4, 5, 6, 7], [8], []]
+    assert [each.item for each in coalescer.due(69.0, most=4)] == [9]
+
+
+def test_a_caller_of_many_kinds_is_not_more_at_a_time():
+    coalescer = Coalescer(dataclasses.replace(SHARES, each=0, kinds=9, callers=10))
+    for kind in range(9):
+        coalescer.take("a", kind, kind, 0.0, 0.0)
+    taken = [len(coalescer.due(60.0, most=4)) for _ in range(4)]
+    assert taken == [4, 4, 1, 0]
+
+
+def test_callers_whose_sums_are_not_taken_yet_keep_no_place_from_others():
+    coalescer = Coalescer(SHARES)
+    for caller in "abc":
+        for _ in range(3):
+            coalescer.take(caller, "x", 0, 0.0, 0.0)
+    assert not coalescer.take("early", "x", 0, 59.0, 59.0)
+    assert all(coalescer.take(caller, "x", 0, 60.0, 60.0) for caller in "def")
+    assert not coalescer.take("late", "x", 0, 60.0, 60.0)
+    sums = {each.caller: each.count for each in coalescer.due(120.0)}
+    assert sums == {"a": 1, "b": 1, "c": 1, None: 2}
+
+
 CALLS = st.lists(
-    st.tuples(st.integers(0, 6), st.integers(0, 4), st.floats(0, 40), st.booleans()), max_size=200
+    st.tuples(st.integers(0, 6), st.integers(0, 4), st.floats(0, 40), st.integers(0, 5)),
+    max_size=200,
 )
 
 
@@ -74,7 +106,9 @@ def test_whole_ones_and_counts_are_always_all_there_were_and_memory_is_bounded(c
         now += passed
         whole += coalescer.take(str(caller), kind, 0, now, now)
         if flush:
-            counted += sum(each.count for each in coalescer.due(now))
+            sums = coalescer.due(now, most=flush)
+            assert len(sums) <= flush + 1
+            counted += sum(each.count for each in sums)
         bound = SHARES.callers * (SHARES.kinds + 1) + SHARES.callers + 1
         assert len(coalescer) <= bound
     counted += sum(each.count for each in coalescer.due(now, everything=True))
