@@ -15,9 +15,8 @@ from prsmd.domain.ids import is_name
 from prsmd.domain.resource_quota import Dimension
 from prsmd.engine.provisions import is_textual
 from prsmd.engine.quota_ledger import refuse_one_more
-from prsmd.engine.rows import current_replicas, desired_of
 from prsmd.service.caller import Caller, require_recorded
-from prsmd.store import audit, deployments, registries, secrets
+from prsmd.store import audit, registries, secrets
 from prsmd.store.db import Database, Tx
 from prsmd.store.sealing import SealBrokenError, Sealer
 from prsmd.store.secrets import StoredSecret
@@ -97,8 +96,8 @@ class Secrets:
                 updated_by=caller.principal.id,
             )
             await secrets.save(tx, stored, value, self._sealer)
-            used = await users_of(tx, organization)
-            done = SecretReport(secret=stored, used_by=used.get(name, ()), created=known is None)
+            used_by = (await secrets.users(tx, organization)).get((organization, name), ())
+            done = SecretReport(secret=stored, used_by=used_by, created=known is None)
             details = {"organization": organization, "version": stored.version}
             record = caller.record(
                 "secrets.save", f"secret:{name}", "allowed", details, organization
@@ -114,9 +113,9 @@ class Secrets:
         await require_recorded(self._database, caller, Permission.SECRETS_MANAGE, "secrets")
         async with self._database.read() as tx:
             found = await secrets.list_for(tx, caller.scope)
-            used = {one: await users_of(tx, one) for one in {s.organization for s in found}}
+            used = await secrets.users(tx, caller.scope) if found else {}
         return [
-            SecretReport(secret=one, used_by=used[one.organization].get(one.name, ()))
+            SecretReport(secret=one, used_by=used.get((one.organization, one.name), ()))
             for one in found
         ]
 
@@ -130,7 +129,7 @@ class Secrets:
             known = await secrets.get(tx, organization, name)
             if known is None:
                 raise NotFoundError(f"{organization} has no secret {name}.")
-            used_by = (await users_of(tx, organization)).get(name, ())
+            used_by = (await secrets.users(tx, organization)).get((organization, name), ())
             if used_by and not force:
                 raise _in_use(name, used_by)
             await secrets.remove(tx, organization, name)
@@ -198,20 +197,6 @@ async def resealed(tx: Tx, sealer: Sealer, *, made_here: bool) -> KeyRotation:
         )
     except SealBrokenError as error:
         raise ConflictError(f"Nothing was sealed anew: {error.message}") from None
-
-
-async def users_of(tx: Tx, organization: str) -> dict[str, tuple[str, ...]]:
-    """Return, by secret, the ids of the models of which a revision that may start names it."""
-    rows = await current_replicas(tx)
-    found: dict[str, set[str]] = {}
-    for deployment in await deployments.list_all(tx):
-        if deployment.organization != organization or deployment.deleting:
-            continue
-        desired = await desired_of(tx, deployment, rows.get(deployment.id, ()))
-        for revision in () if desired is None else (desired.revision, *desired.others):
-            for use in revision.spec.secrets.values():
-                found.setdefault(use.name, set()).add(deployment.model_id)
-    return {name: tuple(sorted(models)) for name, models in found.items()}
 
 
 def _in_use(name: str, used_by: tuple[str, ...]) -> ConflictError:

@@ -129,15 +129,12 @@ class Status:
         return reports, total
 
     async def all(self, organization: str | None = None) -> list[Report]:
-        """Return every deployment, for metrics."""
+        """Return every deployment of an organization (None: of all), for metrics."""
         async with self._sources.database.read() as tx:
-            found = await deployments.list_all(tx)
-            rows = await current_replicas(tx)
-            return [
-                await self._report(tx, item, rows)
-                for item in found
-                if organization in {None, item.organization}
-            ]
+            found = await deployments.list_of(tx, organization)
+            own = None if organization is None else [deployment.id for deployment in found]
+            rows = await current_replicas(tx, own)
+            return [await self._report(tx, deployment, rows) for deployment in found]
 
     async def _get(self, caller: Caller, reference: str) -> Report:
         async with self._sources.database.read() as tx:

@@ -23,6 +23,7 @@ from .connection import Tx
 from .errors import IllegalTransitionError
 from .rows import change, many, one
 
+ENDED_PER_SLOT = 8  # of the replicas that ended, how many are still looked at
 _PLACEMENT = TypeAdapter(Placement)
 _EXIT = TypeAdapter(ExitCause)
 
@@ -75,7 +76,7 @@ async def get(tx: Tx, replica_id: str) -> Replica | None:
 
 
 async def list_current(
-    tx: Tx, ended_per_slot: int = 8, of: Sequence[str] | None = None
+    tx: Tx, ended_per_slot: int = ENDED_PER_SLOT, of: Sequence[str] | None = None
 ) -> list[Replica]:
     """Return every active replica and the newest ended ones of each slot, oldest first.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .connection import Tx
+from .replicas import ENDED_PER_SLOT
 from .rows import change, many, of, one
 from .sealing import Sealer, new_seal_id
 
@@ -67,6 +68,35 @@ async def list_for(tx: Tx, organization: str | None) -> list[StoredSecret]:
         {"organization": organization},
     )
     return [_from_row(row) for row in rows]
+
+
+async def users(tx: Tx, organization: str | None) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Return the ids of the models that name each of an organization's secrets (None: all).
+
+    Keys are organization and name. A model counts by each of its revisions that matters still: the
+    one that is wanted, the stable one, the one that a rollout leaves, and those of its replicas.
+    """
+    rows = await many(
+        tx,
+        "SELECT DISTINCT d.organization, d.model_id, json_extract(used.value, '$.name') AS name "  # noqa: S608 - one of two texts
+        f"FROM (SELECT * FROM deployments {of(organization)}) AS d "
+        "CROSS JOIN revisions AS r ON r.deployment_id = d.id AND r.number IN ("
+        "SELECT d.revision UNION SELECT d.stable_revision UNION "
+        "SELECT from_revision FROM rollouts WHERE deployment_id = d.id "
+        "AND phase IN ('preparing', 'trying', 'replacing') UNION "
+        "SELECT revision FROM replicas WHERE deployment_id = d.id "
+        "AND state NOT IN ('stopped', 'failed') UNION "
+        "SELECT revision FROM (SELECT revision, row_number() OVER ("
+        "PARTITION BY slot ORDER BY created_at DESC, id DESC) AS age FROM replicas "
+        "WHERE deployment_id = d.id AND state IN ('stopped', 'failed')) WHERE age <= :most) "
+        "CROSS JOIN json_each(r.spec, '$.secrets') AS used "
+        "WHERE NOT d.deleting ORDER BY d.model_id",
+        {"organization": organization, "most": ENDED_PER_SLOT},
+    )
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        found.setdefault((row["organization"], row["name"]), []).append(row["model_id"])
+    return {place: tuple(models) for place, models in found.items()}
 
 
 async def remove(tx: Tx, organization: str, name: str) -> bool:

@@ -11,6 +11,7 @@ from prsmd.domain.errors import (
 )
 from prsmd.domain.replica import ReplicaState
 from prsmd.service.status import Page
+from prsmd.store.db import Tx
 from tests.engine.harness import Life, World, caller, spec
 
 HUGE = "models/huge:1"
@@ -114,6 +115,26 @@ async def test_lists_and_metrics_go_on_while_deployments_vanish(life: Life) -> N
     for looked in await asyncio.gather(*looking):
         assert looked <= 4
     assert await life.services.status.all() == []
+
+
+async def test_metrics_of_one_organization_read_nothing_of_another_s(life: Life) -> None:
+    """The other's rows could not even be read."""
+    await life.deploy("mine")
+    theirs = await life.services.deployments.deploy(caller("owner", "rival"), "theirs", spec())
+    await life.settle()
+    both = await life.services.status.all()
+
+    async def break_them(tx: Tx) -> None:
+        other = (theirs.deployment.id,)
+        await tx.execute("UPDATE deployments SET recommendation = '{' WHERE id = ?", other)
+        await tx.execute("UPDATE replicas SET placement = '{' WHERE deployment_id = ?", other)
+
+    await life.database.write(break_them)
+    mine = await life.services.status.all("default")
+
+    assert {one.deployment.model_name for one in both} == {"mine", "theirs"}
+    assert [one.deployment.model_name for one in mine] == ["mine"]
+    assert [len(one.replicas) for one in mine] == [1]
 
 
 async def test_a_page_shows_only_what_the_caller_may_see(life: Life) -> None:

@@ -160,3 +160,17 @@ def test_of_one_organization_s_rows_no_other_s_are_read(files: list[sqlite3.Conn
     for table in ("api_keys", "members", "secrets", "registries", "deployments", "shares"):
         first, *_ = plan(files, f"SELECT * FROM {table} {rows.of('acme')}")
         assert first.startswith(f"SEARCH {table} USING INDEX"), first
+
+
+def test_for_the_users_of_an_organization_s_secrets_no_other_s_rows_are_read(
+    files: list[sqlite3.Connection],
+) -> None:
+    [sql] = [sql for module, sql in statements() if module == "secrets" and "json_each" in sql]
+    read = [
+        line for line in plan(files, sql) if re.search(r"deployments|replicas|rollouts| r ", line)
+    ]
+    assert len(read) == 5
+    assert read[0].startswith("SEARCH deployments USING INDEX")
+    assert all(
+        re.match(r"SEARCH \w+ USING INDEX \w+ \(deployment_id=\?", line) for line in read[1:]
+    )

@@ -4,10 +4,14 @@ import dataclasses
 
 import pytest
 
-from prsmd.store import registries, secrets
+from prsmd.domain.replica import ReplicaState
+from prsmd.domain.rollout import RolloutPhase
+from prsmd.domain.spec import SecretUse
+from prsmd.store import deployments, registries, replicas, revisions, rollouts, secrets
 from prsmd.store.registries import StoredLogin
 from prsmd.store.sealing import SealBrokenError, Sealer
 from prsmd.store.secrets import StoredSecret
+from tests.store.store_samples import DEPLOYMENT, REPLICA, REVISION, ROLLOUT, SPEC
 
 OLD, NEW = b"o" * 32, b"n" * 32
 VALUE = b"canary-4711"
@@ -171,3 +175,79 @@ async def test_a_secret_is_forgotten_once(kept):
     assert not await kept.write(lambda tx: secrets.remove(tx, "acme", "token"))
     async with kept.read() as tx:
         assert await secrets.get(tx, "acme", "token") is None
+
+
+async def deployed(database, given, *named: str) -> None:
+    """Store a deployment whose revisions, from 1 on, each name one secret."""
+
+    async def write(tx):
+        await deployments.add(tx, given)
+        for number, name in enumerate(named, start=1):
+            spec = dataclasses.replace(SPEC, secrets={"A": SecretUse(name), "B": SecretUse(name)})
+            revision = dataclasses.replace(
+                REVISION, deployment_id=given.id, number=number, spec=spec
+            )
+            await revisions.add(tx, revision)
+
+    await database.write(write)
+
+
+async def test_a_secret_is_used_by_the_models_of_which_a_revision_that_matters_names_it(database):
+    given = dataclasses.replace(DEPLOYMENT, revision=6, stable_revision=5)
+    await deployed(database, given, "unused", "ended", "runs", "left", "stable", "wanted")
+    ended = dataclasses.replace(REPLICA, id="ended", revision=2, state=ReplicaState.FAILED)
+    runs = dataclasses.replace(REPLICA, id="runs", revision=3, slot=1)
+    rollout = dataclasses.replace(ROLLOUT, from_revision=4, to_revision=6)
+    over = dataclasses.replace(rollout, number=2, from_revision=1, phase=RolloutPhase.ABORTED)
+    other = dataclasses.replace(given, id="deploy_2", model_id="custom_a", model_name="a")
+    await deployed(database, dataclasses.replace(other, revision=1), "wanted")
+    going = dataclasses.replace(other, id="deploy_3", model_id="custom_b", model_name="b")
+    await deployed(database, dataclasses.replace(going, revision=1, deleting=True), "wanted")
+
+    async def write(tx):
+        for replica in (ended, runs):
+            await replicas.add(tx, replica)
+        for one in (over, rollout):
+            await rollouts.add(tx, one)
+
+    await database.write(write)
+    async with database.read() as tx:
+        used = await secrets.users(tx, "acme")
+        assert await secrets.users(tx, None) == used
+    own = dict.fromkeys(("ended", "runs", "left", "stable", "wanted"), ("custom_legal",))
+    own["wanted"] = ("custom_a", "custom_legal")
+    assert used == {("acme", name): models for name, models in own.items()}
+
+
+async def test_of_replicas_that_ended_long_ago_the_secrets_are_not_used(database):
+    given = dataclasses.replace(DEPLOYMENT, revision=2)
+    await deployed(database, given, "long ago", "wanted")
+
+    async def write(tx):
+        for number in range(9):
+            ended = dataclasses.replace(
+                REPLICA,
+                id=f"r{number}",
+                revision=1 if number == 0 else 2,
+                state=ReplicaState.STOPPED,
+                created_at=100.0 + number,
+            )
+            await replicas.add(tx, ended)
+
+    await database.write(write)
+    async with database.read() as tx:
+        assert await secrets.users(tx, "acme") == {("acme", "wanted"): ("custom_legal",)}
+
+
+async def test_for_one_organization_s_secrets_nothing_of_another_s_models_is_read(database):
+    """The other's spec could not even be read."""
+    await deployed(database, DEPLOYMENT, "token")
+    rival = dataclasses.replace(DEPLOYMENT, id="deploy_2", organization="rival")
+    await deployed(database, rival, "token")
+
+    async def break_it(tx):
+        await tx.execute("UPDATE revisions SET spec = '{' WHERE deployment_id = 'deploy_2'")
+
+    await database.write(break_it)
+    async with database.read() as tx:
+        assert await secrets.users(tx, "acme") == {("acme", "token"): ("custom_legal",)}
