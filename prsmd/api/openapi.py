@@ -148,7 +148,7 @@ def _open_operation(probe: OpenOperation) -> dict[str, Any]:
 def _responses(operation: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {operation.answers: {"schema": _ANSWERS[operation.answers]}}
     if operation.streams and operation.answers == "application/json":
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content[operation.streams_as] = {"schema": {"type": "string"}}
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     return {
         "2XX": {"description": operation.summary, "content": content},

@@ -97,7 +97,8 @@ class Operation:
     a stream that is not kept in memory. `body_bytes`: how large another body may be (None: as large
     as any). `conditional`: `If-Match` says which revision the caller
     has seen. `body_optional`: none means an empty one. `lent` False: no share gives it.
-    `streams`: the answer can be a stream (api/streams.py). `polls`: it can be waited for.
+    `streams`: the answer can be a stream (api/streams.py), of the type `streams_as` where `answers`
+    is JSON. `polls`: it can be waited for.
     `needs` says what must be known of who calls.
     `counts_itself`: whether it counts in the limits of the caller's key turns out later.
     """
@@ -121,6 +122,7 @@ class Operation:
     counts_itself: bool = False
     needs: Needs = Needs.ORGANIZATION
     answers: str = "application/json"
+    streams_as: str = "text/event-stream"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

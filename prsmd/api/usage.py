@@ -1,8 +1,10 @@
 """Usage of a model by organization, key and day, as JSON or CSV."""
 
+import contextlib
 import csv
 import datetime as dt
 import io
+from collections.abc import Iterable
 from typing import Any
 
 from aiohttp import web
@@ -10,6 +12,7 @@ from aiohttp import web
 from prsmd.api.operations import Operation, Services
 from prsmd.api.requests import page_body, refuse_unknown, whole
 from prsmd.api.respond import json_response
+from prsmd.api.streams import held_stream, streamed_file
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import InvalidInputError
 from prsmd.domain.quota import Use
@@ -19,7 +22,7 @@ from prsmd.service.status import Page
 _QUERY = {
     "from": "the first day, such as 2026-01-01 (UTC); 30 days before the last by default",
     "to": "the last day; today by default",
-    "format": "json, or csv for all rows at once",
+    "format": "json, or csv for all rows in one stream",
     "limit": "how many, at most 100",
     "offset": "how many to skip",
 }
@@ -37,9 +40,10 @@ _COLUMNS = (
     "answer_bytes",
 )
 _EPOCH = dt.date(1970, 1, 1)
+_Days = tuple[int | None, int | None]
 
 
-async def page(services: Services, request: web.Request, caller: Caller) -> web.Response:
+async def page(services: Services, request: web.Request, caller: Caller) -> web.StreamResponse:
     """Answer who used a model, and how much, newest day first."""
     refuse_unknown(request, *_QUERY)
     form = request.query.get("format", "json")
@@ -49,16 +53,29 @@ async def page(services: Services, request: web.Request, caller: Caller) -> web.
         limit=whole(request, "limit", 20, low=1, high=100),
         offset=whole(request, "offset", 0, low=0, high=10**9),
     )
-    uses, total = await services.usage.of(
-        caller,
-        request.match_info["model_id"],
-        (_day(request, "from"), _day(request, "to")),
-        wanted if form == "json" else None,
-    )
-    rows = [_row(use) for use in uses]
-    if form == "json":
-        return json_response(page_body("usage", rows, wanted, total))
-    return web.Response(text=_csv(rows), content_type="text/csv")
+    days = (_day(request, "from"), _day(request, "to"))
+    if form == "csv":
+        return await _export(services, request, caller, days)
+    uses, total = await services.usage.page(caller, request.match_info["model_id"], days, wanted)
+    return json_response(page_body("usage", [_row(use) for use in uses], wanted, total))
+
+
+async def _export(
+    services: Services, request: web.Request, caller: Caller, days: _Days
+) -> web.StreamResponse:
+    """Send every row as CSV, a page at a time: no more of them is built or held at once."""
+    model = request.match_info["model_id"]
+    async with (
+        held_stream(request, caller),
+        contextlib.aclosing(services.usage.export(caller, model, days)) as pages,
+    ):
+        first = await anext(pages)  # errors come before the stream begins
+        response = await streamed_file(request, {"Content-Type": "text/csv; charset=utf-8"})
+        await response.write(_csv(first, head=True))
+        async for uses in pages:
+            await response.write(_csv(uses))
+    await response.write_eof()
+    return response
 
 
 def _day(request: web.Request, name: str) -> int | None:
@@ -91,12 +108,13 @@ def _row(use: Use) -> dict[str, Any]:
     }
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def _csv(uses: Iterable[Use], *, head: bool = False) -> bytes:
     out = io.StringIO()
     writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    if head:
+        writer.writeheader()
+    writer.writerows(_row(use) for use in uses)
+    return out.getvalue().encode()
 
 
 OPERATIONS = (
@@ -107,5 +125,7 @@ OPERATIONS = (
         summary="Who used a model, and how much",
         permission=Permission.USAGE_READ,
         query=_QUERY,
+        streams=True,
+        streams_as="text/csv",
     ),
 )

@@ -17,6 +17,7 @@ from prsmd.api.streams import OPEN_STREAMS
 from prsmd.domain.errors import DaemonStoppingError, EngineUnreachableError, InvalidApiKeyError
 from prsmd.domain.events import AuditFilter, Event, Severity
 from prsmd.domain.logs import LogLine
+from prsmd.domain.quota import Use
 from prsmd.gateway.infer import InferenceResult
 from prsmd.service.logs import ReplicaLine
 from tests.api.served import DEPLOY, LEGAL, Door, served
@@ -121,6 +122,7 @@ async def sourced(operation: Operation, life: Life, monkeypatch: Any) -> tuple[S
             "/v1/audit": (services.audit, "follow", (await every_record(services))[0]),
             "/v1/audit/export": (services.audit, "export", b'{"a": 1}\n'),
             "/events": (services.events, "follow", EVENT),
+            "/usage": (services.usage, "export", [USE]),
             "/logs": (
                 services.logs,
                 "follow",
@@ -128,9 +130,23 @@ async def sourced(operation: Operation, life: Life, monkeypatch: Any) -> tuple[S
             ),
         }[operation.path.partition("}")[2] or operation.path]
         monkeypatch.setattr(where, verb, lambda *_: source.pieces(first))
-    return source, operation.path.format(deployment_id=found.id, model_id=found.model_id)
+    path = operation.path.format(deployment_id=found.id, model_id=found.model_id)
+    return source, path + ("?format=csv" if operation.streams_as == "text/csv" else "")
 
 
+def of_events(operation: Operation) -> bool:
+    return (operation.answers, operation.streams_as) == ("application/json", "text/event-stream")
+
+
+USE = Use(
+    day=1,
+    deployment_id="d",
+    organization="default",
+    principal="key:a",
+    owner="default",
+    model_id="m",
+    requests=1,
+)
 LINE = LogLine(at=1.0, stream="stdout", text="a")
 EVENT = Event(
     sequence=1,
@@ -148,7 +164,7 @@ async def every_record(services: Any) -> list[Any]:
 
 
 def request_of(operation: Operation, path: str, version: str = "1.1") -> bytes:
-    accept = "" if operation.answers != "application/json" else "Accept: text/event-stream\r\n"
+    accept = "Accept: text/event-stream\r\n" if of_events(operation) else ""
     return (
         f"{operation.method} {path} HTTP/{version}\r\nHost: localhost\r\n{accept}"
         "Content-Length: 0\r\n\r\n"
@@ -189,7 +205,7 @@ async def test_a_stream_that_ends_too_early_is_seen_to(
     assert body
     assert b"HTTP/1." not in body
     assert not body.endswith(b"0\r\n\r\n"), "it looks whole"
-    if operation.answers == "application/json" and end != "the source is cancelled":
+    if of_events(operation) and end != "the source is cancelled":
         assert b"event: error\n" in body
         if end in CUTS:
             assert CUTS[end].message.encode() in body
@@ -218,7 +234,7 @@ async def test_followers_end_when_the_stop_begins_and_others_go_on(
         writer.write(request_of(operation, path))
         await source.begun.wait()
         life.appliance.application[OPEN_STREAMS].end_endless()
-        endless = operation.path != "/v1/audit/export" and not operation.path.endswith("/infer")
+        endless = of_events(operation) and not operation.path.endswith("/infer")
         if not endless:
             source.fails.set_result(None)
         said = await reader.readuntil(b"0\r\n\r\n") if not endless else await reader.read()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import prsmd.store
-from prsmd.store import deployments, rows
+from prsmd.store import deployments, rows, usage
 from prsmd.store.db import CONTROL, USAGE
 from prsmd.store.migrate import known_migrations
 
@@ -160,6 +160,15 @@ def test_of_one_organization_s_rows_no_other_s_are_read(files: list[sqlite3.Conn
     for table in ("api_keys", "members", "secrets", "registries", "deployments", "shares"):
         first, *_ = plan(files, f"SELECT * FROM {table} {rows.of('acme')}")
         assert first.startswith(f"SEARCH {table} USING INDEX"), first
+
+
+def test_an_export_of_use_goes_on_from_its_place_in_the_index(
+    files: list[sqlite3.Connection],
+) -> None:
+    first, *_ = plan(files, usage._OF_DAYS)
+    assert first == "SEARCH usage USING PRIMARY KEY (deployment_id=? AND day>? AND day<?)"
+    place = "(deployment_id=? AND day=? AND (organization,principal)>(?,?))"
+    assert plan(files, usage._REST_OF_DAY) == [f"SEARCH usage USING PRIMARY KEY {place}"]
 
 
 def test_for_the_users_of_an_organization_s_secrets_no_other_s_rows_are_read(

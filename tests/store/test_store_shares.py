@@ -159,6 +159,58 @@ async def test_use_adds_up_by_day_and_principal(usage_file):
         assert await usage.page(tx, "deploy_2", (0, 99)) == ([], 0)
 
 
+async def all_of(usage_file, organization=None, *, at_once: int, days=(0, 99)) -> list[list[Use]]:
+    """The parts of an export, each read on its own."""
+    parts: list[list[Use]] = []
+    while not parts or len(parts[-1]) == at_once:
+        last = parts[-1][-1] if parts else None
+        async with usage_file.read() as tx:
+            parts.append(await usage.after(tx, "deploy_1", days, organization, last, at_once))
+    return parts
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 5, 100])
+@pytest.mark.parametrize("organization", [None, "partner", "nobody"])
+async def test_the_parts_of_all_use_are_together_what_one_page_is(
+    usage_file, at_once, organization
+):
+    uses = [
+        dataclasses.replace(USE, day=day, organization=whose, principal=f"key:{name}")
+        for day in (3, 10, 11, 40)
+        for whose in ("acme", "partner")
+        for name in ("a", "b", "c")
+    ]
+    other = dataclasses.replace(USE, deployment_id="deploy_2")
+    await usage_file.write(lambda tx: usage.add(tx, [*uses, other]))
+
+    parts = await all_of(usage_file, organization, at_once=at_once, days=(4, 40))
+
+    async with usage_file.read() as tx:
+        whole, _ = await usage.page(tx, "deploy_1", (4, 40), organization)
+    assert [use for part in parts for use in part] == whole
+    assert max(map(len, parts)) <= at_once
+
+
+async def test_what_is_added_between_two_parts_makes_none_come_twice_or_go_missing(usage_file):
+    uses = [dataclasses.replace(USE, principal=f"key:{name}") for name in "bdf"]
+    earlier = dataclasses.replace(USE, day=9)
+    await usage_file.write(lambda tx: usage.add(tx, [*uses, earlier]))
+    async with usage_file.read() as tx:
+        first = await usage.after(tx, "deploy_1", (0, 99), None, None, 2)
+    added = [dataclasses.replace(USE, principal=f"key:{name}") for name in "ace"]
+    newer = dataclasses.replace(USE, day=11)
+    await usage_file.write(lambda tx: usage.add(tx, [*added, newer, *uses]))
+    async with usage_file.read() as tx:
+        second = await usage.after(tx, "deploy_1", (0, 99), None, first[-1], 100)
+
+    assert [use.principal for use in first] == ["key:b", "key:d"]
+    assert [(use.day, use.principal) for use in second] == [
+        (10, "key:e"),
+        (10, "key:f"),
+        (9, "key:k1"),
+    ]
+
+
 async def test_use_of_long_ago_is_forgotten(usage_file):
     await usage_file.write(lambda tx: usage.add(tx, [USE]))
     assert await usage_file.write(lambda tx: usage.forget_before(tx, 10)) == 0
