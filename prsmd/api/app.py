@@ -147,7 +147,7 @@ def _guarded(
         identified = await _identified(operation, request, door)
         principal = identified.principal
         identify_connection(request, principal)
-        request[BODY_BYTES] = min(door.body_bytes, operation.body_bytes or door.body_bytes)
+        request[BODY_BYTES] = min(door.body_bytes, operation.most_body_bytes or door.body_bytes)
         request[HOLDING] = holding = services.memory.holding(principal.id, principal.organization)
         try:
             with asking_for(Asker(principal.organization, principal.id)):

@@ -13,7 +13,7 @@ from prsmd.domain.errors import InvalidInputError
 MOST_VALUES = 10_000
 DEEPEST = 32
 _MOST_QUOTES = 4 * MOST_VALUES  # two around each value, two around its name
-_MOST_DIGITS = 1000  # what making a number of them costs grows with their square
+_LONGEST_NUMBER = 64  # characters: to read one of hundreds of digits takes up to 0.1 ms
 _OPENING, _BRACKETS = b"[{", b"[]{}"
 _NO_BRACKETS = bytes(sorted(set(range(256)) - set(_BRACKETS)))
 
@@ -75,6 +75,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _finite(text: str) -> float:
+    _refuse_long(text)
     value = float(text)
     if math.isinf(value):
         raise _NotJsonError("a number is out of range")
@@ -82,9 +83,13 @@ def _finite(text: str) -> float:
 
 
 def _whole(text: str) -> int:
-    if len(text) > _MOST_DIGITS:
-        raise _NotJsonError("a number has too many digits")
+    _refuse_long(text)
     return int(text)
+
+
+def _refuse_long(number: str) -> None:
+    if len(number) > _LONGEST_NUMBER:
+        raise _ExcessError(f"has a number of more than {_LONGEST_NUMBER} characters")
 
 
 def _refuse_half_characters(body: Any) -> None:

@@ -41,6 +41,7 @@ from prsmd.service.usage import Usage
 from prsmd.service.versions import Versions
 
 CONTROL_BODY_BYTES = 1024**2  # no request that changes what is wanted needs as much
+EMPTY_BODY_BYTES = 1024  # for a body that has nothing to say
 REQUEST_ID = web.RequestKey("request_id", str)
 
 
@@ -95,7 +96,7 @@ class Operation:
     remembered, and `answer` says how that is told (service/idempotency.py). Other handlers return a
     response; so does `rehearsal`, which is asked in its place for a dry run. `uploads`: the body is
     a stream that is not kept in memory. `body_bytes`: how large another body may be (None: as large
-    as any). `conditional`: `If-Match` says which revision the caller
+    as any), if it has fields at all. `conditional`: `If-Match` says which revision the caller
     has seen. `body_optional`: none means an empty one. `lent` False: no share gives it.
     `streams`: the answer can be a stream (api/streams.py), of the type `streams_as` where `answers`
     is JSON. `polls`: it can be waited for.
@@ -123,6 +124,13 @@ class Operation:
     needs: Needs = Needs.ORGANIZATION
     answers: str = "application/json"
     streams_as: str = "text/event-stream"
+
+    @property
+    def most_body_bytes(self) -> int | None:
+        """How large a body may be; None: as large as any. One without fields is small."""
+        if self.body is not None and not self.body.model_fields:
+            return EMPTY_BODY_BYTES
+        return self.body_bytes
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
