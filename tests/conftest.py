@@ -32,7 +32,7 @@ pytest_plugins = [
     "tests.support.daemon_fixtures",
 ]
 _TESTS = Path(__file__).parent
-# Whole daemons, processes, sockets, files and campaigns: what `scripts/test --fast` has no time for.
+# Whole daemons, processes, sockets, campaigns: what `scripts/test --fast` has no time for.
 _REAL_PARTS = (
     *("api/", "daemon/", "devices/", "engine/", "examples/", "gateway/", "limits/", "store/"),
     *("cli/test_cli_apply_real.py", "runtime/test_contract.py", "runtime/test_process.py"),

@@ -332,7 +332,9 @@ async def test_a_key_that_the_issuer_withdrew_is_good_no_longer_than_to_the_relo
     _key_set(keys, secret)
     rule = {"claim": "sub", "value": "ann", "organization": "company", "role": "viewer"}
     changes = {
-        **{"oidc.jwks_url": None, "oidc.jwks_file": str(keys), "oidc.audience": "us"},
+        "oidc.jwks_url": None,
+        "oidc.jwks_file": str(keys),
+        "oidc.audience": "us",
         "oidc.rules": [rule],
     }
     await running.reload(changes)
