@@ -23,6 +23,7 @@ from prsmd.domain.errors import (
 )
 from prsmd.domain.events import Event, Severity
 from prsmd.domain.replica import ExitCause, ExitKind, Replica, ReplicaState
+from prsmd.domain.truncation import TAIL_LINES, truncated_tail
 from prsmd.engine.capture import LogCapture
 from prsmd.engine.launcher import Launcher
 from prsmd.engine.progress import Progress
@@ -34,7 +35,6 @@ from prsmd.store import deployments, events, history, replicas, revisions
 from prsmd.store.db import Database, Tx
 
 log = logging.getLogger(__name__)
-_TAIL_LINES = 20
 _DRAINED = "the model's replica was stopped before its answer ended: its drain timeout is over"
 _STOPPED = "the model's replica failed, and was stopped before its answer ended"
 _QUICK = (
@@ -234,16 +234,20 @@ class Executor:
 
     async def _take_down(self, replica: Replica, cause: ExitCause) -> None:
         """Keep the logs, remove the container, end the row. Every part may be done again."""
-        lines = await self._tools.capture.take(replica)
+        tail = await self._keep_logs(replica)
         if self._tools.on_stop is not None:
             drained = cause.kind is ExitKind.STOPPED
             self._tools.on_stop(replica.id, _DRAINED if drained else _STOPPED)
         if replica.container_id is not None:
             await self._tools.runtime.stop(replica.container_id, self._tools.stop_grace_seconds)
         if cause.kind is not ExitKind.STOPPED:
-            tail = tuple(line.text for line in lines[-_TAIL_LINES:])
             cause = dataclasses.replace(cause, log_tail=tail)
         await self._end(replica, cause)
+
+    async def _keep_logs(self, replica: Replica) -> tuple[str, ...]:
+        """Keep the last lines and return the end of them: all are not held while it stops."""
+        lines = await self._tools.capture.take(replica)
+        return truncated_tail([line.text for line in lines[-TAIL_LINES:]])
 
     async def _end(self, replica: Replica, cause: ExitCause) -> None:
         stopped = cause.kind is ExitKind.STOPPED

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import AsyncGenerator
 
 from prsmd.domain.events import Event, Severity
+from prsmd.domain.truncation import truncated
 from prsmd.engine.fan_out import FanOut, FanOuts
 from prsmd.store import deployments
 from prsmd.store import events as event_rows
@@ -42,7 +43,7 @@ class Recorder:
         """Log events that another transaction has stored (none: it ended some), wake followers."""
         for event in events:
             level = logging.WARNING if event.severity is Severity.WARNING else logging.INFO
-            log.log(level, event.message, extra=_fields(event))
+            log.log(level, truncated(event.message), extra=_fields(event))
         if not events:
             self._streams.look()
         for deployment_id in {event.deployment_id for event in events} or set(self._changed):

@@ -6,13 +6,18 @@ import sqlite3
 from collections.abc import Iterable
 
 from prsmd.domain.events import Event, Severity
+from prsmd.domain.truncation import truncated
 
 from .connection import Tx
 from .rows import change, many
 
 
 async def append(tx: Tx, event: Event) -> Event:
-    """Store the event and return it with its sequence number, larger than all before it."""
+    """Store the event and return it with its sequence number, larger than all before it.
+
+    A message beyond 1 KiB is cut.
+    """
+    event = dataclasses.replace(event, message=truncated(event.message))
     [[sequence]] = await many(
         tx,
         "INSERT INTO events (deployment_id, organization, replica_id, reason, message, severity, "

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from importlib import resources
 
+from . import replicas, rollouts
 from .chaining import chain_existing
 from .connection import Tx
 from .errors import StoreSchemaError
@@ -42,7 +43,17 @@ class Migration:
 
 CONTROL = "migrations"
 USAGE = "usage_migrations"
-_AFTER = {(CONTROL, "0004_audit_chain.sql"): chain_existing}
+
+
+async def _bound_words(tx: Tx) -> None:
+    await replicas.bound_exits(tx)
+    await rollouts.bound_words(tx)
+
+
+_AFTER = {
+    (CONTROL, "0004_audit_chain.sql"): chain_existing,
+    (CONTROL, "0017_bounded_words.sql"): _bound_words,
+}
 
 
 def known_migrations(folder: str = CONTROL) -> tuple[Migration, ...]:

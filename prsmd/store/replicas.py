@@ -3,6 +3,7 @@
 States only move forward; this is the last place that can refuse a step back.
 """
 
+import dataclasses
 import json
 import sqlite3
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from prsmd.domain.replica import (
     Replica,
     ReplicaState,
 )
+from prsmd.domain.truncation import MOST_TAIL_BYTES, truncated, truncated_tail
 
 from .connection import Tx
 from .errors import IllegalTransitionError
@@ -116,6 +118,15 @@ async def list_for(tx: Tx, deployment_id: str, limit: int = 100) -> list[Replica
     return [_from_row(row) for row in rows]
 
 
+async def bound_exits(tx: Tx) -> None:
+    """Bound the causes and log lines that an older release stored whole; part of migration 17."""
+    large = await many(tx, "SELECT id FROM replicas WHERE length(exit) > ?", (MOST_TAIL_BYTES,))
+    for [replica_id] in large:  # one at a time: each may hold a megabyte
+        [[cause]] = await many(tx, "SELECT exit FROM replicas WHERE id = ?", (replica_id,))
+        bounded = _encode_exit(_EXIT.validate_json(cause))
+        await change(tx, "UPDATE replicas SET exit = ? WHERE id = ?", (bounded, replica_id))
+
+
 async def prune(tx: Tx, keep_per_deployment: int) -> int:
     """Forget each deployment's ended replicas but the newest; return how many went."""
     return await change(
@@ -125,6 +136,13 @@ async def prune(tx: Tx, keep_per_deployment: int) -> int:
         "FROM replicas WHERE state IN ('stopped', 'failed')) WHERE age > ?)",
         (keep_per_deployment,),
     )
+
+
+def _encode_exit(cause: ExitCause) -> str:
+    bounded = dataclasses.replace(
+        cause, message=truncated(cause.message), log_tail=truncated_tail(cause.log_tail)
+    )
+    return _EXIT.dump_json(bounded).decode()
 
 
 def _refuse_step_back(replica: Replica, stored: ReplicaState) -> None:
@@ -155,7 +173,7 @@ def _to_row(replica: Replica) -> dict[str, object]:
         "ready_at": replica.ready_at,
         "draining_since": replica.draining_since,
         "finished_at": replica.finished_at,
-        "exit": cause and _EXIT.dump_json(cause).decode(),
+        "exit": cause and _encode_exit(cause),
     }
 
 

@@ -4,12 +4,14 @@ A rollout is stored as one value; columns repeat what is looked up or must hold 
 one rollout of a deployment is under way: end it before the next one is added.
 """
 
+import dataclasses
 import sqlite3
 
 from pydantic import TypeAdapter
 
 from prsmd.domain.errors import ConflictError
 from prsmd.domain.rollout import Rollout
+from prsmd.domain.truncation import MOST_TAIL_BYTES, truncated, truncated_tail
 
 from .connection import Tx
 from .rows import change, many, one
@@ -97,8 +99,31 @@ async def replace(tx: Tx, before: Rollout, after: Rollout) -> bool:
     return True
 
 
+async def bound_words(tx: Tx) -> None:
+    """Bound the words and log lines that an older release stored whole; part of migration 17."""
+    large = await many(
+        tx,
+        "SELECT deployment_id, number FROM rollouts WHERE length(value) > ?",
+        (MOST_TAIL_BYTES,),
+    )
+    for deployment_id, number in large:
+        rollout = await get(tx, deployment_id, number)
+        if rollout is not None:
+            await change(
+                tx,
+                "UPDATE rollouts SET value = ? WHERE deployment_id = ? AND number = ?",
+                (_encode(rollout), deployment_id, number),
+            )
+
+
 def _encode(rollout: Rollout) -> str:
-    return _ROLLOUT.dump_json(rollout).decode()
+    bounded = dataclasses.replace(
+        rollout,
+        trouble=None if rollout.trouble is None else truncated(rollout.trouble),
+        outcome=truncated(rollout.outcome),
+        evidence=truncated_tail(rollout.evidence),
+    )
+    return _ROLLOUT.dump_json(bounded).decode()
 
 
 def _decode(row: sqlite3.Row) -> Rollout:

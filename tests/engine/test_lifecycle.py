@@ -51,6 +51,25 @@ async def test_a_crashed_replica_is_failed_with_its_last_lines_and_replaced_afte
     await assert_consistent(life)
 
 
+async def test_of_what_a_crashed_replica_wrote_so_much_is_read_with_each_tick_and_no_more(
+    life: Life, world: World
+) -> None:
+    await life.deploy()
+    await life.settle()
+    [first] = await life.active()
+    for _ in range(30):
+        world.engine.write_log(first.id, "😀" * 16_000)
+    world.engine.crash(first.id, 3)
+
+    await life.settle()
+
+    [failed] = await life.replicas(ReplicaState.FAILED)
+    assert failed.exit is not None
+    [line] = failed.exit.log_tail
+    assert line == "😀" * 1023 + "…"
+    assert len(await life.appliance.parts.archive.read(failed.id)) == 30
+
+
 async def test_scaling_up_and_down_ends_in_as_many_replicas_as_asked(life: Life) -> None:
     deployment = await life.deploy()
     await life.settle()

@@ -45,6 +45,7 @@ SCANS = {
     ("resource_quotas", "images"): SMALL,
     ("resource_quotas", "default_quotas"): SMALL,
     ("roles", "roles"): ALL_OF_IT,
+    ("rollouts", "rollouts"): "once, by a migration",
     ("secrets", "secrets"): ALL_OF_IT,
     ("shares", "s"): ALL_OF_IT,
     ("usage", "usage"): UPKEEP,
