@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from prsmd.core.fair_queue import Asker, Slots
 from prsmd.core.memory_budget import Holding
+from prsmd.core.newest import Newest
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import EngineError, EngineUnreachableError, NotFoundError
 from prsmd.domain.logs import LogLine
@@ -153,14 +153,14 @@ class Logs:
         """Return the newest lines of replicas, oldest first, of so many characters at most."""
         found: list[ReplicaLine] = []
         for replica in chosen:
-            newest, count = _Newest(request.tail, most), 0
+            newest, count = Newest(request.tail, most, _cost), 0
             async with contextlib.aclosing(self._lines(replica, request)) as lines:
                 async for line in lines:
                     newest.add(ReplicaLine(replica.id, line))
                     count += 1
                     if count % _LINES_IN_A_TURN == 0:
                         await asyncio.sleep(0)
-            found = await _in_thread(_merged, found, newest.lines, request.tail, most)
+            found = await _in_thread(_merged, found, newest.items, request.tail, most)
         return found
 
     async def _lines(self, replica: Replica, request: LogRequest) -> AsyncGenerator[LogLine, None]:
@@ -201,22 +201,6 @@ class Logs:
         return chosen
 
 
-class _Newest:
-    """The newest of the lines that are added: so many, and so many characters, at most."""
-
-    def __init__(self, most_lines: int, most_characters: int) -> None:
-        self.lines: deque[ReplicaLine] = deque()
-        self._most_lines = most_lines
-        self._room = most_characters
-
-    def add(self, item: ReplicaLine) -> None:
-        """Add a line that is newer than those before."""
-        self.lines.append(item)
-        self._room -= _cost(item)
-        while len(self.lines) > self._most_lines or self._room < 0:
-            self._room += _cost(self.lines.popleft())
-
-
 async def _in_thread(work: Callable[..., T], *given: Any) -> T:
     """Do work in a thread. Who is cancelled still waits for its end: until then it takes a slot."""
     task = asyncio.create_task(asyncio.to_thread(work, *given))
@@ -231,10 +215,10 @@ def _merged(
     found: Sequence[ReplicaLine], more: Sequence[ReplicaLine], most_lines: int, most_characters: int
 ) -> list[ReplicaLine]:
     """Return the newest lines of both, oldest first."""
-    merged = _Newest(most_lines, most_characters)
+    merged = Newest(most_lines, most_characters, _cost)
     for item in sorted([*found, *more], key=_written_at):
         merged.add(item)
-    return [*merged.lines]
+    return [*merged.items]
 
 
 def _written_at(item: ReplicaLine) -> float:

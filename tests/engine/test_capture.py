@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -64,6 +65,64 @@ async def test_long_lines_are_cut_and_all_together_are_bounded(tmp_path: Path) -
 
     assert all(len(line.text) < 20_000 for line in lines)
     assert 0 < sum(len(line.text) for line in lines) <= KEPT_CHARACTERS
+
+
+class Counted(str):
+    """A text that knows how many of its kind there are."""
+
+    __slots__ = ()
+    alive = 0
+
+    def __new__(cls, text: str) -> Self:
+        cls.alive += 1
+        return super().__new__(cls, text)
+
+    def __del__(self) -> None:
+        type(self).alive -= 1
+
+
+class WritesMuch:
+    """A runtime whose container wrote a lot. `most` is how much of it was held at a time."""
+
+    most = 0
+
+    async def logs(self, container_id: str, query: object):
+        for number in range(KEPT_LINES):
+            yield LogLine(at=float(number), stream="stdout", text=Counted("x" * 10_000))
+            self.most = max(self.most, Counted.alive)
+
+
+async def test_no_more_than_is_kept_is_held_while_it_is_read(tmp_path: Path) -> None:
+    runtime = WritesMuch()
+    await LogCapture(runtime, LogArchive(tmp_path)).take(REPLICA)  # type: ignore[arg-type]
+
+    assert 0 < runtime.most * 10_000 <= KEPT_CHARACTERS + 10_000
+
+
+class Crowd:
+    """A runtime that counts who reads at the same time. `most` is how many did."""
+
+    reading = 0
+    most = 0
+
+    async def logs(self, container_id: str, query: object):
+        self.reading += 1
+        self.most = max(self.most, self.reading)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        yield LogLine(at=1.0, stream="stdout", text="one")
+        self.reading -= 1
+
+
+async def test_four_are_captured_at_a_time_and_all_in_the_end(tmp_path: Path) -> None:
+    runtime = Crowd()
+    capture = LogCapture(runtime, LogArchive(tmp_path))  # type: ignore[arg-type]
+    ended = [dataclasses.replace(REPLICA, id=f"a-{number}") for number in range(20)]
+
+    taken_of = await asyncio.gather(*map(capture.take, ended))
+
+    assert [len(lines) for lines in taken_of] == [1] * 20
+    assert runtime.most == 4
 
 
 async def test_what_came_before_a_hang_is_kept(
