@@ -1,7 +1,7 @@
 """Decides how long a slot stays empty after its replicas failed. Knows only ended replicas."""
 
 import hashlib
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from prsmd.domain.replica import Replica, ReplicaState
 
@@ -51,9 +51,15 @@ def failures(ended: Sequence[Replica]) -> tuple[Replica, ...]:
     return tuple(reversed(row))
 
 
-def ended_in(replicas: Iterable[Replica], revisions: Container[int], slot: int) -> list[Replica]:
-    """Return the ended replicas of one slot of these revisions, in the order given."""
-    return [r for r in replicas if not r.active and r.revision in revisions and r.slot == slot]
+def ended_by_slot(
+    replicas: Iterable[Replica], revisions: Container[int]
+) -> Mapping[int, list[Replica]]:
+    """Return the ended replicas of these revisions by slot, each slot's in the order given."""
+    ended: dict[int, list[Replica]] = {}
+    for replica in replicas:
+        if not replica.active and replica.revision in revisions:
+            ended.setdefault(replica.slot, []).append(replica)
+    return ended
 
 
 def _proven(replica: Replica) -> bool:

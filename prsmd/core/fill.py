@@ -1,16 +1,18 @@
 """Decides which empty slots of a deployment are filled now, and why the others have to wait."""
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
-from prsmd.core.backoff import ended_in, failures, waits_until
+from prsmd.core.backoff import ended_by_slot, failures, waits_until
 from prsmd.core.capacity import reserve
 from prsmd.core.exits import cause_words
 from prsmd.core.place import place
 from prsmd.core.plan import Advance, Capacity, DesiredDeployment, Hold, Launch, Unplaceable
-from prsmd.core.rollout import course
-from prsmd.core.room import Vacancy, Yield, counted_on, leaving, make_room
+from prsmd.core.rollout import Course, course
+from prsmd.core.room import Leaving, Vacancy, Yield, counted_on, leaving, make_room
 from prsmd.core.shares import Room
 from prsmd.core.sight import Sight
 from prsmd.core.slots import Layout
@@ -55,7 +57,11 @@ def _vacancies(item: DesiredDeployment, layout: Layout, sight: Sight) -> list[Va
 
 
 class _Filling:
-    """One deployment's slots being filled: what was decided and what is left to place on."""
+    """One deployment's slots being filled: what was decided and what is left to place on.
+
+    What follows from its replicas is worked out once, not for each slot: a model that keeps failing
+    has many of both.
+    """
 
     def __init__(
         self, item: DesiredDeployment, layout: Layout, capacity: Capacity, moment: Moment
@@ -65,13 +71,63 @@ class _Filling:
         self.capacity = capacity
         self.moment = moment
         self.decisions: list[Decision] = []
+        self.launched: list[Launch] = []
         self.waiting: list[Replica] = []
         self.counted_on: list[Replica] = []
 
-    @property
-    def launched(self) -> list[Launch]:
-        """What was decided to be launched so far."""
-        return [one for one in self.decisions if isinstance(one, Launch)]
+    @functools.cached_property
+    def course(self) -> Course:
+        """What happens to the deployment's rollout now."""
+        return course(self.item, self.layout, self.moment.sight)
+
+    @functools.cached_property
+    def serving(self) -> bool:
+        """Whether any replica serves."""
+        sight = self.moment.sight
+        return any(sight.ready(r) for r in (*self.layout.kept, *self.layout.older))
+
+    @functools.cached_property
+    def coming(self) -> Sequence[str]:
+        """The replicas of the current revision that are on their way."""
+        return [r.id for r in self.layout.kept if r.state in _COMING]
+
+    @functools.cached_property
+    def earlier(self) -> int:
+        """How many replicas of earlier revisions have not ended."""
+        return sum(r.active and r.revision not in self._current for r in self.item.replicas)
+
+    @functools.cached_property
+    def leaving(self) -> Leaving:
+        """Who makes room anyway."""
+        return leaving(self.item, self.layout)
+
+    def ended(self, vacancy: Vacancy) -> Sequence[Replica]:
+        """Return the ended replicas of a slot whose revisions count as the vacancy's."""
+        current = vacancy.revision.number in self._current
+        ended = self._ended_current if current else self._ended_stable
+        return ended.get(vacancy.slot, ())
+
+    def replica(self, vacancy: Vacancy, placement: Placement) -> Replica:
+        """Return the replica that fills a slot."""
+        known = self._known[vacancy.revision.number, vacancy.slot]
+        return _replica(self.item, vacancy, placement, known, self.moment.now)
+
+    @functools.cached_property
+    def _current(self) -> frozenset[int]:
+        return self.item.current_numbers
+
+    @functools.cached_property
+    def _ended_current(self) -> Mapping[int, Sequence[Replica]]:
+        return ended_by_slot(self.item.replicas, self._current)
+
+    @functools.cached_property
+    def _ended_stable(self) -> Mapping[int, Sequence[Replica]]:
+        return ended_by_slot(self.item.replicas, self.item.stable_numbers)
+
+    @functools.cached_property
+    def _known(self) -> Counter[tuple[int, int]]:
+        """How many replicas of a revision a slot has had, as far as is known."""
+        return Counter((r.revision, r.slot) for r in self.item.replicas)
 
     def decide(self, vacancy: Vacancy) -> None:
         """Decide about one slot."""
@@ -87,7 +143,7 @@ class _Filling:
     def _count_on(self, vacancy: Vacancy, going: Sequence[Replica]) -> None:
         """Keep for the new replica what it needs beside the room of those that leave."""
         new = dataclasses.replace(
-            _replica(self.item, vacancy, going[0].placement, self.moment.now),
+            self.replica(vacancy, going[0].placement),
             id=f"the rollout of {self.item.deployment.id}",
         )
         for placement in counted_on(vacancy, going, self.capacity):
@@ -100,7 +156,7 @@ class _Filling:
         """
         verdict = place(vacancy.revision.spec.resources, self._room_for(vacancy))
         if vacancy.revision is self.item.revision and isinstance(verdict, Placement):
-            self.waiting.append(_replica(self.item, vacancy, verdict, self.moment.now))
+            self.waiting.append(self.replica(vacancy, verdict))
 
     def _room_for(self, vacancy: Vacancy) -> Capacity:
         new = vacancy.revision is self.item.revision
@@ -122,8 +178,11 @@ class _Filling:
         if isinstance(verdict, Unplaceable) or not beside:
             self._swap(vacancy, verdict)
             return
-        launch = _launch(self.item, vacancy, verdict, self.moment.now)
+        ended = self.ended(vacancy)
+        reason = f"replaces {ended[-1].id}" if ended else "needs a replica"
+        launch = Launch(replica=self.replica(vacancy, verdict), reason=reason)
         self.capacity = reserve(self.capacity, [launch.replica])
+        self.launched.append(launch)
         self.decisions.append(launch)
 
     def _swap(self, vacancy: Vacancy, verdict: Placement | Unplaceable) -> None:
@@ -133,8 +192,8 @@ class _Filling:
         if turn is not None:
             self.decisions.append(_hold(item, vacancy, "swap", turn))
             return
-        made = make_room(item, self.layout, vacancy, self.capacity, self.moment.sight)
-        going = made.replicas if isinstance(made, Yield) else leaving(item, self.layout)
+        made = make_room(item, self.layout, vacancy, self.capacity, self.moment.sight, self.leaving)
+        going = made.replicas if isinstance(made, Yield) else self.leaving.going
         if going and not self.counted_on:
             self._count_on(vacancy, going)
         if isinstance(made, Yield):
@@ -157,7 +216,7 @@ def _engine_silent(filling: _Filling, vacancy: Vacancy) -> Hold | None:
 
 
 def _backing_off(filling: _Filling, vacancy: Vacancy) -> Hold | None:
-    ended = _ended(filling.item, vacancy)
+    ended = filling.ended(vacancy)
     until = waits_until(ended, filling.moment.now)
     if until is None:
         return None
@@ -169,32 +228,31 @@ def _backing_off(filling: _Filling, vacancy: Vacancy) -> Hold | None:
 
 def _one_at_a_time(filling: _Filling, vacancy: Vacancy) -> Hold | None:
     """Hold under the gradual strategy, which does not apply while nothing serves at all."""
-    item, layout = filling.item, filling.layout
+    item = filling.item
     gradual = item.deployment.scaling_strategy is ScalingStrategy.GRADUAL
     if not gradual or (item.rollout is not None and item.rollout.active):
         return None
-    serving = any(filling.moment.sight.ready(r) for r in (*layout.kept, *layout.older))
-    coming = [r.id for r in layout.kept if r.state in _COMING]
-    coming += [launch.replica.id for launch in filling.launched]
-    if not serving or not coming:
+    coming = next(iter(filling.coming), None)
+    if coming is None and filling.launched:
+        coming = filling.launched[0].replica.id
+    if not filling.serving or coming is None:
         return None
-    reason = f"scaling is gradual: replica {coming[0]} has to be ready first"
+    reason = f"scaling is gradual: replica {coming} has to be ready first"
     return _hold(item, vacancy, "gradual", reason)
 
 
 def _alone(filling: _Filling, vacancy: Vacancy) -> Hold | None:
     """Hold until what gave way is really gone, where nothing new may come beside it."""
-    current, layout = filling.item.current_numbers, filling.layout
-    there = [r for r in filling.item.replicas if r.active and r.revision not in current]
-    if layout.share.room is not Room.ALL or layout.older or not there:
+    layout = filling.layout
+    if layout.share.room is not Room.ALL or layout.older or not filling.earlier:
         return None
-    reason = f"recreate: {len(there)} earlier replicas have to end first"
+    reason = f"recreate: {filling.earlier} earlier replicas have to end first"
     return _hold(filling.item, vacancy, "swap", reason)
 
 
 def _going_back(filling: _Filling, vacancy: Vacancy) -> Hold | None:
     """Hold what belongs to a rollout that is given up at this very moment."""
-    action = course(filling.item, filling.layout, filling.moment.sight).action
+    action = filling.course.action
     if not isinstance(action, Advance) or action.after.phase is not RolloutPhase.ROLLED_BACK:
         return None
     return _hold(filling.item, vacancy, "swap", action.message)
@@ -260,25 +318,14 @@ def _withheld(item: DesiredDeployment, layout: Layout, vacancy: Vacancy, moment:
     return _hold(item, vacancy, "gradual", reason, details=(f"lately: {work}",))
 
 
-def _ended(item: DesiredDeployment, vacancy: Vacancy) -> list[Replica]:
-    numbers = item.current_numbers
-    if vacancy.revision.number not in numbers:
-        numbers = item.stable_numbers
-    return ended_in(item.replicas, numbers, vacancy.slot)
-
-
-def _launch(item: DesiredDeployment, vacancy: Vacancy, placement: Placement, now: float) -> Launch:
-    ended = _ended(item, vacancy)
-    reason = f"replaces {ended[-1].id}" if ended else "needs a replica"
-    return Launch(replica=_replica(item, vacancy, placement, now), reason=reason)
-
-
 def _replica(
-    item: DesiredDeployment, vacancy: Vacancy, placement: Placement, now: float
+    item: DesiredDeployment, vacancy: Vacancy, placement: Placement, known: int, now: float
 ) -> Replica:
+    """Return a new replica of a slot; `known` is how many of its revision the slot has had."""
     deployment, number = item.deployment, vacancy.revision.number
+    suffix = _suffix(deployment.id, vacancy, known, now)
     return Replica(
-        id=replica_id_for(deployment.id, number, vacancy.slot, _suffix(item, vacancy, now)),
+        id=replica_id_for(deployment.id, number, vacancy.slot, suffix),
         deployment_id=deployment.id,
         organization=deployment.organization,
         revision=number,
@@ -289,9 +336,7 @@ def _replica(
     )
 
 
-def _suffix(item: DesiredDeployment, vacancy: Vacancy, now: float) -> str:
+def _suffix(deployment_id: str, vacancy: Vacancy, known: int, now: float) -> str:
     """Return what tells this replica from those before it: the same for the same decision."""
-    number, slot = vacancy.revision.number, vacancy.slot
-    known = sum(r.revision == number and r.slot == slot for r in item.replicas)
-    text = f"{item.deployment.id}/{number}/{slot}/{now!r}/{known}"
+    text = f"{deployment_id}/{vacancy.revision.number}/{vacancy.slot}/{now!r}/{known}"
     return hashlib.blake2s(text.encode(), digest_size=4).hexdigest()

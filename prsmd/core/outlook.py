@@ -4,9 +4,9 @@ The words are those of the holds and causes, unchanged; nothing is decided from 
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from prsmd.core.backoff import ended_in, failures
+from prsmd.core.backoff import ended_by_slot, failures
 from prsmd.core.plan import DesiredDeployment, Hold
 from prsmd.core.sight import Sight
 from prsmd.core.slots import Layout
@@ -37,14 +37,23 @@ def outlook(
     mine = holds_of(item, holds)
     if not mine:
         return Outlook(waiting_for="a replica has to be launched", hopeless=False)
+    rows = failing_rows(item)
     return Outlook(
-        waiting_for=hold_words(mine), hopeless=all(_is_hopeless(item, hold) for hold in mine)
+        waiting_for=hold_words(mine), hopeless=all(_is_hopeless(hold, rows) for hold in mine)
     )
 
 
 def holds_of(item: DesiredDeployment, holds: Iterable[Hold]) -> list[Hold]:
     """Return the holds of one deployment."""
     return [hold for hold in holds if hold.deployment_id == item.deployment.id]
+
+
+def holds_by_deployment(holds: Iterable[Hold]) -> Mapping[str, Sequence[Hold]]:
+    """Return the holds by the id of their deployment, in the order given."""
+    found: dict[str, list[Hold]] = {}
+    for hold in holds:
+        found.setdefault(hold.deployment_id, []).append(hold)
+    return found
 
 
 def hold_words(holds: Sequence[Hold]) -> str:
@@ -70,9 +79,13 @@ def coming_words(replica: Replica, sight: Sight) -> str:
     return f"replica {replica.id} is not ready{last}"
 
 
-def failing_row(item: DesiredDeployment, slot: int) -> tuple[Replica, ...]:
-    """Return the failures in a row of a slot of the current revision, oldest first."""
-    return failures(ended_in(item.replicas, item.current_numbers, slot))
+def failing_rows(item: DesiredDeployment) -> Mapping[int, tuple[Replica, ...]]:
+    """Return the failures in a row of the current revision by slot, oldest first.
+
+    A slot in which nothing has ended is left out.
+    """
+    ended = ended_by_slot(item.replicas, item.current_numbers)
+    return {slot: failures(replicas) for slot, replicas in ended.items()}
 
 
 def needs_operator(row: Sequence[Replica]) -> bool:
@@ -84,7 +97,7 @@ def needs_operator(row: Sequence[Replica]) -> bool:
     return no_image or len(row) >= HOPELESS_FAILURES
 
 
-def _is_hopeless(item: DesiredDeployment, hold: Hold) -> bool:
+def _is_hopeless(hold: Hold, rows: Mapping[int, Sequence[Replica]]) -> bool:
     if hold.kind == "backoff":
-        return needs_operator(failing_row(item, hold.slot))
+        return needs_operator(rows.get(hold.slot, ()))
     return hold.kind == "unplaceable"

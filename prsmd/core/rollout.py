@@ -86,9 +86,8 @@ def _weight(rollout: Rollout) -> int:
 def _can_go_back(item: DesiredDeployment, rollout: Rollout) -> bool:
     """Tell whether there is a good revision behind: before one was ever ready there is none."""
     known = item.deployment.stable_revision == rollout.from_revision
-    served = any(
-        r.revision in item.stable_numbers and r.ready_at is not None for r in item.replicas
-    )
+    stable = item.stable_numbers
+    served = any(r.revision in stable and r.ready_at is not None for r in item.replicas)
     return item.stable is not None and (known or served)
 
 
@@ -100,11 +99,12 @@ def _trouble(item: DesiredDeployment, rollout: Rollout) -> tuple[str, tuple[str,
     """
     if rollout.trouble is not None:
         return rollout.trouble, ()
+    current = item.current_numbers
     failed = [
         replica
         for replica in item.replicas
         if replica.state is ReplicaState.FAILED
-        and replica.revision in item.current_numbers
+        and replica.revision in current
         and (replica.revision == rollout.to_revision or replica.created_at >= rollout.started_at)
         and replica.exit is not None
         and replica.exit.kind is not ExitKind.LOST

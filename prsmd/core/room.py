@@ -38,18 +38,30 @@ class Yield:
     reason: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """Who makes room anyway, and when the last one ended that did (epoch seconds; None: nobody)."""
+
+    going: tuple[Replica, ...]
+    gave_way_at: float | None
+
+
 def make_room(
-    item: DesiredDeployment, layout: Layout, vacancy: Vacancy, capacity: Capacity, sight: Sight
+    item: DesiredDeployment,
+    layout: Layout,
+    vacancy: Vacancy,
+    capacity: Capacity,
+    sight: Sight,
+    away: Leaving,
 ) -> Yield | Hold | None:
     """Return who gives way to a replica that cannot be placed, or what that waits for.
 
     None: nobody here can make room. `capacity` is what is left now, everything reserved on it.
     """
-    going = leaving(item, layout)
+    going, gave_way_at = away.going, away.gave_way_at
     if going:  # from its container's end to its row's, its memory looks like a stranger's
         names = ", ".join(replica.id for replica in going)
         return _hold(item, vacancy, f"waits for the room of {names}, which is draining")
-    gave_way_at = _gave_way_at(item)
     short = len(layout.kept) + len(layout.older) < floor(item, layout)
     if short and gave_way_at is not None:
         until = gave_way_at + ROOM_BACK_SECONDS
@@ -66,10 +78,11 @@ def make_room(
     return Yield(replicas=victims, reason=_why(item, victims, layout))
 
 
-def leaving(item: DesiredDeployment, layout: Layout) -> list[Replica]:
-    """Return the replicas that make room anyway."""
+def leaving(item: DesiredDeployment, layout: Layout) -> Leaving:
+    """Return the replicas that make room anyway, those that are to be drained now included."""
     draining = [r for r in item.replicas if r.state is ReplicaState.DRAINING]
-    return [*draining, *(replica for replica, _ in layout.surplus)]
+    surplus = [replica for replica, _ in layout.surplus]
+    return Leaving(going=(*draining, *surplus), gave_way_at=_gave_way_at(item))
 
 
 def counted_on(
@@ -145,10 +158,11 @@ def _gave_way_at(item: DesiredDeployment) -> float | None:
     rollout = item.rollout
     if rollout is None:
         return None
+    current = item.current_numbers
     ends = [
         replica.finished_at
         for replica in item.replicas
-        if replica.finished_at is not None and replica.revision not in item.current_numbers
+        if replica.finished_at is not None and replica.revision not in current
     ]
     return max((at for at in ends if at >= rollout.started_at), default=None)
 

@@ -6,8 +6,8 @@ Decides only from one observation and the plan made of it: what the plan ends ge
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from prsmd.core.outlook import Outlook, outlook
-from prsmd.core.plan import DesiredDeployment, Drain, Fail, Observed, Plan, Stop
+from prsmd.core.outlook import Outlook, holds_by_deployment, outlook
+from prsmd.core.plan import DesiredDeployment, Drain, Fail, Hold, Observed, Plan, Stop
 from prsmd.core.rollout import traffic
 from prsmd.core.sight import Sight
 from prsmd.core.slots import has_settled, lay_out
@@ -80,9 +80,15 @@ def routes(desired: Sequence[DesiredDeployment], observed: Observed, plan: Plan)
     leaving = frozenset(
         action.replica.id for action in plan.actions if isinstance(action, Drain | Stop | Fail)
     )
+    holds = holds_by_deployment(plan.holds)
     return RoutingTable(
         routes={
-            item.deployment.id: _route(item, _targets(item, leaving, sight), plan, sight)
+            item.deployment.id: _route(
+                item,
+                _targets(item, leaving, sight),
+                holds.get(item.deployment.id, ()),
+                sight,
+            )
             for item in desired
             if not item.deployment.deleting
         }
@@ -134,14 +140,17 @@ def _target(item: DesiredDeployment, replica: Replica, at: Endpoint) -> RouteTar
 
 
 def _route(
-    item: DesiredDeployment, targets: tuple[RouteTarget, ...], plan: Plan, sight: Sight
+    item: DesiredDeployment,
+    targets: tuple[RouteTarget, ...],
+    holds: Sequence[Hold],
+    sight: Sight,
 ) -> Route:
     deployment, spec = item.deployment, item.revision.spec
     trial = traffic(item.rollout)
     answering = [
         one for one in targets if not (one.on_trial and trial is not None and trial.compares_only)
     ]
-    ahead = _SERVED if answering else outlook(item, lay_out(item, sight), plan.holds, sight)
+    ahead = _SERVED if answering else outlook(item, lay_out(item, sight), holds, sight)
     return Route(
         deployment_id=deployment.id,
         organization=deployment.organization,

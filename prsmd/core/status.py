@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from prsmd.core.exits import cause_words
 from prsmd.core.outlook import (
     coming_words,
-    failing_row,
+    failing_rows,
     hold_words,
     holds_of,
     needs_operator,
@@ -140,7 +140,8 @@ def _facts(item: DesiredDeployment, layout: Layout, holds: Sequence[Hold], sight
     active = [replica for replica in item.replicas if replica.active]
     waiting = tuple(replica for replica in layout.kept if not sight.ready(replica))
     slots = (*(replica.slot for replica in waiting), *layout.empty)
-    rows = [failing_row(item, slot) for slot in slots]
+    failing = failing_rows(item)
+    rows = [failing.get(slot, ()) for slot in slots]
     ready = sum(sight.ready(replica) for replica in layout.kept)
     return _Facts(
         deleting=item.deployment.deleting,

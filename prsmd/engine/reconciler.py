@@ -7,8 +7,9 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from prsmd.core.outlook import holds_by_deployment
 from prsmd.core.plan import DesiredDeployment, Hold, Observed, Plan
 from prsmd.core.reconcile import Policy, reconcile
 from prsmd.core.rehearse import Rehearsal, rehearse
@@ -61,6 +62,7 @@ class Reconciler:
     ) -> None:
         self.holds: tuple[Hold, ...] = ()
         self.last_tick = time.monotonic()
+        self._holds_of: Mapping[str, Sequence[Hold]] = {}
         self._policy = policy
         self._tick_seconds = tick_seconds
         self._clock = clock
@@ -72,6 +74,10 @@ class Reconciler:
         """Go by this from the next tick on."""
         self._policy, self._tick_seconds = policy, tick_seconds
         self.wake()
+
+    def holds_of(self, deployment_id: str) -> Sequence[Hold]:
+        """Return what the last tick held back of one deployment."""
+        return self._holds_of.get(deployment_id, ())
 
     def wake(self) -> None:
         """Make the next tick come now."""
@@ -119,6 +125,7 @@ class Reconciler:
         observed = dataclasses.replace(snapshot, at=now)
         plan = reconcile(desired, observed, now, self._policy)
         self.holds = plan.holds
+        self._holds_of = holds_by_deployment(plan.holds)
         self._until = plan.until
         parts.gateway.publish(routes(desired, observed, plan))
         parts.prober.watch(_probe_targets(desired, Sight.of(observed)))

@@ -169,7 +169,7 @@ class Status:
         sources, now = self._sources, time.time()
         deployment, rows = desired.deployment, desired.replicas
         observed = dataclasses.replace(sources.observer.latest(), at=now)
-        holds = [h for h in sources.reconciler.holds if h.deployment_id == deployment.id]
+        holds = sources.reconciler.holds_of(deployment.id)
         active = [row for row in rows if row.active]
         verdict = sources.verdict(deployment.id)
         usages = [usage for row in active if (usage := sources.usage.usage(row.id))]

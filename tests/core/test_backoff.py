@@ -10,7 +10,7 @@ from prsmd.core.backoff import (
     JITTER,
     LONGEST_DELAY_SECONDS,
     PROVEN_AFTER_SECONDS,
-    ended_in,
+    ended_by_slot,
     failures,
     retry_at,
     waits_until,
@@ -91,7 +91,7 @@ def test_only_ended_replicas_of_the_slot_and_revision_are_looked_at():
         failed(slot=0, number=3, revision=2),
         replica(1, revision=2, id="active"),
     ]
-    assert ended_in([*others, wanted], {2}, 1) == [wanted]
+    assert ended_by_slot([*others, wanted], {2}) == {0: [others[1]], 1: [wanted]}
 
 
 ENDS = st.lists(
