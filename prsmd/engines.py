@@ -10,7 +10,7 @@ from typing import Any
 from prsmd.domain.errors import EngineError
 from prsmd.runtime import registry
 from prsmd.runtime.base import Runtime
-from prsmd.runtime.process_runs import supervisors
+from prsmd.runtime.process_runs import end_unmanaged, supervisors
 from prsmd.settings import Settings
 from prsmd.store.errors import StoreNotItsOwnError
 
@@ -19,6 +19,10 @@ _LOST = (
     "{folder} holds nothing, but {found}: its content was lost, or another daemon on this machine"
     " calls its folder the same. Put the folder back from a backup. To begin anew:"
     " prsmd --new-instance; docs/operations.md says how to end what still runs."
+)
+_UNMANAGED = (
+    "models that this instance launched run on, but their folders are gone from {folder}:"
+    " {problem}. End them by hand (kill -9 PID), or put the folder back from a backup."
 )
 
 
@@ -29,14 +33,16 @@ async def choose_runtime(
 
     While replicas exist, `auto` stays with the runtime `in_use`: an engine that is only late or
     down must not have its containers taken for lost. At the `first` start of an instance, no other
-    one may have launched from the same state folder.
+    one may have launched from the same state folder. At every start, what the instance launched as
+    processes and whose run folders are gone is ended: it can be managed no more.
 
     Raises:
-        StoreNotItsOwnError: one has, so the folder was emptied.
+        StoreNotItsOwnError: one has, so the folder was emptied; or what has to end does not.
     """
     name, folder = settings.runtime.name, settings.daemon.state_dir
     if first:
         await asyncio.to_thread(_refuse_former_processes, folder)
+    await asyncio.to_thread(_end_unmanaged, folder / "runs", instance)
     if name == "auto" and in_use is not None:
         name = "docker" if in_use == "docker" else "process"
     if name in {"auto", "docker"}:
@@ -78,6 +84,17 @@ def _refuse_former_processes(folder: Path) -> None:
         names = ", ".join(map(str, sorted(former)))
         found = f"models that were launched from it run on as processes of supervisor {names}"
         raise StoreNotItsOwnError(_LOST.format(folder=folder, found=found))
+
+
+def _end_unmanaged(runs: Path, instance: str) -> None:
+    try:
+        ended = end_unmanaged(runs, instance)
+    except EngineError as error:
+        message = _UNMANAGED.format(folder=runs, problem=error.message)
+        raise StoreNotItsOwnError(message) from error
+    if ended:
+        names = ", ".join(map(str, sorted(ended)))
+        log.error("%s was lost: models that ran from it, of supervisor %s, were ended", runs, names)
 
 
 def _name_of(folder: Path) -> str:

@@ -29,7 +29,7 @@ class LogReader:
             _skip_all_but([file for file in (older, self._file) if file is not None], query.tail)
         since = query.since or 0.0
         with contextlib.nullcontext() if older is None else older:
-            kept = () if older is None else map(_line, older)
+            kept = () if older is None else _whole(map(_line, older))
             lines = (each for each in itertools.chain(kept, self.more()) if each.at >= since)
             return collections.deque(lines, maxlen=query.tail)
 
@@ -72,7 +72,7 @@ class LogReader:
             self._rest += raw
             if self._rest.endswith(b"\n"):
                 complete, self._rest = self._rest, b""
-                yield _line(complete)
+                yield from _whole([_line(complete)])
 
     def _rotated(self) -> bool:
         if self._file is None:
@@ -109,6 +109,14 @@ def _skip_in(file: BinaryIO, lines: int) -> int:
     return found
 
 
-def _line(raw: bytes) -> LogLine:
-    at, stream, text = raw.decode(errors="replace").rstrip("\n").split(" ", 2)
-    return LogLine(at=float(at), stream=stream, text=text)
+def _whole(lines: Iterable[LogLine | None]) -> Iterator[LogLine]:
+    return (line for line in lines if line is not None)
+
+
+def _line(raw: bytes) -> LogLine | None:
+    """Return a line, None for one that a power cut or the disk damaged."""
+    try:
+        at, stream, text = raw.decode(errors="replace").rstrip("\n").split(" ", 2)
+        return LogLine(at=float(at), stream=stream, text=text)
+    except ValueError:
+        return None

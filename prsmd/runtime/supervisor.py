@@ -1,9 +1,10 @@
 """The parent of one model process in the embedded runtime; a program of its own, not a module.
 
-    python -I -S supervisor.py FOLDER READY_FD LOCK_FD LOG_BYTES COMMAND [ARG...]
+    python -I -S supervisor.py FOLDER READY_FD LOCK_FD LOG_BYTES INSTANCE COMMAND [ARG...]
 
 Owns one run: starts the command in a session of its own, writes its output with times to a log of
-bounded size, ends it with everything it started, and leaves the exit code in FOLDER. It needs
+bounded size, ends it with everything it started, and leaves the exit code in FOLDER. INSTANCE only
+tells who lists processes whose it is. It needs
 nothing from the daemon, so models and their logs go on when the daemon dies. It holds the lock of
 FOLDER for as long as anything of the run is alive. SIGTERM asks the run to end, and SIGUSR1 after
 that kills it; every other signal that can be is ignored, so that one sent to the whole service
@@ -102,6 +103,8 @@ def _write_json(path: str, value: object) -> None:
     """Write a file that is either whole or not there."""
     with open(path + ".new", "w") as file:  # noqa: PTH123 - as above
         json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())  # else a power cut may leave it empty under its last name
     os.rename(path + ".new", path)  # noqa: PTH104 - as above
 
 
@@ -167,7 +170,7 @@ def _signals() -> int:
 
 def main() -> NoReturn:
     """Run one command to its end."""
-    folder, ready, lock, log_bytes, *command = sys.argv[1:]
+    folder, ready, lock, log_bytes, _, *command = sys.argv[1:]
     if os.fork():
         os._exit(0)  # the daemon waits only for this one, and is nobody's parent afterwards
     os.setsid()

@@ -181,6 +181,38 @@ def test_a_folder_that_was_deleted_and_made_again_is_told_by_what_runs_from_it(d
             os.kill(pid, signal.SIGTERM)
 
 
+def test_what_runs_without_its_folder_is_ended_and_launched_anew(daemon):
+    deployment = daemon.deploy(small("a-model"))
+    daemon.until_ready(deployment, 1)
+    daemon.kill()
+    runs = daemon.folder / "state" / "runs"
+    former = supervisors(runs)
+    shutil.rmtree(runs)
+    daemon.begin_log()
+    daemon.start()
+
+    daemon.until_ready(deployment, 1)
+    [running] = supervisors(runs)
+    assert running not in former
+    assert f"of supervisor {former[0]}, were ended" in daemon.log
+
+
+def test_a_run_with_a_damaged_record_is_replaced(daemon):
+    deployment = daemon.deploy(small("a-model"))
+    daemon.until_ready(deployment, 1)
+    daemon.kill()
+    runs = daemon.folder / "state" / "runs"
+    former = supervisors(runs)
+    [record] = runs.glob("*/record.json")
+    record.write_bytes(b"")
+    daemon.begin_log()
+    daemon.start()
+
+    daemon.until("the end of the former", lambda: not {*former} & {*supervisors(runs)})
+    daemon.until_ready(deployment, 1)
+    assert f"{record} is damaged" in daemon.log
+
+
 @pytest.mark.parametrize("name", ["pepper", "audit-key"])
 def test_a_key_that_was_lost_is_not_made_anew_in_silence(daemon, name):
     path = daemon.folder / "state" / name

@@ -105,3 +105,11 @@ def test_of_a_long_log_little_is_read(tmp_path: Path, monkeypatch: pytest.Monkey
 
     assert len(texts(LogReader(tmp_path), tail=7)) == 7
     assert len(parsed) == 7
+
+
+def test_a_damaged_line_is_left_out(tmp_path: Path) -> None:
+    damaged = b"\0" * 300 + b"\nnot-a-time stdout x\n"
+    (tmp_path / "log.1").write_bytes(written(["one"]) + damaged)
+    (tmp_path / "log").write_bytes(damaged + written(["two"], began=2))
+
+    assert texts(LogReader(tmp_path), tail=10) == ["one", "two"]
