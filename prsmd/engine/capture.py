@@ -47,7 +47,7 @@ class LogCapture:
             if not lines:
                 return await self._archive.read(replica_id)
             await self._archive.save(replica_id, lines)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the container has to end
             log.warning("logs not kept: %s", error, extra={"replica": replica_id})
         return lines
 

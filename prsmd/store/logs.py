@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,10 @@ class LogArchive:
         await asyncio.to_thread(self._save, replica_id, lines)
 
     async def read(self, replica_id: str) -> list[LogLine]:
-        """Return the kept lines, oldest first; empty where nothing was kept."""
+        """Return the kept lines, oldest first; empty where nothing was kept.
+
+        A damaged line is left out.
+        """
         return await asyncio.to_thread(self._read, replica_id)
 
     def _save(self, replica_id: str, lines: Sequence[LogLine]) -> None:
@@ -35,11 +39,10 @@ class LogArchive:
 
     def _read(self, replica_id: str) -> list[LogLine]:
         try:
-            with self._path(replica_id).open(encoding="utf-8") as file:
-                rows = [json.loads(row) for row in file]
+            with self._path(replica_id).open("rb") as file:
+                return [line for row in file if (line := _line(row)) is not None]
         except FileNotFoundError:
             return []
-        return [LogLine(at=at, stream=stream, text=text) for at, stream, text in rows]
 
     def _prune(self) -> None:
         files = list(self._folder.glob("*.jsonl"))
@@ -50,6 +53,19 @@ class LogArchive:
 
     def _path(self, replica_id: str) -> Path:
         return self._folder / f"{replica_id}.jsonl"
+
+
+def _line(row: bytes) -> LogLine | None:
+    """Return the line that a row holds, None for a damaged one."""
+    try:
+        at, stream, text = json.loads(row)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not isinstance(at, float | int) or not math.isfinite(at):
+        return None
+    if not isinstance(stream, str) or not isinstance(text, str):
+        return None
+    return LogLine(at=at, stream=stream, text=text)
 
 
 def _age(path: Path) -> float:

@@ -162,3 +162,16 @@ async def test_a_container_that_is_gone_leaves_what_was_kept_before(
 
     assert await capture.take(REPLICA) == known
     assert await archive.read(REPLICA.id) == known
+
+
+async def test_a_capture_that_fails_in_any_way_does_not_keep_a_replica(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Fails(LogArchive):
+        async def read(self, replica_id: str) -> list[LogLine]:
+            raise ValueError("a damaged file")
+
+    capture = LogCapture(Writes(), Fails(tmp_path))  # type: ignore[arg-type]
+
+    assert await capture.take(REPLICA) == []
+    assert "a damaged file" in caplog.text

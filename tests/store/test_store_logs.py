@@ -39,3 +39,17 @@ async def test_replicas_that_end_together_lose_no_save_to_each_others_pruning(tm
     archive = LogArchive(tmp_path, keep_files=2)
     await asyncio.gather(*(archive.save(f"r{number}", lines("x")) for number in range(200)))
     assert kept(tmp_path) == 2
+
+
+async def test_a_damaged_line_is_left_out_and_the_rest_is_read(tmp_path: Path):
+    archive = LogArchive(tmp_path)
+    await archive.save("r1", lines("before"))
+    path = tmp_path / "r1.jsonl"
+    whole = path.read_bytes()
+    damaged = (
+        *(b"", b"\0" * 50, b"\xff\xfe", b'[1.5, "std', b"7", b"[]", b'["x", "stdout", "y"]'),
+        *(b'[NaN, "stdout", "y"]', b'[1, "stdout", null]', b"[" * 100_000, b'{"a": 1, "b": 2}'),
+    )
+    path.write_bytes(whole + b"\n".join(damaged) + b"\n" + whole + b'[2.5, "s')
+
+    assert await archive.read("r1") == lines("before", "before")
