@@ -205,7 +205,8 @@ async def connect(
 
 def _files(settings: Settings, drivers: Drivers, vault: Vault) -> Files:
     own = vault.envelope.path.parent == settings.daemon.state_dir
-    beside = Beside(settings.daemon.state_dir, vault.sealer.has if own else None)
+    opens, copy = vault.sealer.has if own else None, settings.audit.checkpoint_copy
+    beside = Beside(settings.daemon.state_dir, opens, copy)
     beside.look()
     return Files(drivers.database, drivers.usage, beside)
 

@@ -80,11 +80,13 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
     section, state = settings.audit, settings.daemon.state_dir
     signer = _signer(settings)
     logs = _logs(section, books)
+    checkpoints = CheckpointFile(state / "audit-checkpoints.jsonl", section.checkpoint_copy)
+    _tell_lacking(checkpoints)
     notary = Notary(
         logs,
         signer,
         Trust(signer.public_pem),
-        CheckpointFile(state / "audit-checkpoints.jsonl", section.checkpoint_copy),
+        checkpoints,
         NotarySettings(
             instance=books.instance,
             every_records=section.checkpoint_records,
@@ -122,6 +124,21 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
         service=Audit(logs, Prover(notary), functools.partial(_trusted, signer, notary), notes),
         beginning=beginning,
     )
+
+
+def _tell_lacking(file: CheckpointFile) -> None:
+    """Log that the copy of the checkpoints lost some. It goes on: new ones are still worth it."""
+    try:
+        lacking = file.lacking()
+    except OSError as error:
+        log.error("audit.checkpoint_copy cannot be read: %s", error)  # noqa: TRY400
+        return
+    if lacking:
+        log.error(
+            "audit.checkpoint_copy: %s lacks %d statements that %s has: it was emptied, its disk is"
+            " not mounted, or it is new. Put it back, or add what it lacks: docs/audit.md",
+            *(file.copy, lacking, file.path),
+        )
 
 
 def _followed(succession: Mapping[str, Any], at: float, organization: str) -> AuditRecord:

@@ -60,6 +60,8 @@ def findings(settings: Settings, files: Sequence[Path]) -> list[Finding]:
         found += (*_written(path), *_read(path))
     for path in (*files, *_named(trusted)):
         found += _written(path)
+    for path in _named([settings.audit.checkpoint_copy]):
+        found += (dataclasses.replace(each, refused=False) for each in _written(path))
     for folder in {path.parent for path in files}:
         there = _stat(folder)
         if there is not None and not there.st_mode & stat.S_ISVTX:

@@ -140,3 +140,32 @@ async def test_a_key_that_lies_in_the_folder_is_shown_to_nobody_as_trusted(
     await auditing.begin()
     shown = Trust(auditing.service._public_keys())
     assert Signer(b"s" * 32).fingerprint not in shown.fingerprints
+
+
+@pytest.mark.parametrize("harm", ["removed", "emptied", "shortened", "a folder", "none"])
+async def test_a_copy_that_lost_checkpoints_is_told_and_goes_on(
+    tmp_path: Path, books: Books, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    copy = tmp_path / "copy.jsonl"
+    given = Settings(
+        daemon=DaemonSection(state_dir=tmp_path), audit=AuditSection(checkpoint_copy=copy)
+    )
+    first = auditing_of(given, books)
+    await first.begin()
+    await first.settle()
+    assert not caplog.records
+    whole = copy.read_bytes()
+    copy.unlink()
+    if harm == "a folder":
+        copy.mkdir()
+    elif harm != "removed":
+        kept = {"emptied": b"", "shortened": whole[: len(whole) // 3], "none": whole}
+        copy.write_bytes(kept[harm])
+
+    again = auditing_of(given, books)
+    told = [line.getMessage() for line in caplog.records]
+    assert [str(copy) in line for line in told] == ([] if harm == "none" else [True])
+    if harm == "removed":
+        await again.begin()
+        await again.settle()
+        assert copy.read_bytes()

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from prsmd.settings import AccessSection, DaemonSection, ImagesSection, Settings, TcpSection
+from prsmd.settings import (
+    AccessSection,
+    AuditSection,
+    DaemonSection,
+    ImagesSection,
+    Settings,
+    TcpSection,
+)
 from prsmd.strictness import findings
 
 ROOT = Path(__file__).parents[1]
@@ -175,3 +182,15 @@ def test_whatever_is_in_the_place_of_the_usage_file_stops_nothing(state):
     os.mkfifo(state / "usage.db", 0o600)
 
     assert refused(state) == []
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o620])
+def test_a_copy_of_the_checkpoints_that_others_can_write_is_warned_of(state, mode):
+    copy = state.parent / "copy.jsonl"
+    copy.touch()
+    copy.chmod(mode)
+    audit = AuditSection(checkpoint_copy=copy)
+
+    assert refused(state, audit=audit) == []
+    [words] = told(state, refused=False, audit=audit)
+    assert str(copy) in words

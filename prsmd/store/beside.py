@@ -36,12 +36,19 @@ class Beside:
     """Compares the files of a state folder with how they were when they were first seen.
 
     `opens` tells whether a key opens what is sealed (None: the folder's envelope key is not used).
+    `copy` is a log elsewhere that is watched like those of the folder.
     `look` blocks on the disk. What is wrong is in `problems`, by file; nothing once it is mended.
     """
 
-    def __init__(self, folder: Path, opens: Callable[[bytes], bool] | None) -> None:
+    def __init__(
+        self, folder: Path, opens: Callable[[bytes], bool] | None, copy: Path | None = None
+    ) -> None:
         self._folder = folder
         self._judges = dict(JUDGES)
+        self._logs: tuple[str, ...] = _LOGS
+        if copy is not None:
+            self._logs = (*_LOGS, str(copy.absolute()))
+            self._judges[self._logs[-1]] = _goes_on
         if opens is None:
             del self._judges[ENVELOPE]
         else:
@@ -61,7 +68,7 @@ class Beside:
     def _problem(self, name: str, judge: _Judge) -> str | None:
         path, before = self._folder / name, self._seen.get(name)
         try:
-            now = _read(path, ends=name in _LOGS)
+            now = _read(path, ends=name in self._logs)
         except FileNotFoundError:
             return None if before is None else f"{path} was removed while prsmd runs"
         except OSError as error:

@@ -68,6 +68,14 @@ class CheckpointFile:
         more = [said for said in _statements(self.copy) if canonical(said) not in there]
         return sorted([*own, *more], key=_sequence_of) if more else own
 
+    def lacking(self) -> int:
+        """Return how many statements of the own file the copy has not; OSError if unreadable."""
+        if self.copy is None:
+            return 0
+        there = {canonical(said) for said in _statements(self.copy)}
+        own = (*_statements(self._aside), *_statements(self.path))
+        return sum(canonical(said) not in there for said in own)
+
     @property
     def _aside(self) -> Path:
         return self.path.with_name(self.path.name + ".1")

@@ -81,3 +81,27 @@ def test_an_envelope_key_that_is_kept_elsewhere_may_go_from_the_folder(tmp_path)
     (tmp_path / "envelope-key").unlink()
     beside.look()
     assert not beside.problems
+
+
+@pytest.mark.parametrize("harm", ["removed", "emptied"])
+def test_a_copy_elsewhere_is_missed_until_it_is_back(harm, tmp_path):
+    copy = tmp_path / "elsewhere" / "copy.jsonl"
+    copy.parent.mkdir()
+    copy.write_bytes(b"{}\n" * 4000)
+    beside = Beside(tmp_path, None, copy)
+    beside.look()
+    with copy.open("ab") as file:
+        file.write(b"{}\n")
+    beside.look()
+    assert not beside.problems
+
+    whole = copy.read_bytes()
+    copy.unlink()
+    if harm == "emptied":
+        copy.touch()
+    beside.look()
+    [problem] = beside.problems.values()
+    assert str(copy) in problem
+    copy.write_bytes(whole)
+    beside.look()
+    assert not beside.problems
