@@ -34,20 +34,33 @@ pytest_plugins = [
 _TESTS = Path(__file__).parent
 # Whole daemons, processes, sockets, campaigns: what `scripts/test --fast` has no time for.
 _REAL_PARTS = (
-    *("api/", "daemon/", "devices/", "engine/", "examples/", "gateway/", "limits/", "store/"),
-    *("cli/test_cli_apply_real.py", "runtime/test_contract.py", "runtime/test_process.py"),
-    *("sdk/test_sdk_lifetime.py", "service/test_proof", "test_architecture.py", "test_bench_"),
-    *("test_load_generator.py", "test_reloadable.py", "test_strictness.py", "test_systemd_seam.py"),
+    *("api/", "daemon/", "devices/", "e2e/", "engine/", "examples/", "gateway/", "limits/"),
+    *("store/", "systemd/", "cli/test_cli_apply_real.py", "runtime/test_contract.py"),
+    *("runtime/test_process", "sdk/test_sdk_lifetime.py", "service/test_proof", "test_bench_"),
+    *("test_architecture.py", "test_load_generator.py", "test_reloadable.py"),
+    *("test_strictness.py", "test_systemd_seam.py"),
 )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import what the slow suites are, where they are left out."""
+    if "not slow" in config.option.markexpr and _is_real(collection_path):
+        return True
+    return None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the suites that work on real parts as slow, and share out the longest ones first."""
     for item in items:
-        if item.path.relative_to(_TESTS).as_posix().startswith(_REAL_PARTS):
+        if _is_real(item.path):
             item.add_marker(pytest.mark.slow)
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: order_of(item.nodeid))
+
+
+def _is_real(path: Path) -> bool:
+    name = path.relative_to(_TESTS).as_posix() if path.is_relative_to(_TESTS) else ""
+    return f"{name}/".startswith(_REAL_PARTS)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> Places:

@@ -242,6 +242,7 @@ def check(*arguments, **environment):
     )
 
 
+@pytest.mark.slow
 def test_check_says_that_settings_are_valid_and_touches_nothing(file, tmp_path):
     file.write_text(f"[daemon]\nstate_dir = '{tmp_path}/state'\n[unix]\npath = '{tmp_path}/s'\n")
 
@@ -251,6 +252,7 @@ def test_check_says_that_settings_are_valid_and_touches_nothing(file, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["conf.d", "prsmd.toml"]
 
 
+@pytest.mark.slow
 def test_check_prints_each_problem_with_its_place_and_exits_78(file):
     file.write_text("[tcp]\nprot = 1\n")
 
@@ -264,6 +266,7 @@ def test_check_prints_each_problem_with_its_place_and_exits_78(file):
     assert any(line.startswith("prsmd: environment PRSMD_LIMITS__BODY: ") for line in lines)
 
 
+@pytest.mark.slow
 def test_the_daemon_itself_exits_78_for_the_same_settings(file, tmp_path):
     file.write_text(f"[daemon]\nstate_dir = '{tmp_path}/state'\n[unix]\npath = '{tmp_path}'\n")
 
