@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from prsmd.core.moments import any_to_come
 from prsmd.core.outlook import holds_by_deployment
 from prsmd.core.plan import DesiredDeployment, Hold, Observed, Plan
 from prsmd.core.reconcile import Policy, reconcile
@@ -30,6 +31,7 @@ from prsmd.gateway.infer import Gateway
 from prsmd.protocols.registry import PROTOCOLS
 from prsmd.store.db import Database
 from prsmd.store.logs import LogArchive
+from prsmd.store.moments import bring_back
 
 log = logging.getLogger(__name__)
 _BUSY_SECONDS = 1.0
@@ -119,9 +121,7 @@ class Reconciler:
     async def tick(self, parts: Parts) -> bool:
         """Run once; return whether something is in progress, so that it is looked at again soon."""
         snapshot = await parts.observer.snapshot()
-        async with parts.database.read() as tx:  # after the snapshot: rows are never older than it
-            desired = await load_desired(tx)
-        now = self._clock()
+        desired, now = await self._desired(parts)  # after the snapshot: rows are never older
         observed = dataclasses.replace(snapshot, at=now)
         plan = reconcile(desired, observed, now, self._policy)
         self.holds = plan.holds
@@ -133,6 +133,19 @@ class Reconciler:
         await parts.executor.apply(plan)
         await self._tell_holds(parts.recorder, desired, plan, now)
         return bool(plan.actions or observed.working or _in_progress(desired))
+
+    async def _desired(self, parts: Parts) -> tuple[list[DesiredDeployment], float]:
+        """Return what is wanted and stored, and when it was; no moment in it is still to come."""
+        desired, now = await self._stored(parts)
+        if any_to_come(desired, now):
+            log.warning("the clock was set back: what was to happen later counts as of now")
+            await parts.database.write(lambda tx: bring_back(tx, now))
+            desired, now = await self._stored(parts)
+        return desired, now
+
+    async def _stored(self, parts: Parts) -> tuple[list[DesiredDeployment], float]:
+        async with parts.database.read() as tx:
+            return await load_desired(tx), self._clock()
 
     async def _tell_holds(
         self, recorder: Recorder, desired: Sequence[DesiredDeployment], plan: Plan, now: float

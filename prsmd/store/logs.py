@@ -3,10 +3,13 @@
 import asyncio
 import json
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from prsmd.domain.logs import LogLine
+
+_SAME_SECONDS = 1.0
 
 
 class LogArchive:
@@ -48,7 +51,8 @@ class LogArchive:
         files = list(self._folder.glob("*.jsonl"))
         if len(files) <= self._keep_files:
             return
-        for path in sorted(files, key=_age)[: -self._keep_files]:
+        now = time.time() + _SAME_SECONDS
+        for path in sorted(files, key=lambda path: _age(path, now))[: -self._keep_files]:
             path.unlink(missing_ok=True)
 
     def _path(self, replica_id: str) -> Path:
@@ -68,9 +72,14 @@ def _line(row: bytes) -> LogLine | None:
     return LogLine(at=at, stream=stream, text=text)
 
 
-def _age(path: Path) -> float:
-    """Return when a file was written; one that another save has just removed counts as oldest."""
+def _age(path: Path, now: float) -> tuple[bool, float]:
+    """Return what sorts files by when they were written.
+
+    First comes one that another save has just removed, then one that is to have been written later
+    than `now`: the clock was ahead then.
+    """
     try:
-        return path.stat().st_mtime
+        written = path.stat().st_mtime
     except FileNotFoundError:
-        return 0.0
+        return False, 0.0
+    return written <= now, written

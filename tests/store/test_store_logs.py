@@ -1,6 +1,8 @@
 """Kept output of ended replicas: whole, replaced as a whole, bounded in number."""
 
 import asyncio
+import os
+import time
 from pathlib import Path
 
 from prsmd.domain.logs import LogLine
@@ -33,6 +35,22 @@ async def test_only_the_newest_files_are_kept(tmp_path: Path):
     assert kept(tmp_path) == 3
     assert await archive.read("last") == lines("last")
     assert await archive.read("r0") == []
+
+
+async def test_what_was_written_while_the_clock_was_ahead_is_no_newer_than_what_came_after(
+    tmp_path: Path,
+):
+    archive = LogArchive(tmp_path, keep_files=3)
+    ahead = time.time() + 365 * 86400
+    for number in range(3):
+        await archive.save(f"r{number}", lines(str(number)))
+        os.utime(tmp_path / f"r{number}.jsonl", (ahead + number, ahead + number))
+    await archive.save("new", lines("new"))
+    await archive.save("newer", lines("newer"))
+    assert await archive.read("new") == lines("new")
+    assert await archive.read("newer") == lines("newer")
+    assert await archive.read("r2") == lines("2")
+    assert kept(tmp_path) == 3
 
 
 async def test_replicas_that_end_together_lose_no_save_to_each_others_pruning(tmp_path: Path):

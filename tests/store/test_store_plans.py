@@ -39,6 +39,8 @@ SCANS = {
     ("leases", "leases"): UPKEEP,
     ("members", "members"): ALL_OF_IT,
     ("members", "bindings"): ALL_OF_IT,
+    ("moments", "replicas"): "after the clock was set back",
+    ("moments", "rollouts"): "after the clock was set back",
     ("organizations", "organizations"): ALL_OF_IT,
     ("registries", "registries"): ALL_OF_IT,
     ("replicas", "replicas"): UPKEEP,

@@ -1,0 +1,29 @@
+"""Moments that were stored while the wall clock was ahead of what it is now.
+
+No decision may wait until they have come: they are brought back once the clock has been set right.
+"""
+
+from .connection import Tx
+from .rows import change
+
+
+async def bring_back(tx: Tx, now: float) -> None:
+    """Set what happened to replicas and rollouts later than `now` to `now`."""
+    await change(
+        tx,
+        "UPDATE replicas SET created_at = min(created_at, :now), "
+        "started_at = min(started_at, :now), ready_at = min(ready_at, :now), "
+        "draining_since = min(draining_since, :now), finished_at = min(finished_at, :now) "
+        "WHERE max(created_at, ifnull(started_at, 0), ifnull(ready_at, 0), "
+        "ifnull(draining_since, 0), ifnull(finished_at, 0)) > :now",
+        {"now": now},
+    )
+    await change(
+        tx,
+        "UPDATE rollouts SET value = json_set(value, "
+        "'$.started_at', min(json_extract(value, '$.started_at'), :now), "
+        "'$.step_since', min(json_extract(value, '$.step_since'), :now)) "
+        "WHERE max(json_extract(value, '$.started_at'), "
+        "ifnull(json_extract(value, '$.step_since'), 0)) > :now",
+        {"now": now},
+    )

@@ -1,0 +1,76 @@
+"""Rows that were written while the clock was ahead hold nothing up once it has been set right."""
+
+from prsmd.domain.replica import ExitKind, ReplicaState
+from prsmd.store import rollouts
+from tests.engine.harness import Life, World
+
+YEAR = 365 * 86400.0
+
+
+async def test_a_replica_that_began_while_the_clock_was_ahead_is_given_up_in_time(
+    life: Life, world: World
+) -> None:
+    world.server.health = 503
+    world.ahead = YEAR
+    await life.deploy()
+    await life.until(lambda: _any(life, ReplicaState.STARTING))
+    world.ahead = 0.0
+    await life.tick()
+    [replica] = await life.active()
+    assert replica.started_at is not None
+    assert replica.created_at <= replica.started_at <= world.now()
+
+    world.ahead = 4000.0
+    await life.until(lambda: _any(life, ReplicaState.FAILED))
+
+    [failed] = await life.replicas(ReplicaState.FAILED)
+    assert failed.exit is not None
+    assert failed.exit.kind is ExitKind.STARTUP_TIMEOUT
+
+
+async def test_a_failure_that_is_still_to_come_does_not_end_the_wait_for_the_next_try(
+    life: Life, world: World
+) -> None:
+    deployment = await life.deploy()
+    await life.settle()
+    world.ahead = YEAR
+    await _crash(life, world)
+    world.ahead = 0.0
+    for failures in (2, 3):
+        await life.settle()
+        assert await life.active() == [], "it was launched again without a wait"
+        world.ahead += 400
+        await life.settle()
+        await _crash(life, world)
+        assert len(await life.replicas(ReplicaState.FAILED)) == failures
+    waits = [each for each in await life.events(deployment) if each.reason == "BackOff"]
+    assert "failed 3 times in a row" in waits[-1].message
+
+
+async def test_a_rollout_that_began_while_the_clock_was_ahead_began_by_now(
+    life: Life, world: World
+) -> None:
+    deployment = await life.deploy()
+    await life.settle()
+    world.ahead = YEAR
+    await life.update({"TAG": "two"})
+    await life.tick()
+    world.ahead = 0.0
+    await life.tick()
+
+    async with life.database.read() as tx:
+        [rollout] = await rollouts.list_for(tx, deployment)
+    assert rollout.started_at <= world.now()
+    await life.settle()
+    [replica] = await life.active()
+    assert replica.revision == 2
+
+
+async def _crash(life: Life, world: World) -> None:
+    [replica] = await life.active()
+    world.engine.crash(replica.id)
+    await life.settle()
+
+
+async def _any(life: Life, state: ReplicaState) -> bool:
+    return bool(await life.replicas(state))
