@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says nothing on a busy machine. The profile of `scripts/test --fast`
-# tries a fifth of them.
+# tries a tenth of them.
 hypothesis.settings.register_profile("whole", hypothesis.settings(), deadline=None)
-hypothesis.settings.register_profile("fast", hypothesis.settings(), deadline=None, max_examples=20)
+hypothesis.settings.register_profile("fast", hypothesis.settings(), deadline=None, max_examples=10)
 if hypothesis.settings.get_current_profile_name() == "default":  # there is another one under CI
     hypothesis.settings.load_profile("whole")
 
