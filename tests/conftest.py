@@ -32,11 +32,13 @@ pytest_plugins = [
     "tests.support.daemon_fixtures",
 ]
 _TESTS = Path(__file__).parent
-# Whole daemons, processes, sockets, campaigns: what `scripts/test --fast` has no time for.
+# Whole daemons, processes, sockets, worlds, campaigns: `scripts/test --fast` has no time for them.
 _REAL_PARTS = (
     *("api/", "daemon/", "devices/", "e2e/", "engine/", "examples/", "gateway/", "limits/"),
     *("store/", "systemd/", "cli/test_cli_apply_real.py", "runtime/test_contract.py"),
-    *("runtime/test_process", "sdk/test_sdk_lifetime.py", "service/test_proof", "test_bench_"),
+    *("core/test_meter_properties.py", "core/test_reconcile_world.py", "runtime/test_process"),
+    *("sdk/test_sdk_lifetime.py", "sdk/test_sdk_transports.py", "service/test_proof"),
+    *("core/test_rollout_world.py", "test_bench_"),
     *("test_architecture.py", "test_load_generator.py", "test_reloadable.py"),
     *("test_strictness.py", "test_systemd_seam.py"),
 )

@@ -4,7 +4,6 @@ The checks of every single tick are in `watch`: the floor, the routes, whose roo
 such a world is made and where it ends up.
 """
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -191,7 +190,6 @@ def waits_for_somebody(item, words):
     return item.rollout.paused or trying or idle
 
 
-@pytest.mark.slow
 @given(HISTORIES)
 @settings(max_examples=60, deadline=None)
 def test_whatever_happens_to_updates_all_of_them_end_once_people_let_them(history):
