@@ -302,7 +302,11 @@ class Pool:
         self._serve_queue()
 
     def _serve_queue(self) -> None:
-        self._queue.serve(self._choose, self._give)
+        if not len(self._queue):
+            return
+        targets = (*self._stable, *self._trial)
+        free = {each.replica_id for each in targets if each.in_flight < each.slots}
+        self._queue.serve(free, self._choose, self._give)
 
     def _give(self, ticket: Ticket, target: Target) -> None:
         self._count(ticket, target)

@@ -8,6 +8,7 @@ import dataclasses
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 
 from prsmd.core.admission import Refuse
@@ -86,14 +87,20 @@ class Queue:
         return True
 
     def serve(
-        self, choose: Callable[[Ticket], Target | None], give: Callable[[Ticket, Target], None]
+        self,
+        free: AbstractSet[str],
+        choose: Callable[[Ticket], Target | None],
+        give: Callable[[Ticket, Target], None],
     ) -> None:
         """Give a target to each who can have one, the earliest first.
 
-        What `choose` has not for the first of a line, it has for nobody in that line.
+        `free` are the replicas with a free slot: who tried them all is passed over. What `choose`
+        has not for the first of a line, it has for nobody in that line.
         """
         heads = [
-            (line[0].arrival, number, line) for number, line in enumerate(self._lines.values())
+            (line[0].arrival, number, line)
+            for number, ((_, tried), line) in enumerate(self._lines.items())
+            if not free <= tried
         ]
         heapq.heapify(heads)
         while heads:

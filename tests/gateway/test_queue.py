@@ -1,5 +1,6 @@
 """The queue alone: who is served in which order, and how much is looked at for it."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -42,9 +43,21 @@ def test_who_can_have_nothing_is_looked_at_once_for_all_who_tried_the_same(on_tr
     tickets += [ticket(2 * MANY + n, on_trial=on_trial) for n in range(MANY)]
     queue = queue_of(*tickets)
     asked: list[int] = []
-    queue.serve(lambda each: asked.append(each.arrival), never)
+    queue.serve({"c"}, lambda each: asked.append(each.arrival), never)
     assert asked == [0, MANY, 2 * MANY]
     assert len(queue) == 3 * MANY
+
+
+def test_who_tried_every_free_replica_is_not_looked_at_however_many_sets_were_tried():
+    sets = list(itertools.combinations([f"replica-{n}" for n in range(20)], 3))[:MANY]
+    queue = queue_of(*(ticket(n, "free", *tried) for n, tried in enumerate(sets)))
+    asked: list[Ticket] = []
+    queue.serve({"free"}, asked.append, never)
+    assert asked == []
+    queue.serve(set(), asked.append, never)
+    assert asked == []
+    queue.serve({"free", "replica-0"}, asked.append, never)
+    assert len(asked) == sum("replica-0" not in tried for tried in sets)
 
 
 def test_who_leaves_opens_no_gap_and_leaves_no_line_behind():
@@ -53,7 +66,7 @@ def test_who_leaves_opens_no_gap_and_leaves_no_line_behind():
     assert all(queue.remove(each) for each in tickets)
     assert not any(queue.remove(each) for each in tickets)
     asked: list[Ticket] = []
-    queue.serve(asked.append, never)
+    queue.serve({"a"}, asked.append, never)
     assert (asked, len(queue)) == ([], 0)
 
 
@@ -61,7 +74,7 @@ def test_who_is_forgiven_stands_where_it_would_had_it_waited_all_along():
     queue = queue_of(ticket(2), ticket(4), ticket(3, "a"), ticket(1, "b"), ticket(5, "a", "b"))
     queue.forgive()
     served: list[int] = []
-    queue.serve(lambda _: target(), lambda each, _: served.append(each.arrival))
+    queue.serve({"a"}, lambda _: target(), lambda each, _: served.append(each.arrival))
     assert served == [1, 2, 3, 4, 5]
     assert len(queue) == 0
 
@@ -106,7 +119,7 @@ def test_the_lines_serve_as_if_each_was_asked_in_order_of_arrival(
         now_left[found.replica_id] -= 1
         given_to.append((each.arrival, found.replica_id))
 
-    queue.serve(having(now_left), give)
+    queue.serve({name for name in free if free[name]}, having(now_left), give)
     assert given_to == expected
     assert len(queue) == len(tickets) - len(leaving) - len(expected)
     assert sorted(each.arrival for each in queue) == [each.arrival for each in queue.clear()]
