@@ -100,7 +100,7 @@ class Health:
             return "the file of the state was removed or replaced"
         if not self._database.writable:
             return "the state cannot be written"
-        if self._beside.problems:
+        if self._beside.needed:
             return "a file that the next start needs was removed, changed or damaged"
         return None
 

@@ -38,6 +38,7 @@ class Beside:
     `opens` tells whether a key opens what is sealed (None: the folder's envelope key is not used).
     `copy` is a log elsewhere that is watched like those of the folder.
     `look` blocks on the disk. What is wrong is in `problems`, by file; nothing once it is mended.
+    `needed` are those of them without which a next start refuses: not the copy.
     """
 
     def __init__(
@@ -45,10 +46,9 @@ class Beside:
     ) -> None:
         self._folder = folder
         self._judges = dict(JUDGES)
-        self._logs: tuple[str, ...] = _LOGS
-        if copy is not None:
-            self._logs = (*_LOGS, str(copy.absolute()))
-            self._judges[self._logs[-1]] = _goes_on
+        self._copies = () if copy is None else (str(copy.absolute()),)
+        self._logs: tuple[str, ...] = (*_LOGS, *self._copies)
+        self._judges |= dict.fromkeys(self._copies, _goes_on)
         if opens is None:
             del self._judges[ENVELOPE]
         else:
@@ -64,6 +64,11 @@ class Beside:
             if problem is not None:
                 problems[name] = problem
         self.problems = problems
+
+    @property
+    def needed(self) -> list[str]:
+        """What is wrong with files that the next start needs."""
+        return [self.problems[name] for name in self.problems if name not in self._copies]
 
     def _problem(self, name: str, judge: _Judge) -> str | None:
         path, before = self._folder / name, self._seen.get(name)

@@ -32,6 +32,7 @@ def test_a_file_that_a_next_start_needs_is_missed_until_it_is_back(name, harm, t
         os.mkfifo(path)
     beside.look()
     assert list(beside.problems) == [name]
+    assert beside.needed == [*beside.problems.values()]
 
     aside.replace(path)
     beside.look()
@@ -102,6 +103,7 @@ def test_a_copy_elsewhere_is_missed_until_it_is_back(harm, tmp_path):
     beside.look()
     [problem] = beside.problems.values()
     assert str(copy) in problem
+    assert beside.needed == []
     copy.write_bytes(whole)
     beside.look()
     assert not beside.problems
