@@ -1,4 +1,4 @@
-"""Tells whether something is to have happened that is still to come: the clock was set back."""
+"""Tells whether stored times lie in the future, as they do after the clock was set back."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,13 +7,13 @@ from prsmd.core.plan import DesiredDeployment
 _SAME_SECONDS = 1.0
 
 
-def any_to_come(desired: Iterable[DesiredDeployment], now: float) -> bool:
-    """Tell whether replicas or rollouts have moments later than `now`, by more than a second."""
+def any_in_future(desired: Iterable[DesiredDeployment], now: float) -> bool:
+    """Tell whether a time of a replica or rollout is later than `now`, by more than a second."""
     latest = now + _SAME_SECONDS
-    return any(at is not None and at > latest for item in desired for at in _moments(item))
+    return any(at is not None and at > latest for item in desired for at in _times(item))
 
 
-def _moments(item: DesiredDeployment) -> Iterator[float | None]:
+def _times(item: DesiredDeployment) -> Iterator[float | None]:
     for replica in item.replicas:
         yield replica.created_at
         yield replica.started_at

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Newest(Generic[Item]):
+class RingBuffer(Generic[Item]):
     """The newest of the items that are added: so many, of such a size in all, at most.
 
     `size_of` returns the size of one item; what it counts is the caller's choice. No more than the

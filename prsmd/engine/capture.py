@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import logging
 
-from prsmd.core.newest import Newest
+from prsmd.core.ring_buffer import RingBuffer
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.logs import LogLine
 from prsmd.domain.replica import Replica
@@ -52,7 +52,7 @@ class LogCapture:
         return lines
 
     async def _read(self, replica_id: str, container_id: str) -> list[LogLine]:
-        newest = Newest(KEPT_LINES, KEPT_CHARACTERS, _characters)
+        newest = RingBuffer(KEPT_LINES, KEPT_CHARACTERS, _characters)
         query = LogQuery(tail=KEPT_LINES)
         try:
             async with asyncio.timeout(_READ_SECONDS):

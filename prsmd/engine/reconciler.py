@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from prsmd.core.moments import any_to_come
+from prsmd.core.future_times import any_in_future
 from prsmd.core.outlook import holds_by_deployment
 from prsmd.core.plan import DesiredDeployment, Hold, Observed, Plan
 from prsmd.core.reconcile import Policy, reconcile
@@ -29,9 +29,9 @@ from prsmd.engine.rows import load_desired
 from prsmd.engine.usage import UsageMeter
 from prsmd.gateway.infer import Gateway
 from prsmd.protocols.registry import PROTOCOLS
+from prsmd.store import future_times
 from prsmd.store.db import Database
 from prsmd.store.logs import LogArchive
-from prsmd.store.moments import bring_back
 
 log = logging.getLogger(__name__)
 _BUSY_SECONDS = 1.0
@@ -135,13 +135,22 @@ class Reconciler:
         return bool(plan.actions or observed.working or _in_progress(desired))
 
     async def _desired(self, parts: Parts) -> tuple[list[DesiredDeployment], float]:
-        """Return what is wanted and stored, and when it was; no moment in it is still to come."""
+        """Return what is wanted and stored, and when it was read.
+
+        Times in it that lie in the future become the present first. Where the store cannot be
+        written, they stay: what runs is served and watched all the same.
+        """
         desired, now = await self._stored(parts)
-        if any_to_come(desired, now):
-            log.warning("the clock was set back: what was to happen later counts as of now")
-            await parts.database.write(lambda tx: bring_back(tx, now))
-            desired, now = await self._stored(parts)
-        return desired, now
+        if not any_in_future(desired, now):
+            return desired, now
+        log.warning(
+            "the clock was set back: stored times that lie in the future become the present"
+        )
+        try:
+            await parts.database.write(lambda tx: future_times.clamp(tx, now))
+        except PrsmdError as error:
+            log.warning("stored times not set: %s", error.message)
+        return await self._stored(parts)
 
     async def _stored(self, parts: Parts) -> tuple[list[DesiredDeployment], float]:
         async with parts.database.read() as tx:

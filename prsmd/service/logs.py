@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from prsmd.core.fair_queue import Asker, Slots
 from prsmd.core.memory_budget import Holding
-from prsmd.core.newest import Newest
+from prsmd.core.ring_buffer import RingBuffer
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import EngineError, EngineUnreachableError, NotFoundError
 from prsmd.domain.logs import LogLine
@@ -153,7 +153,7 @@ class Logs:
         """Return the newest lines of replicas, oldest first, of so many characters at most."""
         found: list[ReplicaLine] = []
         for replica in chosen:
-            newest, count = Newest(request.tail, most, _cost), 0
+            newest, count = RingBuffer(request.tail, most, _cost), 0
             async with contextlib.aclosing(self._lines(replica, request)) as lines:
                 async for line in lines:
                     newest.add(ReplicaLine(replica.id, line))
@@ -215,7 +215,7 @@ def _merged(
     found: Sequence[ReplicaLine], more: Sequence[ReplicaLine], most_lines: int, most_characters: int
 ) -> list[ReplicaLine]:
     """Return the newest lines of both, oldest first."""
-    merged = Newest(most_lines, most_characters, _cost)
+    merged = RingBuffer(most_lines, most_characters, _cost)
     for item in sorted([*found, *more], key=_written_at):
         merged.add(item)
     return [*merged.items]

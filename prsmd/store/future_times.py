@@ -1,14 +1,14 @@
-"""Moments that were stored while the wall clock was ahead of what it is now.
+"""Stored times that lie in the future: the wall clock was ahead then, and was set back since.
 
-No decision may wait until they have come: they are brought back once the clock has been set right.
+No decision may wait until they have come: they become the present.
 """
 
 from .connection import Tx
 from .rows import change
 
 
-async def bring_back(tx: Tx, now: float) -> None:
-    """Set what happened to replicas and rollouts later than `now` to `now`."""
+async def clamp(tx: Tx, now: float) -> None:
+    """Set each time of a replica or rollout that is later than `now` to `now` (epoch seconds)."""
     await change(
         tx,
         "UPDATE replicas SET created_at = min(created_at, :now), "

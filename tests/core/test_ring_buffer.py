@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prsmd.core.newest import Newest
+from prsmd.core.ring_buffer import RingBuffer
 
 
 def fits(items, most, size):
@@ -12,7 +12,7 @@ def fits(items, most, size):
 
 @given(st.lists(st.integers(0, 9)), st.integers(0, 5), st.integers(0, 20))
 def test_as_many_of_the_newest_are_kept_as_fit(sizes, most, size):
-    newest = Newest(most, size, int)
+    newest = RingBuffer(most, size, int)
     for number, one in enumerate(sizes, 1):
         newest.add(one)
         added = sizes[:number]

@@ -1,7 +1,11 @@
 """Rows that were written while the clock was ahead hold nothing up once it has been set right."""
 
+import pytest
+
+from prsmd.domain.errors import StorageFullError
 from prsmd.domain.replica import ExitKind, ReplicaState
-from prsmd.store import rollouts
+from prsmd.store import future_times, rollouts
+from prsmd.store.db import Tx
 from tests.engine.harness import Life, World
 
 YEAR = 365 * 86400.0
@@ -64,6 +68,23 @@ async def test_a_rollout_that_began_while_the_clock_was_ahead_began_by_now(
     await life.settle()
     [replica] = await life.active()
     assert replica.revision == 2
+
+
+async def test_a_store_that_cannot_be_written_then_ends_no_tick(
+    life: Life, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.ahead = YEAR
+    await life.deploy()
+    await life.settle()
+    world.ahead = 0.0
+
+    async def full(tx: Tx, now: float) -> None:
+        raise StorageFullError("The disk is full.")
+
+    monkeypatch.setattr(future_times, "clamp", full)
+    assert not await life.tick()
+    [replica] = await life.active()
+    assert replica.created_at > world.now()
 
 
 async def _crash(life: Life, world: World) -> None:
