@@ -32,37 +32,36 @@ pytest_plugins = [
     "tests.support.daemon_fixtures",
 ]
 _TESTS = Path(__file__).parent
-# Whole daemons, processes, sockets, worlds, campaigns: `scripts/test --fast` has no time for them.
-_REAL_PARTS = (
+# Directories and beginnings of names: daemons, processes, sockets, simulated worlds, campaigns.
+_SLOW = (
     *("api/", "daemon/", "devices/", "e2e/", "engine/", "examples/", "gateway/", "limits/"),
-    *("store/", "systemd/", "cli/test_cli_apply_real.py", "runtime/test_contract.py"),
-    *("core/test_meter_properties.py", "core/test_reconcile_world.py", "runtime/test_process"),
-    *("sdk/test_sdk_lifetime.py", "sdk/test_sdk_transports.py", "service/test_proof"),
-    *("core/test_rollout_world.py", "test_bench_"),
-    *("test_architecture.py", "test_load_generator.py", "test_reloadable.py"),
-    *("test_strictness.py", "test_systemd_seam.py"),
+    *("store/", "systemd/", "cli/test_cli_apply_real.py", "core/test_meter_properties.py"),
+    *("core/test_reconcile_world.py", "core/test_rollout_world.py", "runtime/test_contract.py"),
+    *("runtime/test_process", "sdk/test_sdk_lifetime.py", "sdk/test_sdk_transports.py"),
+    *("service/test_proof", "test_architecture.py", "test_bench_", "test_load_generator.py"),
+    *("test_reloadable.py", "test_strictness.py", "test_systemd_seam.py"),
 )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not even import what the slow suites are, where they are left out."""
-    if "not slow" in config.option.markexpr and _is_real(collection_path):
+    """Do not even import the slow tests where they are left out."""
+    if "not slow" in config.option.markexpr and _is_slow(collection_path):
         return True
     return None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the suites that work on real parts as slow, and share out the longest ones first."""
+    """Mark the slow tests, and share out the longest ones first."""
     for item in items:
-        if _is_real(item.path):
+        if _is_slow(item.path):
             item.add_marker(pytest.mark.slow)
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: order_of(item.nodeid))
 
 
-def _is_real(path: Path) -> bool:
+def _is_slow(path: Path) -> bool:
     name = path.relative_to(_TESTS).as_posix() if path.is_relative_to(_TESTS) else ""
-    return f"{name}/".startswith(_REAL_PARTS)
+    return f"{name}/".startswith(_SLOW)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> Places:

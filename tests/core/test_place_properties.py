@@ -12,6 +12,7 @@ from prsmd.core.plan import Unplaceable
 from prsmd.domain.quantity import GIB, MIB
 from prsmd.domain.spec import Resources
 from tests.core.cases import capacity, gpu, replica
+from tests.support.examples import examples
 
 SIZES = st.integers(0, 64).map(lambda quarters: quarters * GIB // 4)
 
@@ -112,6 +113,7 @@ def card_takes(asked, card, room):
 
 
 @given(rooms(), STEPS)
+@examples(150)
 def test_reservations_never_exceed_anything_whatever_comes_and_goes(room, steps):
     for now, _, verdict in play(room, steps):
         kept(now)
@@ -120,6 +122,7 @@ def test_reservations_never_exceed_anything_whatever_comes_and_goes(room, steps)
 
 
 @given(rooms(), STEPS)
+@examples(150)
 def test_a_request_is_placed_exactly_when_it_fits_somewhere(room, steps):
     for now, asked, verdict in play(room, steps):
         assert fits_somewhere(asked, now) == (not isinstance(verdict, Unplaceable)), verdict

@@ -17,6 +17,7 @@ from prsmd.domain.quantity import GIB
 from prsmd.domain.replica import ReplicaState
 from tests.core.cases import HALF_GPU, ONE_GPU, SMALL, changed
 from tests.core.world import FOREIGN, POLICY, Fate, World, derive
+from tests.support.examples import examples
 
 NUMBERS = st.integers(0, 3)
 DEPLOYS = st.tuples(
@@ -110,7 +111,7 @@ def play(history):
 
 
 @given(HISTORIES)
-@settings(deadline=None)
+@examples(150)
 def test_whatever_happened_a_calm_world_comes_to_rest_as_it_was_asked_for(history):
     world = play(history)
     world.calm()

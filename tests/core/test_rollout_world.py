@@ -4,7 +4,7 @@ The checks of every single tick are in `watch`: the floor, the routes, whose roo
 such a world is made and where it ends up.
 """
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prsmd.core.rollout import course
@@ -18,6 +18,7 @@ from prsmd.domain.spec import Resources
 from tests.core import watch
 from tests.core.cases import HALF_GPU, ONE_GPU, SMALL
 from tests.core.world import Fate, World
+from tests.support.examples import examples
 
 TWO_GPUS = Resources(cpu_millis=1000, memory_bytes=GIB, gpu_millis=2000)
 MUCH_CPU = Resources(cpu_millis=3000, memory_bytes=GIB)
@@ -164,7 +165,7 @@ def seen(world, id_):
 
 
 @given(HISTORIES)
-@settings(deadline=None)
+@examples(150)
 def test_whatever_happens_a_calm_world_comes_to_rest_and_says_what_it_waits_for(history):
     world = play(history)
     world.calm()
@@ -191,7 +192,7 @@ def waits_for_somebody(item, words):
 
 
 @given(HISTORIES)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_whatever_happens_to_updates_all_of_them_end_once_people_let_them(history):
     """Load comes, everyone is patient, trials are promoted: no rollout goes on for ever."""
     world = play(history)

@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prsmd.protocols import json_members
 from prsmd.protocols.json_members import Members, NotJsonError, members
+from tests.support.examples import examples
 from tests.support.steps import done
 
 NAMES = ("inputs", "parameters")
@@ -63,7 +64,7 @@ def pairs_of(text: bytes) -> Any:
     return json.loads(text, object_pairs_hook=lambda pairs: pairs)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     inputs=VALUES,
     parameters=VALUES,
@@ -86,7 +87,7 @@ def test_every_member_is_found_as_it_stands(
     assert found(text, step=step) == written
 
 
-@settings(deadline=None)
+@examples(150)
 @given(data=st.data(), value=VALUES, ascii_only=st.booleans(), step=st.integers(40, 200))
 def test_what_is_taken_is_json_and_what_is_json_is_taken(data, value, ascii_only, step) -> None:
     """A valid text with a few bytes changed, taken out or put in: both parsers agree on it."""
@@ -116,7 +117,7 @@ def test_what_is_taken_is_json_and_what_is_json_is_taken(data, value, ascii_only
 SPACINGS = [(",", ":"), (", ", ": "), (" , ", " : "), (",", ": ")]
 
 
-@settings(deadline=None)
+@examples(150)
 @given(
     members_of=st.lists(
         st.tuples(st.sampled_from([*NAMES, "inputs", "a", 'a"', "\u00e9", "\\", ""]), VALUES),
