@@ -4,12 +4,14 @@
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from prsmd.domain.deployment import Deployment, Revision, same_container
 from prsmd.domain.errors import ConflictError
 from prsmd.domain.events import Event
+from prsmd.domain.replica import ReplicaState
 from prsmd.domain.rollout import Rollout, RolloutOptions, RolloutPhase
-from prsmd.store import deployments, events, revisions, rollouts
+from prsmd.store import deployments, events, replicas, revisions, rollouts
 from prsmd.store.db import Tx
 
 
@@ -18,7 +20,8 @@ class Situation:
     """A deployment that can be changed now.
 
     `current` is the wanted revision, `history` all of them, oldest first. `rollout` is the one
-    under way, or None; the next one will be `next_rollout`.
+    under way, or None; the next one will be `next_rollout`. `serving`: without a rollout, a replica
+    of `current` has been ready, so that it is good, also when no tick has noted that yet.
     """
 
     deployment: Deployment
@@ -26,6 +29,7 @@ class Situation:
     history: tuple[Revision, ...]
     rollout: Rollout | None
     next_rollout: int
+    serving: bool = False
 
     @property
     def next_number(self) -> int:
@@ -37,6 +41,8 @@ class Situation:
         """The revision that a rollout begun now goes back to: the last good one, if any was."""
         if self.rollout is not None:
             return self.rollout.from_revision
+        if self.serving:
+            return self.current.number
         return self.deployment.stable_revision or self.current.number
 
     def revision(self, number: int) -> Revision | None:
@@ -58,12 +64,13 @@ class Succession:
     """What becomes of a deployment when `revision` is wanted next; nothing of it is stored yet.
 
     `begun` is the rollout that carries it out, None when it applies in place. `before` is the
-    rollout that was under way, if one was, and `after` what becomes of it. `named_here`: its label
-    was chosen for the caller, who gave none.
+    rollout that was under way, if one was, and `after` what becomes of it. `previous_serves`: what
+    comes before is good. `named_here`: its label was chosen for the caller, who gave none.
     """
 
     previous: Revision
     revision: Revision
+    previous_serves: bool = False
     begun: Rollout | None = None
     before: Rollout | None = None
     after: Rollout | None = None
@@ -91,14 +98,23 @@ async def situation_of(tx: Tx, deployment_id: str, verb: str) -> Situation:
             deployment_id=deployment_id,
         )
     history = tuple(await revisions.list_for(tx, stored.id))
+    current = next(one for one in history if one.number == stored.revision)
     latest = await rollouts.latest(tx, stored.id)
+    under_way = latest if latest and latest.active else None
     return Situation(
         deployment=stored,
-        current=next(one for one in history if one.number == stored.revision),
+        current=current,
         history=history,
-        rollout=latest if latest and latest.active else None,
+        rollout=under_way,
         next_rollout=await rollouts.next_number(tx, stored.id),
+        serving=under_way is None and await _serves(tx, current, history),
     )
+
+
+async def _serves(tx: Tx, current: Revision, history: Sequence[Revision]) -> bool:
+    same = {one.number for one in history if same_container(one, current)}
+    rows = await replicas.list_current(tx, 0, [current.deployment_id])
+    return any(row.state is ReplicaState.RUNNING and row.revision in same for row in rows)
 
 
 def succeed(situation: Situation, revision: Revision, beginning: Beginning) -> Succession:
@@ -111,7 +127,11 @@ def succeed(situation: Situation, revision: Revision, beginning: Beginning) -> S
     if same_container(situation.current, revision):
         after = under_way and dataclasses.replace(under_way, to_revision=revision.number)
         return Succession(
-            previous=situation.current, revision=revision, before=under_way, after=after
+            previous=situation.current,
+            revision=revision,
+            previous_serves=situation.serving,
+            before=under_way,
+            after=after,
         )
     begun = Rollout(
         deployment_id=situation.deployment.id,
@@ -125,7 +145,12 @@ def succeed(situation: Situation, revision: Revision, beginning: Beginning) -> S
     why = f"revision {revision.number} was asked for"
     after = under_way and ended(under_way, RolloutPhase.SUPERSEDED, why, beginning.at)
     return Succession(
-        previous=situation.current, revision=revision, begun=begun, before=under_way, after=after
+        previous=situation.current,
+        revision=revision,
+        previous_serves=situation.serving,
+        begun=begun,
+        before=under_way,
+        after=after,
     )
 
 
@@ -135,9 +160,16 @@ def ended(rollout: Rollout, phase: RolloutPhase, outcome: str, at: float) -> Rol
 
 
 async def store(tx: Tx, succession: Succession, at: float) -> None:
-    """Write the new revision, what becomes of the rollout under way, and the one that begins."""
-    revision = succession.revision
+    """Write the new revision, what becomes of the rollout under way, and the one that begins.
+
+    A previous revision that serves is noted as good: no tick notes that of one that is not wanted
+    any more, and a rollback would pass it over.
+    """
+    revision, previous = succession.revision, succession.previous
     await revisions.add(tx, revision)
+    if succession.previous_serves:
+        await deployments.set_stable(tx, previous.deployment_id, previous.number)
+        await revisions.note_good(tx, previous.deployment_id, previous.number, at)
     if succession.before is not None and succession.after is not None:
         await exchange(tx, succession.before, succession.after)
     if succession.begun is not None:

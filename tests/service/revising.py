@@ -85,18 +85,26 @@ class Desk:
         await self.life.database.write(lambda tx: revisions.set_digest(tx, self.id, number, digest))
 
 
-async def put_replica(life: Life, deployment: str, gpu: str, slot: int = 0) -> None:
-    """Let a deployment have a replica that runs and holds a whole GPU."""
+async def put_replica(
+    life: Life,
+    deployment: str,
+    gpu: str,
+    slot: int = 0,
+    *,
+    revision: int = 1,
+    state: ReplicaState = ReplicaState.RUNNING,
+) -> None:
+    """Let a deployment have a replica that holds a whole GPU, and runs unless told otherwise."""
     placed = Placement(
         node="rack-7", cpu_millis=500, memory_bytes=2**28, gpu_uuids=(gpu,), gpu_millis=1000
     )
     replica = Replica(
-        id=f"{deployment}-r1-s{slot}",
+        id=f"{deployment}-r{revision}-s{slot}",
         deployment_id=deployment,
         organization="default",
-        revision=1,
+        revision=revision,
         slot=slot,
-        state=ReplicaState.RUNNING,
+        state=state,
         placement=placed,
         created_at=time.time(),
     )

@@ -9,6 +9,7 @@ from prsmd.domain.errors import (
     NotFoundError,
     PreconditionFailedError,
 )
+from prsmd.domain.replica import ReplicaState
 from prsmd.domain.rollout import RolloutPhase
 from tests.engine.harness import Life, caller
 from tests.service.revising import (
@@ -19,6 +20,7 @@ from tests.service.revising import (
     Desk,
     canary,
     desk,
+    put_replica,
 )
 
 
@@ -148,6 +150,46 @@ async def test_before_anything_was_good_there_is_nothing_good_to_go_back_to(life
         await model.rollback()
 
     assert (await model.rollback(revision=1)).revision.spec.scaling.max_replicas == 4
+
+
+async def test_what_is_ready_is_good_though_no_tick_has_noted_it_yet(life: Life) -> None:
+    model = Desk(life, await life.deploy())
+    await put_replica(life, model.id, "gpu-0")
+    await model.update(NEW_IMAGE)
+    assert [one.good_at is not None for one in await model.history()] == [True, False]
+    assert (await model.deployment()).stable_revision == 1
+    await model.complete()
+
+    assert (await model.rollback()).revision.spec.image == "models/legal:1"
+
+
+async def test_what_was_changed_in_place_is_as_good_as_what_it_runs_in(life: Life) -> None:
+    model = await desk(life)
+    await put_replica(life, model.id, "gpu-0")
+    await model.update(MORE_REPLICAS)
+    await model.update(NEW_IMAGE)
+    assert (await model.latest()).from_revision == 2
+    await model.complete()
+
+    assert (await model.rollback()).revision.spec.scaling.max_replicas == 9
+
+
+@pytest.mark.parametrize("state", [ReplicaState.STARTING, ReplicaState.DRAINING])
+async def test_what_is_not_ready_is_not_good(life: Life, state: ReplicaState) -> None:
+    model = Desk(life, await life.deploy())
+    await put_replica(life, model.id, "gpu-0", state=state)
+    await model.update(NEW_IMAGE)
+
+    assert [one.good_at for one in await model.history()] == [None, None]
+
+
+async def test_what_is_ready_on_trial_is_not_good_before_its_rollout_is_done(life: Life) -> None:
+    model = Desk(life, await life.deploy())
+    await model.update(NEW_IMAGE)
+    await put_replica(life, model.id, "gpu-0", revision=2)
+    await model.update(MORE_CPU)
+
+    assert [one.good_at for one in await model.history()] == [None, None, None]
 
 
 async def test_a_stale_rollback_is_refused(life: Life) -> None:
