@@ -1,18 +1,20 @@
-"""What deploys, updates, scales and rollbacks may ask for: the organization's quota and its bounds.
+"""What deploys, updates, scales, rollbacks and secrets may ask for: an organization's bounds.
 
 Asked in the transaction that writes, and by dry runs in the same words.
 """
 
-from prsmd.core.container_size import oversize
+from prsmd.core.container_size import Oversize, oversize
 from prsmd.domain.deployment import Deployment
 from prsmd.domain.errors import InvalidInputError
 from prsmd.domain.resource_quota import Dimension, Limits
 from prsmd.domain.spec import Needs, Spec
+from prsmd.engine.provisions import binary_words
 from prsmd.engine.quota_ledger import Wanted, refuse_model
 from prsmd.service.succession import Situation, Succession
 from prsmd.service.updates import Abortion
 from prsmd.store import resource_quotas, revisions, secrets
 from prsmd.store.db import Tx
+from prsmd.store.secrets import StoredSecret
 
 
 async def refuse_new_model(tx: Tx, deployment: Deployment, spec: Spec) -> None:
@@ -61,6 +63,26 @@ async def refuse_revision(
     await refuse_model(tx, deployment.organization, deployment.id, wanted)
 
 
+async def refuse_unfit_secret(tx: Tx, stored: StoredSecret) -> None:
+    """Return if every model that has this secret in a variable can be started with it as stored.
+
+    Raises:
+        InvalidInputError: it is too large for one of them, or binary.
+    """
+    organization = stored.organization
+    limits = await resource_quotas.limits(tx, organization)
+    for use in await secrets.uses_in_variables(tx, organization, stored.name):
+        revision = await revisions.get(tx, use.deployment_id, use.revision)
+        if revision is None:
+            continue
+        where = f"revision {use.revision} of {use.model_id} has it in a variable"
+        if not stored.textual:
+            raise InvalidInputError.field("value", f"{where}; {binary_words(stored.name)}")
+        found = await _oversize(tx, organization, revision.spec, limits)
+        if found is not None:
+            raise InvalidInputError.field("value", f"{where}; {found.field}: {found.reason}")
+
+
 async def forget_old_revisions(tx: Tx, deployment: Deployment) -> None:
     """Forget what a model has of revisions beyond those that are kept of each."""
     limits = await resource_quotas.limits(tx, deployment.organization)
@@ -77,15 +99,19 @@ async def _refuse_out_of_bounds(tx: Tx, organization: str, spec: Spec, before: S
         count = getattr(scaling, name)
         if before is None or count > getattr(before.scaling, name):
             _refuse_replicas(limits, f"deployment_config.scaling.{name}", count)
+    found = await _oversize(tx, organization, spec, limits)
+    if found is not None:
+        raise InvalidInputError.field(found.field, found.reason)
+
+
+async def _oversize(tx: Tx, organization: str, spec: Spec, limits: Limits) -> Oversize | None:
     sizes = {}
     for variable, use in spec.secrets.items():
         stored = await secrets.get(tx, organization, use.name) if use.in_environment else None
         if stored is not None:
             sizes[variable] = stored.size_bytes
     most = limits.get(Dimension.ENVIRONMENT_PER_MODEL)
-    found = oversize(spec, sizes, None if most is None else most.hard)
-    if found is not None:
-        raise InvalidInputError.field(found.field, found.reason)
+    return oversize(spec, sizes, None if most is None else most.hard)
 
 
 def _refuse_replicas(limits: Limits, field: str, count: int) -> None:

@@ -16,6 +16,7 @@ from prsmd.domain.resource_quota import Dimension
 from prsmd.engine.provisions import is_textual
 from prsmd.engine.quota_ledger import refuse_one_more
 from prsmd.service.caller import Caller, require_recorded
+from prsmd.service.model_quota import refuse_unfit_secret
 from prsmd.store import audit, registries, secrets
 from prsmd.store.db import Database, Tx
 from prsmd.store.sealing import SealBrokenError, Sealer
@@ -75,7 +76,12 @@ class Secrets:
         self._rotating = asyncio.Lock()
 
     async def save(self, caller: Caller, request: SecretRequest) -> SecretReport:
-        """Keep a value as the secret's next version."""
+        """Keep a value as the secret's next version.
+
+        Raises:
+            InvalidInputError: a model that has it in a variable could not be started with it.
+            ResourceQuotaExceededError: the organization has as many secrets as it may.
+        """
         name = request.name
         organization = await self._place(caller, request.organization, name)
         now, value = time.time(), request.value
@@ -96,6 +102,8 @@ class Secrets:
                 updated_by=caller.principal.id,
             )
             await secrets.save(tx, stored, value, self._sealer)
+            if known is None or stored.size_bytes > known.size_bytes or not stored.textual:
+                await refuse_unfit_secret(tx, stored)
             used_by = (await secrets.users(tx, organization)).get((organization, name), ())
             done = SecretReport(secret=stored, used_by=used_by, created=known is None)
             details = {"organization": organization, "version": stored.version}

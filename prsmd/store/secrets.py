@@ -26,6 +26,30 @@ class StoredSecret:
     updated_by: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class VariableUse:
+    """A revision that gives a secret to its containers in a variable."""
+
+    deployment_id: str
+    model_id: str
+    revision: int
+
+
+_USES = (
+    "CROSS JOIN revisions AS r ON r.deployment_id = d.id AND r.number IN ("
+    "SELECT d.revision UNION SELECT d.stable_revision UNION "
+    "SELECT from_revision FROM rollouts WHERE deployment_id = d.id "
+    "AND phase IN ('preparing', 'trying', 'replacing') UNION "
+    "SELECT revision FROM replicas WHERE deployment_id = d.id "
+    "AND state NOT IN ('stopped', 'failed') UNION "
+    "SELECT revision FROM (SELECT revision, row_number() OVER ("
+    "PARTITION BY slot ORDER BY created_at DESC, id DESC) AS age FROM replicas "
+    "WHERE deployment_id = d.id AND state IN ('stopped', 'failed')) WHERE age <= :most) "
+    "CROSS JOIN json_each(r.spec, '$.secrets') AS used "
+    "WHERE NOT d.deleting"
+)  # of deployments `d`: their revisions that matter still, and each secret that those name
+
+
 async def save(tx: Tx, stored: StoredSecret, value: bytes, sealer: Sealer) -> None:
     """Store a secret, or its next version in place of the one before."""
     row = {**dataclasses.asdict(stored), "seal_id": new_seal_id()}
@@ -79,24 +103,26 @@ async def users(tx: Tx, organization: str | None) -> dict[tuple[str, str], tuple
     rows = await many(
         tx,
         "SELECT DISTINCT d.organization, d.model_id, json_extract(used.value, '$.name') AS name "  # noqa: S608 - one of two texts
-        f"FROM (SELECT * FROM deployments {of(organization)}) AS d "
-        "CROSS JOIN revisions AS r ON r.deployment_id = d.id AND r.number IN ("
-        "SELECT d.revision UNION SELECT d.stable_revision UNION "
-        "SELECT from_revision FROM rollouts WHERE deployment_id = d.id "
-        "AND phase IN ('preparing', 'trying', 'replacing') UNION "
-        "SELECT revision FROM replicas WHERE deployment_id = d.id "
-        "AND state NOT IN ('stopped', 'failed') UNION "
-        "SELECT revision FROM (SELECT revision, row_number() OVER ("
-        "PARTITION BY slot ORDER BY created_at DESC, id DESC) AS age FROM replicas "
-        "WHERE deployment_id = d.id AND state IN ('stopped', 'failed')) WHERE age <= :most) "
-        "CROSS JOIN json_each(r.spec, '$.secrets') AS used "
-        "WHERE NOT d.deleting ORDER BY d.model_id",
+        f"FROM (SELECT * FROM deployments {of(organization)}) AS d {_USES} ORDER BY d.model_id",
         {"organization": organization, "most": ENDED_PER_SLOT},
     )
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         found.setdefault((row["organization"], row["name"]), []).append(row["model_id"])
     return {place: tuple(models) for place, models in found.items()}
+
+
+async def uses_in_variables(tx: Tx, organization: str, name: str) -> list[VariableUse]:
+    """Return the revisions that give a secret to their containers in a variable; see `users`."""
+    rows = await many(
+        tx,
+        "SELECT DISTINCT d.id, d.model_id, r.number "  # noqa: S608 - one of two texts
+        f"FROM (SELECT * FROM deployments {of(organization)}) AS d {_USES} "
+        "AND json_extract(used.value, '$.name') = :name "
+        "AND json_extract(used.value, '$.in_environment') ORDER BY d.model_id, r.number",
+        {"organization": organization, "most": ENDED_PER_SLOT, "name": name},
+    )
+    return [VariableUse(row["id"], row["model_id"], row["number"]) for row in rows]
 
 
 async def remove(tx: Tx, organization: str, name: str) -> bool:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from prsmd.domain.quantity import GIB
+from prsmd.domain.resource_quota import Dimension
+from prsmd.service.resource_quotas import LimitChange
 from prsmd.store.sealing import Sealer
 from tests.api.served import DEPLOY, LEGAL, Door, served
 from tests.engine.conftest import life, world
-from tests.engine.harness import Life, World
+from tests.engine.harness import Life, World, caller
 
 __all__ = ["life", "world"]
 SECRETS, ROTATE = "/v1/secrets", "/v1/secrets/rotate-key"
@@ -190,6 +192,54 @@ async def test_a_binary_secret_cannot_be_a_variable(door: Door):
     told = await door.ask("POST", DEPLOY, body)
     assert (told.status, "give it as a file" in told.body["message"]) == (409, True)
     assert (await door.ask("POST", DEPLOY, legal(CERT="cert"))).status == 202
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ({"value": "x" * 9_000}, "environment, secrets in variables, command and args may have"),
+        ({"value": "x" * 200_000}, "secret token is binary or too long for a variable"),
+        ({"value_base64": "AP8="}, "secret token is binary or too long for a variable"),
+    ],
+    ids=["beyond the quota", "beyond a variable", "binary"],
+)
+async def test_a_next_version_that_a_model_could_not_be_started_with_is_refused(
+    door: Door, life: Life, value: dict[str, str], why: str
+):
+    limits = {Dimension.ENVIRONMENT_PER_MODEL: LimitChange(hard=8192)}
+    await life.services.quotas.change(caller(), "default", limits)
+    await door.ask("POST", SECRETS, TOKEN)
+    body = legal(CERT="token", LEVEL={"name": "token", "as": "environment"})
+    assert (await door.ask("POST", DEPLOY, body)).status == 202
+
+    told = await door.ask("PUT", f"{SECRETS}/token", value)
+
+    assert told.status == 400
+    [problem] = told.body["error"]["details"]["validation_errors"]
+    assert problem["field"] == "value"
+    assert problem["error"].startswith("revision 1 of custom_legal has it in a variable; ")
+    assert why in problem["error"]
+    assert CANARY not in json.dumps(told.body)
+    [kept] = (await door.ask("GET", SECRETS)).body["secrets"]
+    assert kept["version"] == 1
+    assert (await door.ask("PUT", f"{SECRETS}/token", {"value": "y" * 4_000})).status == 200
+
+
+async def test_a_secret_in_files_may_be_as_large_as_any(door: Door):
+    await door.ask("POST", SECRETS, TOKEN)
+    assert (await door.ask("POST", DEPLOY, legal(CERT="token"))).status == 202
+
+    assert (await door.ask("PUT", f"{SECRETS}/token", {"value": "x" * 60_000})).status == 200
+    assert (await door.ask("PUT", f"{SECRETS}/token", {"value_base64": "AP8="})).status == 200
+
+
+async def test_a_removed_secret_comes_back_no_larger_than_its_models_can_take(door: Door):
+    await door.ask("POST", SECRETS, TOKEN)
+    body = legal(LEVEL={"name": "token", "as": "environment"})
+    assert (await door.ask("POST", DEPLOY, body)).status == 202
+    assert (await door.ask("DELETE", f"{SECRETS}/token?force=true")).status == 200
+
+    assert (await door.ask("POST", SECRETS, {**TOKEN, "value": "x" * 200_000})).status == 400
 
 
 @pytest.mark.parametrize(
