@@ -61,6 +61,8 @@ def _refuse_excess(text: bytes | bytearray) -> None:
         depth += 1 if bracket in _OPENING else -1
         if depth > DEEPEST:
             raise _ExcessError(f"is nested more than {DEEPEST} deep")
+        if depth < 0:
+            raise _NotJsonError("a bracket closes what none opened")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

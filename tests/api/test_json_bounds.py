@@ -54,6 +54,12 @@ def test_a_long_number_is_refused_for_its_length_before_anything_is_made_of_it(n
         parse_json(f'{{"a": [{number}]}}'.encode())
 
 
+@pytest.mark.parametrize("text", [b"]" * 1_000_000, b"{}" + b"}" * 1_000_000, b"1]["])
+def test_brackets_are_counted_no_further_than_one_that_none_opened(text):
+    with pytest.raises(InvalidInputError, match="a bracket closes what none opened"):
+        parse_json(text)
+
+
 LITTLE = {
     "commas in a string": {"a": "1," * MOST_VALUES},
     "brackets in a string": {"a": "[{" * 1000 + "\\" * 7 + '"[' * 1000},
