@@ -97,6 +97,7 @@ def worst_json(field: str, size: int = MIB) -> list[bytes]:
         b"[" + b'"x",' * (room // 4) + b"0]",
         b"[" + b"{}," * (room // 3) + b"0]",
         b"[" + b"null," * (room // 5) + b"0" + b"}" * 10,
+        b"]" * room,
     )
     return [name + value + end for value in values]
 

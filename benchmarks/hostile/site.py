@@ -95,10 +95,11 @@ class Site:
                 return True
         return False
 
-    def change(self, method: str, path: str, body: Any) -> None:
-        """Have the hostile tenant's owner change something."""
+    def change(self, method: str, path: str, body: Any) -> Any:
+        """Have the hostile tenant's owner change something; return the answer's body."""
         answer = call(self.daemon, method, path, body, self.keys["owner"])
         assert answer.status in {200, 201, 202}, answer
+        return answer.json
 
     def until_on_trial(self) -> None:
         """Return when the hostile model has a revision on trial."""
