@@ -5,12 +5,14 @@ A file is whole, not there, or damaged: by a power cut, by the disk, by another 
 
 import errno
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
 from .base import Labels
 
-_UNREADABLE = {errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EISDIR}
+_UNREADABLE = {errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EISDIR, errno.ELOOP}
 
 
 class DamagedFileError(Exception):
@@ -38,10 +40,19 @@ def exit_of(path: Path) -> dict[str, Any] | None:
     return _read(path / "exit.json", code=int, at=float)
 
 
+def _content(path: Path) -> bytes:
+    # A FIFO in the file's place would be waited for, by all that reads from the disk.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EISDIR, "it is no file")
+        return file.read()
+
+
 def _read(path: Path, **members: type) -> dict[str, Any] | None:
     """Return the members of a file, None without one. DamagedFileError for anything else."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(_content(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError) as error:

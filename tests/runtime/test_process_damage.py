@@ -1,5 +1,6 @@
 """A file of the embedded runtime that is damaged or lost stops nothing but its own run."""
 
+import asyncio
 import contextlib
 import dataclasses
 import json
@@ -85,6 +86,25 @@ async def test_a_run_with_a_damaged_file_counts_as_ended_and_can_be_ended(
     assert gone(pid)
     assert [each.id for each in await runtime.list()] == ["two"]
     assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: path.symlink_to(path)])
+async def test_what_stands_in_a_files_place_is_neither_waited_for_nor_followed(
+    runtime, tmp_path, name, put
+):
+    await launched(runtime, "one")
+    await launched(runtime, "two")
+    path, pid = tmp_path / "runs" / "one" / name, supervisor_of(tmp_path, "one")
+    path.unlink(missing_ok=True)
+    put(path)
+
+    async with asyncio.timeout(30):
+        found = {each.labels.replica: each.state for each in await runtime.list()}
+        assert found == {"one": ContainerState.EXITED, "two": ContainerState.RUNNING}
+        await runtime.stop("one", 0)
+    assert gone(pid)
+    assert [each.id for each in await runtime.list()] == ["two"]
 
 
 async def test_a_damaged_record_of_another_instance_is_left_alone(runtime, tmp_path):
