@@ -246,11 +246,20 @@ async def _refused(request: web.Request, error: PrsmdError, door: Door) -> web.S
     if isinstance(error, QuotaExceededError | RateLimitedError):
         of = error.details
         request[LEFT] = Standing(of["limit_type"], of["limit"], 0, of["reset_time"])
+    _forget_frames(error)
     if begun is None:
         return error_response(request, error)
     door.lines.broke_off(request, error.message)
     await begun.break_off(request, error)
     return begun
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Drop what an answered error was raised through: frames that hold it are a cycle with it."""
+    told: BaseException | None = error
+    while told is not None and told.__traceback__ is not None:
+        told.__traceback__ = None
+        told = told.__cause__ or told.__context__
 
 
 def _translated(request: web.Request, error: web.HTTPException) -> PrsmdError:

@@ -157,7 +157,7 @@ class Connection(PacedProtocol, web.RequestHandler):
             self._reader.close()
         if self.line is not None:
             self.line.lost()
-        self.line = None
+        self.line = self._reader = self._body = None  # they refer to this: a cycle is freed late
         self.claims.release()
         self._http_server.closed(self)
         super().connection_lost(exc)

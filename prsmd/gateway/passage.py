@@ -168,6 +168,7 @@ class Passage:
         for held in self.held:
             held.end(counts=self.reached)
         self._on_end(self, outcome, seconds)
+        self._ticket.forget()
 
     async def _run(self, deadline: asyncio.Timeout) -> InferenceResult:
         target = await self._settle(self.pool.claim(self._ticket, self._clock()))

@@ -42,6 +42,14 @@ class Ticket:
     arrival: int = 0
     tried: frozenset[str] = _UNTRIED
 
+    def forget(self) -> None:
+        """Notify nobody any more: its owner has ended, and is freed without a search for cycles."""
+        self.notify = _nobody
+
+
+def _nobody(_verdict: Target | Refuse) -> None:
+    """Hear nothing."""
+
 
 class Queue:
     """The lines of waiting tickets: one of each side, and one of each side and set of replicas.

@@ -80,6 +80,7 @@ class _WaryProtocol(PacedProtocol, ResponseHandler):
         if self._reader is not None:
             self._reader.hand_over()  # an answer that came just before, and had no turn yet
             self._reader.close()
+            self._reader = None  # which refers to this in turn: a cycle is freed late
         super().connection_lost(exc)
 
     def cut(self) -> None:
