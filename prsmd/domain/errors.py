@@ -177,6 +177,10 @@ class EngineError(ResourceUnavailableError):
     """The container engine did not do what it was asked to. `message` quotes the engine."""
 
 
+class EngineNotFoundError(EngineError):
+    """The container engine does not know what it was asked about: it is gone."""
+
+
 class EngineUnreachableError(EngineError):
     """The container engine does not answer; what runs is left as it is."""
 

@@ -18,7 +18,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from prsmd.domain.errors import EngineError, EngineUnreachableError, PrsmdError
+from prsmd.domain.errors import (
+    EngineError,
+    EngineNotFoundError,
+    EngineUnreachableError,
+    PrsmdError,
+)
 
 from .docker_config import DockerSettings
 
@@ -27,6 +32,7 @@ Client = Any  # docker.APIClient: only docker.py knows the SDK
 Connect = Callable[[float, int], Client]  # (timeout in seconds, connections) -> client
 _LOOKERS, _CHANGERS = 4, 16
 _CHUNK = 64 * 1024
+_DYING = "marked for removal"  # how the engine says 409 of a container that is as good as gone
 
 
 class Connections:
@@ -203,7 +209,7 @@ class _Stream:
         self._response = connection.getresponse()
         if self._response.status >= 400:
             words = json.loads(self._response.read()).get("message", self._response.reason)
-            raise EngineError(f"{self._what}: {words}")
+            raise _refusal(self._response.status, f"{self._what}: {words}")
         self._socket.settimeout(self._silence_seconds)
 
     def _read(self) -> bytes:
@@ -263,8 +269,9 @@ def translated(what: str) -> Iterator[None]:
     except TimeoutError as error:
         raise EngineUnreachableError(f"{what}: the engine does not answer") from error
     except OSError as error:  # all of requests' exceptions, the engine's own refusals among them
-        if refusal_status(error) is not None:
-            raise EngineError(f"{what}: {refusal_words(error)}") from error
+        status = refusal_status(error)
+        if status is not None:
+            raise _refusal(status, f"{what}: {refusal_words(error)}") from error
         raise EngineUnreachableError(f"{what}: cannot reach the engine: {error}") from error
     except http.client.HTTPException as error:
         raise EngineUnreachableError(f"{what}: the engine broke off: {error!r}") from error
@@ -274,6 +281,12 @@ def translated(what: str) -> Iterator[None]:
         if type(error).__module__.partition(".")[0] not in {"docker", "urllib3"}:
             raise
         raise EngineUnreachableError(f"{what}: {error}") from error
+
+
+def _refusal(status: int, words: str) -> EngineError:
+    if status == 404 or _DYING in words:
+        return EngineNotFoundError(words)
+    return EngineError(words)
 
 
 def refusal_status(error: OSError) -> int | None:

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 
 from prsmd.domain.errors import (
     EngineError,
+    EngineNotFoundError,
     EngineUnreachableError,
     ImageUnavailableError,
 )
@@ -110,6 +111,10 @@ class FakeEngine:
     def refuse_stops(self, reason: str) -> None:
         """Let every stop fail with these words."""
         self._refusals["stop"] = reason
+
+    def refuse_logs(self, reason: str) -> None:
+        """Let every reading of a log fail with these words."""
+        self._refusals["logs"] = reason
 
     def leave_half_made(self) -> None:
         """Let every launch create its container and then fail to start it."""
@@ -262,7 +267,7 @@ class FakeRuntime:
         await self.engine.enter("logs")
         replica = self.engine.find(container_id, self._instance)
         if replica is None:
-            raise EngineError(f"logs of {container_id}: there is no such container")
+            raise EngineNotFoundError(f"logs of {container_id}: there is no such container")
         lines = self.engine.lines(replica)
         hint = self.engine.subscribe()
         try:

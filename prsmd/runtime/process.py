@@ -18,6 +18,7 @@ from typing import TypeVar
 from prsmd.domain.errors import (
     ConflictError,
     EngineError,
+    EngineNotFoundError,
     EngineUnreachableError,
     ImageUnavailableError,
     PrsmdError,
@@ -91,7 +92,7 @@ class ProcessRuntime:
         """Yield the process's lines; see `Runtime.logs`."""
         what = f"logs of {container_id}"
         if await self._disk.call(what, lambda: self._runs.ours(container_id)) is None:
-            raise EngineError(f"{what}: there is no such container")
+            raise EngineNotFoundError(f"{what}: there is no such container")
         folder = self._runs.path(container_id)
         reader = LogReader(folder)
         watch = _watched(folder) if query.follow else contextlib.nullcontext()

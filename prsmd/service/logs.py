@@ -10,7 +10,7 @@ from prsmd.core.fair_queue import Asker, Slots
 from prsmd.core.memory_budget import Holding
 from prsmd.core.ring_buffer import RingBuffer
 from prsmd.domain.access import Permission
-from prsmd.domain.errors import EngineError, EngineUnreachableError, NotFoundError
+from prsmd.domain.errors import EngineNotFoundError, NotFoundError
 from prsmd.domain.logs import LogLine
 from prsmd.domain.replica import Replica
 from prsmd.gateway.endings import hold
@@ -139,9 +139,7 @@ class Logs:
             async with contextlib.aclosing(self._runtime.logs(replica.container_id, query)) as log:
                 async for line in log:
                     await queue.put(ReplicaLine(replica.id, line))
-        except EngineUnreachableError as error:
-            ended = error
-        except EngineError:  # a container that went ends its log
+        except EngineNotFoundError:  # a container that went ends its log
             pass
         except Exception as error:  # noqa: BLE001 - the follower is told, whatever it is
             ended = error
@@ -173,9 +171,9 @@ class Logs:
                     async for line in found:
                         yield line
                     return
-            except EngineUnreachableError:
-                raise
-            except EngineError:  # it ended since its row was read: what was kept of it, then
+            except (
+                EngineNotFoundError
+            ):  # it ended since its row was read: what was kept of it, then
                 pass
         for line in await self._archive.read(replica.id):
             if request.since is None or line.at >= request.since:

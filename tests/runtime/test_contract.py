@@ -6,7 +6,12 @@ import dataclasses
 
 import pytest
 
-from prsmd.domain.errors import ConflictError, EngineError, ImageUnavailableError
+from prsmd.domain.errors import (
+    ConflictError,
+    EngineError,
+    EngineNotFoundError,
+    ImageUnavailableError,
+)
 from prsmd.runtime import archive
 from prsmd.runtime.base import ContainerState, LogQuery
 from tests.runtime.harness import GPUS, launch_of, until_exited, until_line
@@ -231,9 +236,9 @@ async def test_followers_that_are_cancelled_leave_the_driver_usable(runtime, har
     assert len(await runtime.list()) == 1
 
 
-async def test_logs_of_an_unknown_container_are_an_error(runtime):
-    with pytest.raises(EngineError):
-        await texts(runtime, dataclasses.make_dataclass("Gone", ["id"])("no-such-container"))
+async def test_logs_of_an_unknown_container_say_that_it_is_gone(runtime):
+    with pytest.raises(EngineNotFoundError):
+        await texts(runtime, dataclasses.make_dataclass("Gone", ["id"])("f" * 64))
 
 
 async def test_events_hint_at_changes(runtime, model):

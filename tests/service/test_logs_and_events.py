@@ -8,6 +8,7 @@ import pytest
 from prsmd.core.memory_budget import Holding, MemoryBudget, MemoryLimits
 from prsmd.domain.errors import (
     DeploymentNotFoundError,
+    EngineError,
     EngineUnreachableError,
     NotFoundError,
     PermissionDeniedError,
@@ -62,6 +63,30 @@ async def test_an_engine_that_does_not_answer_is_said_not_hidden(life: Life, wor
     world.engine.become_unreachable()
     with pytest.raises(EngineUnreachableError):
         await life.services.logs.read(caller(), deployment, ALL, list)
+
+
+async def test_a_log_that_the_engine_cannot_give_is_said_not_taken_for_its_end(
+    life: Life, world: World
+) -> None:
+    """Some logging drivers keep nothing that could be read."""
+    deployment = await life.deploy()
+    await life.settle()
+    world.engine.refuse_logs("configured logging driver does not support reading")
+
+    with pytest.raises(EngineError, match="does not support reading"):
+        await life.services.logs.read(caller(), deployment, ALL, list)
+    with pytest.raises(EngineError, match="does not support reading"):
+        async for _ in life.services.logs.follow(caller(), deployment, ALL):
+            pass
+
+
+async def test_a_container_that_went_ends_its_followed_log(life: Life, world: World) -> None:
+    deployment = await life.deploy()
+    await life.settle()
+    [replica] = await life.active()
+    world.engine.lose(replica.id)
+
+    assert [line async for line in life.services.logs.follow(caller(), deployment, ALL)] == []
 
 
 @pytest.mark.parametrize(("tail", "shown"), [(0, []), (1, ["c"]), (2, ["b", "c"])])
