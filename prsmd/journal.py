@@ -15,6 +15,7 @@ from prsmd.core.apikey import without_secrets
 _FIELDS = ("deployment", "organization", "replica", "reason", "request_id")
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 _JOURNAL = "/run/systemd/journal/socket"
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != 9}
 
 
 def configure(level: str, form: str) -> None:
@@ -33,14 +34,19 @@ def configure(level: str, form: str) -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """One line: time, level, message, then the fields that are known."""
+    """One line: time, level, message, then the fields that are known.
+
+    What a caller sent may be in it: control characters are escaped, and no line of a traceback
+    begins where a line of the log does.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and the traceback below it if there is one."""
         fields = " ".join(f"{name}={value}" for name, value in _known(record).items())
         head = f"{self.formatTime(record)} {record.levelname:<7} {record.getMessage()}"
-        line = (f"{head}  {fields}" if fields else head) + _traceback(self, record)
-        return without_secrets(line)
+        line = escaped(f"{head}  {fields}" if fields else head)
+        below = [f"  {escaped(each)}" for each in _traceback(self, record).splitlines()[1:]]
+        return without_secrets("\n".join((line, *below)))
 
 
 class JsonFormatter(logging.Formatter):
@@ -87,7 +93,7 @@ class JournalHandler(logging.Handler):
         except BlockingIOError:
             self.dropped += 1
         except OSError:
-            sys.stderr.write(fields["MESSAGE"] + "\n")
+            sys.stderr.write(escaped(fields["MESSAGE"]) + "\n")
 
     def close(self) -> None:
         """Close the channel too."""
@@ -110,6 +116,11 @@ def _field(name: str, value: str) -> bytes:
     if b"\n" not in data:
         return name.encode() + b"=" + data + b"\n"
     return name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
+
+
+def escaped(text: str) -> str:
+    """Return text as one line, which steers no terminal."""
+    return text.translate(_CONTROLS)
 
 
 def _known(record: logging.LogRecord) -> dict[str, Any]:

@@ -242,3 +242,17 @@ def test_no_line_has_the_secret_of_a_key(form, journald, handler):
 
     assert secret not in said
     assert said.count("prsm_0123456789_***") == 1 + len(FIELDS)
+
+
+def test_what_a_caller_sent_begins_no_line_of_the_text_log():
+    forged = "x\n2026-01-01 00:00:00,000 WARNING key revoked\x1b[2J"
+    made = failed(f"a wrong token: {forged}")
+    made.reason = forged
+    made.exc_info = (ValueError, ValueError(forged), None)
+
+    first, *below = journal.TextFormatter().format(made).split("\n")
+
+    assert first.count("\\x0a2026-01-01") == 2
+    assert any("key revoked" in line for line in below)
+    assert all(line.startswith("  ") for line in below)
+    assert not any("\x1b" in line for line in (first, *below))
