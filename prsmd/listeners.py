@@ -91,13 +91,20 @@ def tls_context(section: TcpSection) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(section.cert, section.key)
-    except OSError as error:
+        context.load_cert_chain(section.cert, section.key, _no_passphrase)
+    except (OSError, ValueError) as error:
         raise ConfigurationError([f"tcp.cert, tcp.key: {_unusable(section, error)}"]) from None
     return context
 
 
-def _unusable(section: TcpSection, error: OSError) -> str:
+def _no_passphrase() -> str:
+    # Else OpenSSL asks the terminal for it, and waits.
+    raise ValueError
+
+
+def _unusable(section: TcpSection, error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return f"{section.key} is sealed with a passphrase, which nobody is asked for"
     if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
         return f"{section.key} is not the key of {section.cert}"
     return f"{section.cert} and {section.key} are no certificate and key in PEM"

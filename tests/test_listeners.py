@@ -1,5 +1,6 @@
 """The listeners: who can connect is settled before anyone can, and nobody's file is removed."""
 
+import datetime as dt
 import grp
 import os
 import re
@@ -10,6 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from prsmd import listeners
 from prsmd.config import ConfigurationError
@@ -142,6 +146,32 @@ def test_no_tls_without_a_certificate_and_a_clear_error_for_a_wrong_one(tmp_path
         section = TcpSection(cert=tmp_path / name, key=tmp_path / key)
         with pytest.raises(ConfigurationError, match=re.escape(said)):
             listeners.tls_context(section)
+
+
+def test_a_key_with_a_passphrase_is_refused_without_asking_for_it(tmp_path):
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + dt.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    sealed = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"a passphrase"),
+    )
+    (tmp_path / "cert").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "key").write_bytes(sealed)
+
+    with pytest.raises(ConfigurationError, match="is sealed with a passphrase"):
+        listeners.tls_context(TcpSection(cert=tmp_path / "cert", key=tmp_path / "key"))
 
 
 def test_another_user_cannot_connect(path):
