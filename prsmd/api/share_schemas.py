@@ -10,7 +10,7 @@ from prsmd.api.schemas import Body
 from prsmd.domain.quota import UsageLimits
 from prsmd.service.shares import SHAREABLE, ShareRequest
 
-_MOST_BORROWERS = 1000
+_MOST_BORROWERS = 100
 
 
 def _moment(value: object) -> float | None:

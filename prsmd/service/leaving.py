@@ -55,7 +55,7 @@ def publish(lendings: Lendings, returned: list[Returned]) -> None:
     """Have what was given back count in memory."""
     for one in returned:
         if one.left is None:
-            lendings.drop(one.share.id)
+            lendings.drop(one.share)
         else:
             lendings.put(one.left, ref_of(one.deployment))
 

@@ -1,6 +1,6 @@
 """The shares in memory: whom they reach on the data path, and the meters of their limits.
 
-Published whole as shares change, in the order of the commits; a request only looks up.
+Published anew as a share changes, in the order of the commits; a request only looks up.
 """
 
 import asyncio
@@ -37,14 +37,17 @@ class Lendings:
     ) -> None:
         self._meters = meters
         self._clock = clock
-        self._shares = {share.id: (share, model) for share, model in shares}
-        self._table = Lending(self._shares.values())
+        known = list(shares)
+        self._table = Lending.of_all(known)
+        self._of_models: dict[str, set[str]] = {}  # ids of shares by deployment
+        for share, _ in known:
+            self._of_models.setdefault(share.deployment_id, set()).add(share.id)
         self._order = asyncio.Lock()
         self._under_way: set[asyncio.Task[object]] = set()
 
     def __len__(self) -> int:
         """Return how many shares there are."""
-        return len(self._shares)
+        return sum(map(len, self._of_models.values()))
 
     def of(self, principal: Principal, deployment_id: str) -> Sequence[Share]:
         """Return the shares in force of a deployment that reach a principal."""
@@ -56,8 +59,7 @@ class Lendings:
 
     def holds(self, share: Share) -> bool:
         """Tell whether a share is still as it was, and in force."""
-        found = self._shares.get(share.id)
-        return found is not None and found[0] is share and share.in_force(self._clock())
+        return self._table.share(share.id) is share and share.in_force(self._clock())
 
     async def admit(self, share: Share, principal: Principal) -> Held | None:
         """Count a request in the limits of a share; None: it has none.
@@ -98,17 +100,26 @@ class Lendings:
 
     def put(self, share: Share, model: ModelRef) -> None:
         """Publish a share as it is now."""
-        self._publish({**self._shares, share.id: (share, model)})
+        self._of_models.setdefault(share.deployment_id, set()).add(share.id)
+        self._table = self._table.put(share, model)
 
-    def drop(self, share_id: str) -> None:
+    def drop(self, share: Share) -> None:
         """Publish that a share is no more."""
-        self._publish({key: value for key, value in self._shares.items() if key != share_id})
+        known = self._of_models.get(share.deployment_id, set())
+        known.discard(share.id)
+        if not known:
+            self._of_models.pop(share.deployment_id, None)
+        self._table = self._table.drop(share.id)
 
     async def drop_model(self, deployment_id: str) -> None:
-        """Publish that the shares of a model are no more: the model was removed from the store."""
+        """Publish that the shares of a model are no more: the model was removed from the store.
+
+        Others have their turn between any two of them.
+        """
         async with self._order:
-            known = self._shares.items()
-            self._publish({k: v for k, v in known if v[0].deployment_id != deployment_id})
+            for share_id in self._of_models.pop(deployment_id, set()):
+                self._table = self._table.drop(share_id)
+                await asyncio.sleep(0)
 
     async def _commit(
         self,
@@ -120,10 +131,6 @@ class Lendings:
             result = await database.write(transaction)
             take_over(result)
         return result
-
-    def _publish(self, shares: dict[str, tuple[Share, ModelRef]]) -> None:
-        self._shares = shares
-        self._table = Lending(shares.values())
 
 
 def _limited(refusal: Refuse) -> PrsmdError:

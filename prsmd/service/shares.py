@@ -146,7 +146,7 @@ class Shares:
             return done
 
         done = await self._lendings.commit(
-            self._database, write, lambda done: self._lendings.drop(done.share.id)
+            self._database, write, lambda done: self._lendings.drop(done.share)
         )
         self._recorder.announce(event)
         return done

@@ -258,12 +258,32 @@ async def test_a_revoked_share_reaches_nobody_from_the_next_request_on(site: Sit
     assert again.status == 404
 
 
+async def test_a_share_has_a_hundred_borrowers_at_most_and_one_that_has_more_keeps_them(
+    site: Site,
+) -> None:
+    one = f"{SHARES}/{(await site.share()).body['share_id']}"
+    many = [f"partner-{number}" for number in range(101)]
+    body = {"allowed_organizations": many}
+    assert (await site.door.ask("PATCH", one, body, key=site.owner)).status == 400
+    async with site.life.database.read() as tx:
+        [(share, model)] = await shares.list_all(tx)
+    older = dataclasses.replace(share, organizations=frozenset({"partner", *many}))
+    await site.life.database.write(lambda tx: shares.put(tx, older))
+
+    async with site.life.database.read() as tx:
+        assert await shares.list_all(tx) == [(older, model)]
+    told = await site.door.ask("PATCH", one, {"permissions": ["infer"]}, key=site.owner)
+    assert (told.status, len(told.body["allowed_organizations"])) == (200, 102)
+    assert (await site.infer(site.partner)).status == 200
+
+
 async def test_an_expired_share_reaches_nobody_and_is_listed_as_expired(site: Site) -> None:
     soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
-    told = await site.share(expires_at=soon)
+    await site.share(expires_at=soon)
     assert (await site.infer(site.partner)).status == 200
     lendings = site.life.appliance.sharing.lendings
-    share, model = lendings._shares[told.body["share_id"]]
+    async with site.life.database.read() as tx:
+        [(share, model)] = await shares.list_all(tx)
     over = dataclasses.replace(share, expires_at=time.time() - 1)
     await lendings.commit(
         site.life.database, lambda tx: shares.put(tx, over), lambda _: lendings.put(over, model)
