@@ -1,5 +1,6 @@
 """Sharing: lend a model, list to whom, change it, take it back."""
 
+import asyncio
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -41,9 +42,8 @@ async def page(services: Services, request: web.Request, caller: Caller) -> web.
         limit=whole(request, "limit", 20, low=1, high=100),
         offset=whole(request, "offset", 0, low=0, high=10**9),
     )
-    found = await services.shares.list(caller, request.match_info["model_id"])
-    shown = found[wanted.offset : wanted.offset + wanted.limit]
-    return json_response(page_body("shares", [_body(one) for one in shown], wanted, len(found)))
+    shown, total = await services.shares.page(caller, request.match_info["model_id"], wanted)
+    return await asyncio.to_thread(_page_response, shown, wanted, total)
 
 
 async def change(services: Services, request: web.Request, caller: Caller) -> Lent:
@@ -81,6 +81,10 @@ def borrowed_body(lent: Lent) -> dict[str, Any]:
         "left": [_standing(one) for left in lent.left.values() for one in left],
         "expires_at": rfc3339(share.expires_at),
     }
+
+
+def _page_response(shown: Sequence[Lent], wanted: Page, total: int) -> web.Response:
+    return json_response(page_body("shares", [_body(one) for one in shown], wanted, total))
 
 
 def _body(lent: Lent) -> dict[str, Any]:

@@ -50,9 +50,13 @@ class Share:
 
     def account(self, principal: Principal) -> str:
         """Return what is counted together: the key's own use, or all of its organization's."""
-        if self.keys and (key := principal.key_id) in self.keys:
-            return f"{self.id}/key:{key}"
-        return f"{self.id}/{principal.organization}"
+        if self.keys and principal.key_id in self.keys:
+            return self.account_of(principal.id)
+        return self.account_of(principal.organization)
+
+    def account_of(self, borrower: str) -> str:
+        """Return what counts together for an organization's name, or for a key's principal id."""
+        return f"{self.id}/{borrower}"
 
     def in_force(self, now: float) -> bool:
         """Tell whether it has not expired."""

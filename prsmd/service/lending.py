@@ -72,11 +72,9 @@ class Lendings:
             return None
         return await self._meters.admit(share.account(principal), share.limits, _limited)
 
-    def standings(
-        self, share: Share, principal: Principal, reserved: Mapping[int, int]
-    ) -> list[Standing]:
-        """Return what is left to a borrower; `reserved` is what the store has set aside, by day."""
-        account, now = share.account(principal), self._clock()
+    def standings(self, share: Share, account: str, reserved: Mapping[int, int]) -> list[Standing]:
+        """Return what is left of an account; `reserved` is what the store has set aside, by day."""
+        now = self._clock()
         meter = self._meters.view(account, share.limits)
         for window in meter.arranged(now):
             if not window.known:

@@ -1,16 +1,17 @@
 """Sharing: lend a model to organizations or keys within limits, change that, take it back."""
 
+import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from prsmd.core.apikey import is_key_id
 from prsmd.core.blocks import TOTAL
 from prsmd.core.delegation import lent
 from prsmd.core.meter import DAY_SECONDS, Standing
-from prsmd.domain.access import Permission, Principal, is_organization_name
+from prsmd.domain.access import Permission, is_organization_name
 from prsmd.domain.deployment import Deployment
 from prsmd.domain.errors import ConflictError, InvalidInputError, NotFoundError
 from prsmd.domain.events import Event
@@ -30,6 +31,7 @@ from prsmd.service.deployments import (
     ref_of,
 )
 from prsmd.service.lending import Lendings
+from prsmd.service.status import Page
 from prsmd.store import audit, deployments, events, leases, shares
 from prsmd.store.db import Database, Tx
 
@@ -39,6 +41,9 @@ SHAREABLE: Mapping[str, Permission] = {
     "logs": Permission.LOGS_READ,
     "usage": Permission.USAGE_READ,
 }
+Reserved = Mapping[str, Mapping[int, int]]
+"""What the store has set aside, by account and day."""
+
 _MOST_SHARES = 10_000  # of one model
 
 
@@ -104,12 +109,21 @@ class Shares:
         event = event_of(deployment, "Shared", f"{share.id} lends it")
         return await self._store(caller, deployment, made, event)
 
-    async def list(self, caller: Caller, model: str) -> list[Lent]:
-        """Return the shares of a model with what is left of each, the expired ones too."""
+    async def page(self, caller: Caller, model: str, page: Page) -> tuple[list[Lent], int]:
+        """Return some shares of a model, oldest first, and how many there are, expired ones too.
+
+        Others have their turn between any two shares.
+        """
         async with self._database.read() as tx:
             deployment = await find_model(tx, caller, model, Permission.MODELS_SHARE)
-            found = await shares.list_for(tx, deployment.id)
-            return [await self._lent(tx, deployment, share) for share in found]
+            found, total = await shares.page(tx, deployment.id, page.limit, page.offset)
+            accounts = [account for share in found for account in _accounts(share).values()]
+            reserved = await _reserved(tx, accounts)
+        shown = []
+        for share in found:
+            shown.append(self._lent(deployment, share, reserved))
+            await asyncio.sleep(0)
+        return shown, total
 
     async def change(
         self, caller: Caller, model: str, share_id: str, changes: Mapping[str, Any]
@@ -154,17 +168,21 @@ class Shares:
     async def borrowed(self, caller: Caller, deployments: Sequence[Deployment]) -> dict[str, Lent]:
         """Return the caller's own shares of others' deployments, with what is left to it."""
         principal = caller.principal
-        found: dict[str, Lent] = {}
+        found: list[tuple[Share, Deployment]] = []
+        for deployment in deployments:
+            reaching = self._lendings.of(principal, deployment.id)
+            if reaching and caller.borrows(deployment.organization):
+                found.append((reaching[0], deployment))
+        if not found:
+            return {}
         async with self._database.read() as tx:
-            for deployment in deployments:
-                if not caller.borrows(deployment.organization):
-                    continue
-                reaching = self._lendings.of(principal, deployment.id)
-                if reaching:
-                    left = await self._left(tx, reaching[0], principal)
-                    lent = Lent(reaching[0], deployment.model_id, {principal.organization: left})
-                    found[deployment.id] = lent
-        return found
+            reserved = await _reserved(tx, [share.account(principal) for share, _ in found])
+        lent = {}
+        for share, of in found:
+            account = share.account(principal)
+            left = self._lendings.standings(share, account, reserved.get(account, {}))
+            lent[of.id] = Lent(share, of.model_id, {principal.organization: left})
+        return lent
 
     @contextlib.asynccontextmanager
     async def while_lent(
@@ -213,7 +231,8 @@ class Shares:
                     "models.share", deployment.id, "allowed", details, deployment.organization
                 ),
             )
-            done = await self._lent(tx, deployment, share)
+            reserved = await _reserved(tx, _accounts(share).values())
+            done = self._lent(deployment, share, reserved)
             await caller.remember(tx, done)
             return done
 
@@ -226,15 +245,12 @@ class Shares:
         self._recorder.announce(event)
         return done
 
-    async def _lent(self, tx: Tx, deployment: Deployment, share: Share) -> Lent:
-        borrowers = [*sorted(share.organizations), *sorted(share.keys)]
-        left = {name: await self._left(tx, share, _as_borrower(share, name)) for name in borrowers}
+    def _lent(self, deployment: Deployment, share: Share, reserved: Reserved) -> Lent:
+        left = {
+            name: self._lendings.standings(share, account, reserved.get(account, {}))
+            for name, account in _accounts(share).items()
+        }
         return Lent(share, deployment.model_id, left)
-
-    async def _left(self, tx: Tx, share: Share, borrower: Principal) -> Sequence[Standing]:
-        account, today = share.account(borrower), int(time.time() // DAY_SECONDS)
-        reserved = {day: await leases.reserved(tx, account, day) for day in (TOTAL, today)}
-        return self._lendings.standings(share, borrower, reserved)
 
 
 async def _of_model(tx: Tx, deployment: Deployment, share_id: str) -> Share:
@@ -255,7 +271,7 @@ def _changed(share: Share, changes: Mapping[str, Any]) -> Share:
 
 async def _refuse_twice(tx: Tx, share: Share) -> None:
     """Raise ConflictError where a borrower of this share has another one of the same model."""
-    others = await shares.list_for(tx, share.deployment_id)
+    others, _ = await shares.page(tx, share.deployment_id, _MOST_SHARES + 1)
     if len(others) > _MOST_SHARES:
         raise ConflictError(f"A model has at most {_MOST_SHARES} shares; revoke some.")
     for other in others:
@@ -296,15 +312,14 @@ def _refuse_more(
     refuse_excess(giver, lent(share, model, giver), f"share {model.model_id} like this", known)
 
 
-def _as_borrower(share: Share, name: str) -> Principal:
-    """Return who a borrower is, as far as limits are concerned."""
-    by_key = name in share.keys
-    return Principal(
-        id=f"key:{name}" if by_key else "",
-        organization="" if by_key else name,
-        role="",
-        permissions=share.permissions,
-    )
+async def _reserved(tx: Tx, accounts: Collection[str]) -> Reserved:
+    return await leases.reserved_of(tx, accounts, (TOTAL, int(time.time() // DAY_SECONDS)))
+
+
+def _accounts(share: Share) -> dict[str, str]:
+    """Return under which account each borrower's use of a share counts, by its name or key id."""
+    by_organization = {name: share.account_of(name) for name in sorted(share.organizations)}
+    return by_organization | {key: share.account_of(f"key:{key}") for key in sorted(share.keys)}
 
 
 def _recorded(share: Share) -> dict[str, Any]:

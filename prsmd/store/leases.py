@@ -1,6 +1,7 @@
 """What of the limits was set aside, by account and day. core/blocks.py decides how much."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Collection, Iterable, Mapping
 
 from prsmd.core.blocks import TOTAL, Ask, lease
 
@@ -24,6 +25,23 @@ async def reserved(tx: Tx, account: str, day: int) -> int:
     """Return how many of an account are set aside of a day, or in all (TOTAL)."""
     row = await one(tx, "SELECT reserved FROM leases WHERE account = ? AND day = ?", (account, day))
     return 0 if row is None else int(row["reserved"])
+
+
+async def reserved_of(
+    tx: Tx, accounts: Collection[str], days: Collection[int]
+) -> dict[str, dict[int, int]]:
+    """Return how many of each account are set aside of these days; nothing where that is 0."""
+    rows = await many(
+        tx,
+        "SELECT account, day, reserved FROM leases WHERE "
+        "account IN (SELECT value FROM json_each(:accounts)) AND "
+        "day IN (SELECT value FROM json_each(:days))",
+        {"accounts": json.dumps([*accounts]), "days": json.dumps([*days])},
+    )
+    found: dict[str, dict[int, int]] = {}
+    for row in rows:
+        found.setdefault(row["account"], {})[row["day"]] = row["reserved"]
+    return found
 
 
 async def settle(tx: Tx, used: Iterable[tuple[str, int, int]], paces: Mapping[str, float]) -> None:

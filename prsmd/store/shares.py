@@ -65,12 +65,22 @@ async def get(tx: Tx, share_id: str) -> Share | None:
     return None if row is None else _from_row(row)
 
 
-async def list_for(tx: Tx, deployment_id: str) -> list[Share]:
-    """Return the shares of a deployment, oldest first."""
+async def page(tx: Tx, deployment_id: str, limit: int, offset: int = 0) -> tuple[list[Share], int]:
+    """Return some shares of a deployment, oldest first, and how many there are."""
     rows = await many(
-        tx, f"{_SELECT} WHERE s.deployment_id = ? ORDER BY s.created_at, s.id", (deployment_id,)
+        tx,
+        f"{_SELECT} WHERE s.id IN (SELECT id FROM shares WHERE deployment_id = ? "  # noqa: S608 - a constant
+        "ORDER BY created_at, id LIMIT ? OFFSET ?) ORDER BY s.created_at, s.id",
+        (deployment_id, limit, offset),
     )
-    return [_from_row(row) for row in rows]
+    return [_from_row(row) for row in rows], await count(tx, deployment_id)
+
+
+async def count(tx: Tx, deployment_id: str) -> int:
+    """Return how many shares a deployment has, expired ones too."""
+    query = "SELECT count(*) FROM shares WHERE deployment_id = ?"
+    [[total]] = await many(tx, query, (deployment_id,))
+    return int(total)
 
 
 async def list_all(tx: Tx) -> list[tuple[Share, ModelRef]]:

@@ -60,7 +60,9 @@ async def test_a_share_comes_back_as_it_was_given():
         assert await shares.get(tx, "share_1") == SHARE
         assert await shares.get(tx, "share_2") == bare
         assert await shares.get(tx, "share_3") is None
-        assert await shares.list_for(tx, "deploy_1") == [bare, SHARE]
+        assert await shares.page(tx, "deploy_1", 10) == ([bare, SHARE], 2)
+        assert await shares.page(tx, "deploy_1", 1, 1) == ([SHARE], 2)
+        assert await shares.page(tx, "deploy_2", 10) == ([], 0)
         ref = ModelRef("deploy_1", DEPLOYMENT.model_id, DEPLOYMENT.model_name)
         assert await shares.list_all(tx) == [(bare, ref), (SHARE, ref)]
 
@@ -113,6 +115,9 @@ async def test_what_is_set_aside_adds_up_to_the_limit_and_no_further():
         assert given[-1] == (40, 40)
         assert await leases.reserved(tx, "share_1/partner", TOTAL) == 40
         assert await leases.reserved(tx, "share_1/friend", TOTAL) == 0
+        accounts = ["share_1/partner", "share_1/friend"]
+        assert await leases.reserved_of(tx, accounts, [TOTAL, 3]) == {accounts[0]: {TOTAL: 40}}
+        assert await leases.reserved_of(tx, accounts, [3]) == {}
 
 
 async def test_only_a_clean_stop_is_remembered_as_one_and_only_once():

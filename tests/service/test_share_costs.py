@@ -1,0 +1,87 @@
+"""What a request about one share, or one page of them, costs where there are many."""
+
+import pytest
+
+from prsmd.domain.access import Permission
+from prsmd.domain.deployment import Deployment
+from prsmd.domain.quota import UsageLimits
+from prsmd.engine.recorder import Recorder
+from prsmd.service.shares import ShareRequest, Shares
+from prsmd.service.status import Page
+from prsmd.store import deployments, leases
+from prsmd.store.db import Database
+from tests.service.identity import Office, caller
+
+SHARES, BORROWERS = 12, 5
+
+
+@pytest.fixture
+async def office(tmp_path):
+    database = await Database.open(tmp_path / "state")
+    model = Deployment(
+        id="deploy_plans",
+        organization="company",
+        model_id="custom_plans",
+        model_name="plans",
+        revision=1,
+        asked_replicas=0,
+        created_at=1.0,
+        updated_at=1.0,
+    )
+    await database.write(lambda tx: deployments.add(tx, model))
+    yield await Office.open(database)
+    await database.close()
+
+
+@pytest.fixture
+async def shares(office):
+    made = Shares(office.database, Recorder(office.database), office.lendings)
+    for number in range(SHARES):
+        await made.create(caller(), "plans", lent(*(f"o{number}-{n}" for n in range(BORROWERS))))
+    return made
+
+
+def lent(*organizations: str) -> ShareRequest:
+    return ShareRequest(
+        organizations=frozenset(organizations),
+        permissions=frozenset({Permission.MODELS_READ}),
+        limits=UsageLimits(total_requests=9),
+    )
+
+
+async def statements(database: Database) -> list[str]:
+    """What every connection is asked from now on."""
+    seen: list[str] = []
+    own = [database._readers._own.get_nowait() for _ in range(database._readers._own.qsize())]
+    for tx in (*own, database._writer._tx):
+        await tx.set_trace_callback(seen.append)
+    for tx in own:
+        database._readers._own.put_nowait(tx)
+    return seen
+
+
+async def test_a_page_costs_what_is_on_it(office, shares):
+    seen = await statements(office.database)
+    one, total = await shares.page(caller(), "plans", Page(limit=1, offset=3))
+    of_one = len(seen)
+    ten, _ = await shares.page(caller(), "plans", Page(limit=10))
+
+    assert (len(one), len(ten), total) == (1, 10, SHARES)
+    assert one == ten[3:4]
+    assert len(one[0].left) == BORROWERS
+    assert len(seen) - of_one == of_one
+
+
+async def test_what_is_left_of_each_is_what_the_store_set_aside_for_it(office, shares):
+    [first], _ = await shares.page(caller(), "plans", Page(limit=1))
+    used = [(first.share.account_of("o0-1"), -1, 4)]
+    await office.database.write(lambda tx: leases.settle(tx, used, {}))
+
+    [first], _ = await shares.page(caller(), "plans", Page(limit=1))
+    assert {name: left[0].remaining for name, left in first.left.items()} == {
+        "o0-0": 9,
+        "o0-1": 5,
+        "o0-2": 9,
+        "o0-3": 9,
+        "o0-4": 9,
+    }
