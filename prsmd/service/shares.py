@@ -271,17 +271,15 @@ def _changed(share: Share, changes: Mapping[str, Any]) -> Share:
 
 async def _refuse_twice(tx: Tx, share: Share) -> None:
     """Raise ConflictError where a borrower of this share has another one of the same model."""
-    others, _ = await shares.page(tx, share.deployment_id, _MOST_SHARES + 1)
-    if len(others) > _MOST_SHARES:
+    if await shares.count(tx, share.deployment_id) > _MOST_SHARES:
         raise ConflictError(f"A model has at most {_MOST_SHARES} shares; revoke some.")
-    for other in others:
-        twice = other.organizations & share.organizations or other.keys & share.keys
-        if twice and other.id != share.id and other.in_force(time.time()):
-            raise ConflictError(
-                f"{', '.join(sorted(twice))} has {other.id} of this model already; change that"
-                " one, or revoke it.",
-                share_id=other.id,
-            )
+    twice = await shares.lent_twice(tx, share, time.time())
+    if twice is not None:
+        other, names = twice
+        raise ConflictError(
+            f"{', '.join(names)} has {other} of this model already; change that one, or revoke it.",
+            share_id=other,
+        )
 
 
 def _refuse_wrong(share: Share, now: float | None) -> None:

@@ -48,9 +48,8 @@ async def add(tx: Tx, share: Share) -> None:
 
 
 async def put(tx: Tx, share: Share) -> None:
-    """Store a share as it is now."""
+    """Store a share as it is now; the rows of borrowers who stay are left alone."""
     await change(tx, _UPDATE, _to_row(share))
-    await change(tx, "DELETE FROM borrowers WHERE share_id = ?", (share.id,))
     await _set_borrowers(tx, share)
 
 
@@ -81,6 +80,26 @@ async def count(tx: Tx, deployment_id: str) -> int:
     query = "SELECT count(*) FROM shares WHERE deployment_id = ?"
     [[total]] = await many(tx, query, (deployment_id,))
     return int(total)
+
+
+async def lent_twice(tx: Tx, share: Share, now: float) -> tuple[str, list[str]] | None:
+    """Return another share of the same model in force that has borrowers of this one, and these.
+
+    It is the oldest one; None: there is none. Only shares of this model are looked at, so that it
+    costs nothing more where others lend to the same borrowers.
+    """
+    rows = await many(
+        tx,
+        "SELECT s.id, b.name FROM shares s CROSS JOIN borrowers own "
+        "CROSS JOIN borrowers b ON b.share_id = s.id AND b.kind = own.kind AND b.name = own.name "
+        "WHERE s.deployment_id = :deployment AND s.id <> :share AND own.share_id = :share "
+        "AND (s.expires_at IS NULL OR s.expires_at > :now) ORDER BY s.created_at, s.id, b.name",
+        {"deployment": share.deployment_id, "share": share.id, "now": now},
+    )
+    if not rows:
+        return None
+    other: str = rows[0]["id"]
+    return other, [row["name"] for row in rows if row["id"] == other]
 
 
 async def list_all(tx: Tx) -> list[tuple[Share, ModelRef]]:
@@ -123,9 +142,14 @@ async def lent_to(tx: Tx, organization: str) -> list[tuple[Share, frozenset[str]
 
 
 async def _set_borrowers(tx: Tx, share: Share) -> None:
-    names = [("organization", name) for name in share.organizations]
-    names += [("key", name) for name in share.keys]
-    for kind, name in sorted(names):
+    names = {("organization", name) for name in share.organizations}
+    names |= {("key", name) for name in share.keys}
+    rows = await many(tx, "SELECT kind, name FROM borrowers WHERE share_id = ?", (share.id,))
+    known = {(row["kind"], row["name"]) for row in rows}
+    for kind, name in sorted(known - names):
+        query = "DELETE FROM borrowers WHERE share_id = ? AND kind = ? AND name = ?"
+        await change(tx, query, (share.id, kind, name))
+    for kind, name in sorted(names - known):
         await change(tx, "INSERT INTO borrowers VALUES (?, ?, ?)", (share.id, kind, name))
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from prsmd.domain.access import Permission
 from prsmd.domain.deployment import Deployment
+from prsmd.domain.errors import ConflictError
 from prsmd.domain.quota import UsageLimits
 from prsmd.engine.recorder import Recorder
 from prsmd.service.shares import ShareRequest, Shares
@@ -85,3 +86,35 @@ async def test_what_is_left_of_each_is_what_the_store_set_aside_for_it(office, s
         "o0-3": 9,
         "o0-4": 9,
     }
+
+
+async def test_a_change_writes_only_the_borrowers_that_come_or_go(office, shares):
+    [first], _ = await shares.page(caller(), "plans", Page(limit=1))
+    seen = await statements(office.database)
+    more = frozenset({Permission.MODELS_READ, Permission.MODELS_INFER})
+    await shares.change(caller(), "plans", first.share.id, {"permissions": more})
+    assert written(seen) == []
+
+    names = first.share.organizations - {"o0-0"} | {"another"}
+    await shares.change(caller(), "plans", first.share.id, {"organizations": names})
+    assert [sql.split()[0] for sql in written(seen)] == ["DELETE", "INSERT"]
+    [first], _ = await shares.page(caller(), "plans", Page(limit=1))
+    assert first.share.organizations == names
+
+
+async def test_who_has_the_model_already_is_found_without_reading_other_shares(office, shares):
+    seen = await statements(office.database)
+    with pytest.raises(ConflictError) as refused:
+        await shares.create(caller(), "plans", lent("new", "o3-2", "o3-1", "o5-1"))
+    assert "o3-1, o3-2 has share_" in refused.value.message
+
+    [known], _ = await shares.page(caller(), "plans", Page(limit=1, offset=3))
+    assert refused.value.details["share_id"] == known.share.id
+    whole = [sql for sql in seen if "json_group_array" in sql and "INSERT" not in sql]
+    assert all("LIMIT 1 OFFSET 3" in sql for sql in whole)
+
+
+def written(seen: list[str]) -> list[str]:
+    return [
+        sql for sql in seen if sql.startswith(("INSERT INTO borrowers", "DELETE FROM borrowers"))
+    ]

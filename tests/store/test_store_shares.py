@@ -79,6 +79,17 @@ async def test_a_changed_share_reaches_whom_it_reaches_now():
         assert await shares.reaching(tx, principal("other"), 200.0) == [changed]
 
 
+async def test_a_borrower_of_another_share_of_the_model_is_found_while_that_one_is_in_force():
+    other = dataclasses.replace(SHARE, id="share_2", organizations=frozenset({"k1", "friend"}))
+    async with bare_schema() as tx:
+        await stored(tx, SHARE, other)
+        assert await shares.lent_twice(tx, other, 499.9) == ("share_1", ["friend", "k1"])
+        assert await shares.lent_twice(tx, other, 500.0) is None
+        alone = dataclasses.replace(other, organizations=frozenset({"k1"}), keys=frozenset())
+        await shares.put(tx, alone)
+        assert await shares.lent_twice(tx, alone, 0.0) is None
+
+
 @pytest.mark.parametrize(
     ("who", "now", "reached"),
     [
