@@ -1,7 +1,9 @@
 """Images: list, load an archive, remove what nobody needs."""
 
+import asyncio
 import re
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
@@ -31,13 +33,8 @@ async def page(services: Services, request: web.Request, caller: Caller) -> web.
     """List the images that are here: where each came from, who uses it, whether it would go."""
     refuse_unknown(request)
     reports = await services.images.list(caller)
-    return json_response(
-        {
-            "images": [_image_body(report) for report in reports],
-            "total": len(reports),
-            "free_bytes": await services.images.free_bytes(),
-        }
-    )
+    free_bytes = await services.images.free_bytes()
+    return await asyncio.to_thread(_page_response, reports, free_bytes)
 
 
 async def load(services: Services, request: web.Request, caller: Caller) -> LoadReport:
@@ -97,6 +94,16 @@ def pruned(_services: Services, report: PruneReport) -> Answer:
                 if not verdict.goes
             ],
             "freed_bytes": report.freed_bytes,
+        }
+    )
+
+
+def _page_response(reports: Sequence[ImageReport], free_bytes: int) -> web.Response:
+    return json_response(
+        {
+            "images": [_image_body(report) for report in reports],
+            "total": len(reports),
+            "free_bytes": free_bytes,
         }
     )
 

@@ -6,6 +6,7 @@ Removes nothing. Every image that stays says why.
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from prsmd.core.grouping import grouped
 from prsmd.domain.deployment import Deployment, Revision
 from prsmd.domain.image import Brought, ImageOrigin, familiar
 from prsmd.domain.rollout import Rollout
@@ -49,6 +50,21 @@ class Verdict:
         return self.kept_for is None
 
 
+class Users:
+    """Which revisions name an image, by its names."""
+
+    def __init__(self, uses: Iterable[KeptRevision]) -> None:
+        self._by_name: dict[str, list[tuple[int, KeptRevision]]] = {}
+        for at, use in enumerate(uses):
+            for name in use.names:
+                self._by_name.setdefault(name, []).append((at, use))
+
+    def of(self, names: Iterable[str]) -> tuple[KeptRevision, ...]:
+        """Return those that name an image by one of its names, in the order they were given."""
+        found = {at: use for name in names for at, use in self._by_name.get(name, ())}
+        return tuple(found[at] for at in sorted(found))
+
+
 def kept_revisions(
     deployment: Deployment,
     revisions: Sequence[Revision],
@@ -90,9 +106,7 @@ def collect(
     `pulled_only`: what was loaded from an archive stays, since nobody but its owner can bring it
     again; so it is when nobody asked.
     """
-    by_id: dict[str, list[Brought]] = {}
-    for one in brought:
-        by_id.setdefault(one.id, []).append(one)
+    by_id = grouped(brought, lambda one: one.id)
     by_name: dict[str, KeptRevision] = {}
     for revision in kept:
         by_name |= dict.fromkeys(revision.names, revision)

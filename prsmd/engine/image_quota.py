@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from prsmd.core.collect import KeptRevision, Verdict
+from prsmd.core.grouping import grouped
 from prsmd.domain.errors import (
     EngineError,
     ImageUnavailableError,
@@ -126,7 +127,9 @@ class ImageQuota:
         """Let go of the images that an organization had pulled and does not need any more."""
         async with self._still:
             survey = await self._survey()
-            given = given_back(organization, survey.brought, survey.kept, survey.verdicts)
+            given = await asyncio.to_thread(
+                given_back, organization, survey.brought, survey.kept, survey.verdicts
+            )
             gone = [id_ for id_ in given.removed if await self._removed(id_)]
 
             async def write(tx: Tx) -> None:
@@ -180,10 +183,11 @@ def given_back(
     names = {name for use in kept if use.organization == organization for name in use.names}
     here = {verdict.content.id: verdict for verdict in verdicts}
     removed, forgotten = [], []
-    for id_ in sorted({one.id for one in brought if one.organization == organization and one.id}):
-        known = [one for one in brought if one.id == id_]
+    for id_, known in sorted(grouped(brought, lambda one: one.id).items()):
         own = [one for one in known if one.organization == organization]
         verdict = here.get(id_)
+        if not own or not id_:
+            continue
         if any(one.origin is ImageOrigin.LOADED for one in own):
             continue  # for everyone: administrators prune it
         if verdict is None:

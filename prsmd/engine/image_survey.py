@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from prsmd.core.collect import Content, KeptRevision, Verdict, kept_revisions
+from prsmd.core.grouping import grouped
 from prsmd.domain.image import Brought
 from prsmd.runtime import base
 from prsmd.store import deployments, replicas, revisions, rollouts
@@ -26,9 +27,6 @@ class Survey:
 
 def contents_of(found: Sequence[base.Image]) -> list[Content]:
     """Return the images as contents, each once with all its names."""
-    by_id: dict[str, list[base.Image]] = {}
-    for image in found:
-        by_id.setdefault(image.id, []).append(image)
     return [
         Content(
             id=id_,
@@ -36,7 +34,7 @@ def contents_of(found: Sequence[base.Image]) -> list[Content]:
             size_bytes=max(image.size_bytes for image in same),
             in_use=any(image.in_use for image in same),
         )
-        for id_, same in by_id.items()
+        for id_, same in grouped(found, lambda image: image.id).items()
     ]
 
 

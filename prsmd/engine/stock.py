@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from prsmd.core.collect import KeptRevision, Verdict, collect
+from prsmd.core.collect import KeptRevision, Users, Verdict, collect
 from prsmd.core.stalls import DeadlineJudge
 from prsmd.domain.errors import (
     ConflictError,
@@ -209,9 +209,9 @@ class Stock:
             await self._quota.refuse_beyond(by.organization, verified.unpacked_bytes)
             await self.make_room("load the archive", verified.unpacked_bytes + verified.tar_bytes())
             before = {name: await self._images.resolve(name) for name in names}
-            uses = (await self.survey()).uses
+            users = Users((await self.survey()).uses)
             found = await self._images.load(verified, lambda _: None)
-        loaded = [_loaded(image, before.get(image.reference), uses) for image in found]
+        loaded = [_loaded(image, before.get(image.reference), users) for image in found]
 
         async def write(tx: Tx) -> None:
             await note_within_quota(tx, [_noted(by, image, before) for image in found])
@@ -228,14 +228,16 @@ class Stock:
     async def survey(
         self, keep_revisions: int | None = None, *, pulled_only: bool = False
     ) -> Survey:
-        """Look at every image and decide which may go."""
+        """Look at every image and decide which may go, in a thread."""
         keep = self._settings.keep_revisions if keep_revisions is None else keep_revisions
         await self._settle()
         found = await self._images.list()
         async with self._database.read() as tx:
             brought = await images.list_all(tx)
             kept, uses = await kept_of(tx, keep)
-        verdicts = collect(contents_of(found), brought, kept, pulled_only=pulled_only)
+        verdicts = await asyncio.to_thread(
+            lambda: collect(contents_of(found), brought, kept, pulled_only=pulled_only)
+        )
         return Survey(images=found, brought=brought, uses=uses, kept=kept, verdicts=verdicts)
 
     async def collect(self, keep_revisions: int, *, pulled_only: bool = False) -> list[Verdict]:
@@ -361,13 +363,12 @@ def _noted(by: Brought, image: base.Image, before: Mapping[str, base.Image | Non
     )
 
 
-def _loaded(image: base.Image, before: base.Image | None, uses: Sequence[KeptRevision]) -> Loaded:
+def _loaded(image: base.Image, before: base.Image | None, users: Users) -> Loaded:
     """Return what a load did to one name."""
     if before is None or before.id == image.id:
         return Loaded(image=image, replaced=None, still_run_by=())
     former = {before.id, before.digest}
-    users = tuple(revision for revision in uses if former & revision.names)
-    return Loaded(image=image, replaced=before, still_run_by=users)
+    return Loaded(image=image, replaced=before, still_run_by=users.of(former))
 
 
 def _size(bytes_: int) -> str:

@@ -1,11 +1,13 @@
 """The appliance's images: what is here and why, loading archives, removing what nobody needs."""
 
+import asyncio
 import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from prsmd.core.collect import KeptRevision, Verdict
+from prsmd.core.collect import KeptRevision, Users, Verdict
+from prsmd.core.grouping import grouped
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import InvalidInputError, NoRoomForImageError, RequestTooLargeError
 from prsmd.domain.events import Event
@@ -13,6 +15,7 @@ from prsmd.domain.image import Brought, ImageOrigin, familiar, may_run
 from prsmd.engine.image_survey import Survey
 from prsmd.engine.recorder import Recorder
 from prsmd.engine.stock import Loaded, Stock
+from prsmd.runtime.base import Image
 from prsmd.service.caller import Caller, require_own, require_recorded
 from prsmd.store import audit, events
 from prsmd.store.db import Database, Tx
@@ -144,11 +147,7 @@ class Images:
         """Return the images that the caller's organization may run; administrators see all."""
         require_own(caller, Permission.NODE_READ)
         survey = await self._stock.survey()
-        reports = (_report(verdict, survey, caller) for verdict in survey.verdicts)
-        return sorted(
-            (report for report in reports if report is not None),
-            key=lambda report: (report.references or report.digests or (report.id,))[0],
-        )
+        return await asyncio.to_thread(_reports, survey, caller.scope)
 
     async def free_bytes(self) -> int:
         """Return the bytes left where images are kept."""
@@ -197,16 +196,44 @@ def _moved(loaded: Sequence[Loaded], caller: Caller) -> list[Event]:
     ]
 
 
-def _report(verdict: Verdict, survey: Survey, caller: Caller) -> ImageReport | None:
+def _reports(survey: Survey, scope: str | None) -> list[ImageReport]:
+    """Return what an organization (None: an administrator) may see of all images, by name."""
+    brought = grouped(survey.brought, lambda one: one.id)
+    images = grouped(survey.images, lambda image: image.id)
+    users = Users(survey.uses)
+    reports = []
+    for verdict in survey.verdicts:
+        content = verdict.content
+        known = _Known(
+            images=images[content.id],
+            brought=brought.get(content.id, []),
+            uses=users.of(content.names),
+        )
+        report = _report(verdict, known, scope)
+        if report is not None:
+            reports.append(report)
+    return sorted(
+        reports, key=lambda report: (report.references or report.digests or (report.id,))[0]
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What there is of one content: its names on the engine, who brought it, and who names it."""
+
+    images: Sequence[Image]
+    brought: Sequence[Brought]
+    uses: Sequence[KeptRevision]
+
+
+def _report(verdict: Verdict, known: _Known, scope: str | None) -> ImageReport | None:
     """Return what the caller may see of an image, None of what only others may run or brought."""
-    content, scope = verdict.content, caller.scope
-    known = [one for one in survey.brought if one.id == content.id]
-    visible = [one for one in known if scope in {None, one.organization}]
-    uses = [use for use in survey.uses if use.names & content.names]
-    own = tuple(use for use in uses if scope in {None, use.organization})
-    if scope is not None and not (may_run(scope, known) and (own or _offered(scope, known))):
+    content, brought = verdict.content, known.brought
+    visible = [one for one in brought if scope in {None, one.organization}]
+    own = tuple(use for use in known.uses if scope in {None, use.organization})
+    if scope is not None and not (may_run(scope, brought) and (own or _offered(scope, brought))):
         return None
-    named = [i for i in survey.images if i.id == content.id and _names(i.reference, known, scope)]
+    named = _named(known, scope)
     digests = {image.digest for image in named}
     return ImageReport(
         id=content.id,
@@ -216,7 +243,7 @@ def _report(verdict: Verdict, survey: Survey, caller: Caller) -> ImageReport | N
         in_use=content.in_use and (scope is None or bool(own)),
         brought=visible[-1] if visible else None,
         used_by=own,
-        kept_for=verdict.kept_for if scope is None else _kept_for(verdict, known, scope),
+        kept_for=verdict.kept_for if scope is None else _kept_for(verdict, brought, scope),
     )
 
 
@@ -229,10 +256,12 @@ def _offered(organization: str, known: Sequence[Brought]) -> bool:
     return not known or loaded or any(one.organization == organization for one in known)
 
 
-def _names(reference: str, known: Sequence[Brought], scope: str | None) -> bool:
-    """Tell whether the caller may see this name of an image: only others pulled it by another."""
-    so = [one for one in known if familiar(one.reference) == familiar(reference)]
-    return scope is None or _offered(scope, so)
+def _named(known: _Known, scope: str | None) -> Sequence[Image]:
+    """Return the names of an image that the caller may see: not those by which others pulled it."""
+    if scope is None:
+        return known.images
+    by_name = grouped(known.brought, lambda one: familiar(one.reference))
+    return [i for i in known.images if _offered(scope, by_name.get(familiar(i.reference), ()))]
 
 
 def _kept_for(verdict: Verdict, known: Sequence[Brought], organization: str) -> str | None:

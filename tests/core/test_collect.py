@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prsmd.core.collect import Content, KeptRevision, collect, kept_revisions
+from prsmd.core.collect import Content, KeptRevision, Users, collect, kept_revisions
 from prsmd.domain.deployment import Deployment, Revision
 from prsmd.domain.image import (
     Brought,
@@ -252,3 +252,17 @@ def test_what_names_no_server(text):
 )
 def test_one_image_has_one_name(written, known_as):
     assert familiar(written) == known_as
+
+
+NAMED = st.lists(st.frozensets(st.sampled_from("abcd"), max_size=3), max_size=8)
+
+
+@given(NAMED, st.frozensets(st.sampled_from("abcd")))
+def test_who_names_an_image_is_found_once_each_and_in_order(named, names):
+    uses = [
+        KeptRevision(
+            deployment_id="d", organization="acme", model_id="m", number=number, names=each
+        )
+        for number, each in enumerate(named)
+    ]
+    assert Users(uses).of(names) == tuple(use for use in uses if use.names & names)
