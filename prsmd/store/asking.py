@@ -1,4 +1,4 @@
-"""For whom the running task reads: nobody where it is one of the daemon's own loops."""
+"""For whom the running task reads and writes: nobody where it is one of the daemon's own loops."""
 
 import contextlib
 import contextvars
@@ -10,13 +10,13 @@ _asker: contextvars.ContextVar[Asker | None] = contextvars.ContextVar("asker", d
 
 
 def asker() -> Asker | None:
-    """Return for whom the running task reads; None: for the daemon itself."""
+    """Return for whom the running task reads and writes; None: for the daemon itself."""
     return _asker.get()
 
 
 @contextlib.contextmanager
 def asking_for(who: Asker) -> Iterator[None]:
-    """Read for a caller, within its turn and its bounds; so do tasks that begin inside."""
+    """Read and write for a caller, in its turn and its bounds; so do tasks that begin inside."""
     token = _asker.set(who)
     try:
         yield

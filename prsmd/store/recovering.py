@@ -96,9 +96,13 @@ class RecoveringDatabase(Database):
         """Tell whether it is here, and is what a next start would find."""
         return self._current is not None and self._current.in_place()
 
-    async def write(self, transaction: Callable[[Tx], Awaitable[T]]) -> T:
+    async def write(
+        self,
+        transaction: Callable[[Tx], Awaitable[T]],
+        then: Callable[[T], None] | None = None,
+    ) -> T:
         """Run `transaction` as `Database.write` does. StorageFullError while the file is away."""
-        return await (await self._here()).write(transaction)
+        return await (await self._here()).write(transaction, then)
 
     def read(self) -> AbstractAsyncContextManager[Tx]:
         """Lend a reader as `Database.read` does. StorageFullError while the file is away."""

@@ -1,7 +1,7 @@
 """The one task that writes: it commits waiting transactions together, each in its own savepoint.
 
-It owns the writing connection. It decides who learns of which failure, and when a failure is fatal;
-it does not know what the transactions do.
+It owns the writing connection. `write_queue.py` says who is next. It decides who learns of which
+failure, and when a failure is fatal; it does not know what the transactions do.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from prsmd.domain.errors import PrsmdError, StorageFullError
 
 from . import meta
+from .asking import asker
 from .connection import Tx
 from .errors import (
     StoreClosedError,
@@ -27,6 +28,7 @@ from .errors import (
     is_storage,
     translate,
 )
+from .write_queue import WriteQueue
 
 T = TypeVar("T")
 _SHORTEST_PAUSE_SECONDS = 0.1
@@ -38,6 +40,8 @@ class WriterLimits:
     """Bounds of the writer task. Times are seconds."""
 
     group: int = 128  # transactions in one commit
+    group_seconds: float = 0.02  # after which a commit takes in no more of what waits
+    waiting: int = 256  # transactions of one caller that wait
     transaction_seconds: float = 30.0
     retry_seconds: float = 1.0  # after a full disk: how long writes are refused untried
     probe_seconds: float = 5.0  # after that: when nobody writes, try whether one could
@@ -60,22 +64,37 @@ class Writer:
         self._tx = tx
         self._limits = limits
         self._counter = counter
-        self._waiting: collections.deque[_Job] = collections.deque()
+        self._waiting: WriteQueue[_Job] = WriteQueue(limits.waiting)
+        self._alone: collections.deque[_Job] = collections.deque()  # between two commits
         self._arrived = asyncio.Event()
         self._closing = False
         self._refuse_until = 0.0
         self._since_checkpoint = 0
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
-    async def submit(self, run: Callable[[Tx], Awaitable[T]], *, transactional: bool = True) -> T:
-        """Run `run` in a transaction (or between transactions) and return its result.
+    async def submit(
+        self, run: Callable[[Tx], Awaitable[T]], then: Callable[[T], None] | None = None
+    ) -> T:
+        """Run `run` in a transaction and return its result, which `then` takes before.
 
-        A caller that is cancelled stops waiting; what it asked for is done all the same.
+        `then` is called in the order of the commits. A caller that is cancelled stops waiting; what
+        it asked for is done all the same, and `then` called.
+
+        Raises:
+            ResourceUnavailableError: the caller has as much waiting as it may.
         """
-        if self.fatal.done() or self._closing or self._task.done():
-            raise self._gone()
-        job = _Job(run, asyncio.get_running_loop().create_future(), transactional)
-        self._waiting.append(job)
+        self._refuse_gone()
+        job = _Job(run, asyncio.get_running_loop().create_future(), then)
+        self._waiting.push(asker(), job)
+        self._arrived.set()
+        result: T = await job.done
+        return result
+
+    async def between(self, run: Callable[[Tx], Awaitable[T]]) -> T:
+        """Run `run` outside of any transaction, before what waits to be written."""
+        self._refuse_gone()
+        job = _Job(run, asyncio.get_running_loop().create_future())
+        self._alone.append(job)
         self._arrived.set()
         result: T = await job.done
         return result
@@ -90,8 +109,10 @@ class Writer:
         try:
             while not self.fatal.done():
                 await self._something_to_do()
-                if self._waiting:
-                    await self._serve(self._take_group())
+                if self._alone:
+                    await self._run_alone(self._alone.popleft())
+                elif (job := self._waiting.pop()) is not None:
+                    await self._commit_together([job])
                 elif self._closing:
                     break
                 else:
@@ -101,8 +122,10 @@ class Writer:
             _log.exception("the store's writer failed")
             self._die(StoreFailedError(f"The writer of the state failed: {error!r}."))
         finally:
-            while self._waiting:
-                self._waiting.popleft().fail(self._gone())
+            while (job := self._waiting.pop()) is not None:
+                job.fail(self._gone())
+            while self._alone:
+                self._alone.popleft().fail(self._gone())
 
     async def _something_to_do(self) -> None:
         """Wait for a job. After a full disk, see for oneself when nobody tries for a while."""
@@ -115,28 +138,20 @@ class Writer:
             async with asyncio.timeout(pause):
                 await self._arrived.wait()
         if time.monotonic() >= due and not self._closing:
-            job = _Job(_touch, asyncio.get_running_loop().create_future(), transactional=True)
+            job = _Job(_touch, asyncio.get_running_loop().create_future())
             job.done.add_done_callback(asyncio.Future.exception)
-            self._waiting.append(job)
+            self._waiting.push(None, job)
 
-    def _take_group(self) -> list["_Job"]:
-        count = min(len(self._waiting), self._limits.group)
-        return [self._waiting.popleft() for _ in range(count)]
-
-    async def _serve(self, jobs: Sequence["_Job"]) -> None:
-        transactions = [job for job in jobs if job.transactional]
+    async def _commit_together(self, jobs: list["_Job"]) -> None:
+        """Commit one transaction together with what waits, which is added to `jobs`."""
         try:
-            if transactions:
-                await self._commit_together(transactions)
-            for job in jobs:
-                if not job.transactional:
-                    await self._run_alone(job)
+            await self._commit(jobs)
         except BaseException:
             for job in jobs:
                 job.fail(StoreFailedError("The writer of the state failed."))
             raise
 
-    async def _commit_together(self, jobs: Sequence["_Job"]) -> None:
+    async def _commit(self, jobs: list["_Job"]) -> None:
         if time.monotonic() < self._refuse_until:
             for job in jobs:
                 job.fail(StorageFullError("The disk was full a moment ago. Nothing was changed."))
@@ -144,8 +159,7 @@ class Writer:
         committing = False
         try:
             await self._tx.execute_fetchall("BEGIN IMMEDIATE")
-            for job in jobs:
-                await self._run_in_savepoint(job)
+            await self._run_group(jobs)
             if self._counter is not None:
                 await meta.count_commit(self._tx, self._counter.commits + 1)
             committing = True
@@ -159,6 +173,17 @@ class Writer:
         for job in jobs:
             job.deliver()
         await self._checkpoint_when_due(len(jobs))
+
+    async def _run_group(self, jobs: list["_Job"]) -> None:
+        """Run a transaction and those that wait, also what comes meanwhile, each in its turn."""
+        until = time.monotonic() + self._limits.group_seconds
+        await self._run_in_savepoint(jobs[0])
+        while len(jobs) < self._limits.group and time.monotonic() < until:
+            job = self._waiting.pop()
+            if job is None:
+                return
+            jobs.append(job)
+            await self._run_in_savepoint(job)
 
     async def _run_in_savepoint(self, job: "_Job") -> None:
         """Run one transaction; raise sqlite3.Error only when the whole group is lost."""
@@ -193,7 +218,11 @@ class Writer:
             job.error = error
 
     async def _run_alone(self, job: "_Job") -> None:
-        await self._attempt(job, None)
+        try:
+            await self._attempt(job, None)
+        except BaseException:
+            job.fail(StoreFailedError("The writer of the state failed."))
+            raise
         job.deliver()
 
     async def _abandon(
@@ -248,6 +277,10 @@ class Writer:
             _log.warning("the state can be written again")
             self.writable = True
 
+    def _refuse_gone(self) -> None:
+        if self.fatal.done() or self._closing or self._task.done():
+            raise self._gone()
+
     def _gone(self) -> PrsmdError:
         if self.fatal.done():
             return StoreFailedError(self.fatal.result().message)
@@ -277,11 +310,16 @@ class CommitCounter:
 class _Job:
     run: Callable[[Tx], Awaitable[Any]]
     done: asyncio.Future[Any]
-    transactional: bool
+    then: Callable[[Any], None] | None = None
     result: Any = None
     error: BaseException | None = None
 
     def deliver(self) -> None:
+        if self.error is None and self.then is not None:
+            try:
+                self.then(self.result)
+            except Exception as error:  # noqa: BLE001 - as that of its transaction, it is the caller's
+                self.error = error
         if self.error is not None:
             self.fail(self.error)
         elif not self.done.done():

@@ -129,8 +129,10 @@ class FusedDatabase(Database):
 
     fuse: Fuse
 
-    async def write(self, transaction: Callable[..., Awaitable[T]]) -> T:
-        return await self.fuse.around("write", super().write(transaction))
+    async def write(
+        self, transaction: Callable[..., Awaitable[T]], then: Callable[[T], None] | None = None
+    ) -> T:
+        return await self.fuse.around("write", super().write(transaction, then))
 
 
 class FusedRuntime(FakeRuntime):
