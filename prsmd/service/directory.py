@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
+from prsmd.core.fair_queue import Slots
 from prsmd.core.principals import OwnRoles, principal_of
 from prsmd.domain.access import (
     ApiKey,
@@ -22,10 +23,13 @@ from prsmd.domain.access import (
 )
 from prsmd.domain.errors import InvalidApiKeyError
 from prsmd.store import keys, members, organizations, roles
+from prsmd.store.asking import asker
 from prsmd.store.db import Tx
+from prsmd.store.fair_semaphore import FairSemaphore
 
 T = TypeVar("T")
 _UNIX_SOCKET = ("127.0.0.1/32",)
+_ONE_AT_A_TIME = Slots(total=1, per_organization=1, waiting=256)
 
 
 class Writer(Protocol):
@@ -45,7 +49,7 @@ class Directory:
         self._members: dict[tuple[SubjectKind, str], dict[str, Member]] = {}  # by organization
         self._keys = {key.id: key for key in known_keys}
         self._of_keys: dict[str, Principal] = {}
-        self._order = asyncio.Lock()
+        self._turn = FairSemaphore(_ONE_AT_A_TIME, "directory")
         self._under_way: set[asyncio.Task[object]] = set()
 
     @classmethod
@@ -66,10 +70,15 @@ class Directory:
         transaction: Callable[[Tx], Awaitable[T]],
         take_over: Callable[[T], None],
     ) -> T:
-        """Carry out a transaction and take over its result, in the order of the commits.
+        """Carry out a transaction and take over its result, one after the other.
 
-        Both happen even if the caller goes meanwhile: what the store says of who may do what is
-        never more than a moment ahead of what counts.
+        So a transaction finds here what the store says, and may rely on it. Callers take turns, so
+        that one who changes much holds up another by one change. Both happen even if the caller
+        goes meanwhile: what the store says of who may do what is never more than a moment ahead of
+        what counts.
+
+        Raises:
+            ResourceUnavailableError: the caller has too much waiting already.
         """
         work = asyncio.create_task(
             self._commit(writer, transaction, take_over), name="directory:commit"
@@ -222,7 +231,7 @@ class Directory:
         transaction: Callable[[Tx], Awaitable[T]],
         take_over: Callable[[T], None],
     ) -> T:
-        async with self._order:
+        async with self._turn.slot(asker()):
             result = await writer.write(transaction)
             take_over(result)
         return result

@@ -62,7 +62,7 @@ def publish(lendings: Lendings, returned: list[Returned]) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settling:
-    """Writes in the order in which shares are changed, so that memory says what the store does."""
+    """Has memory say what the store does of the shares that a transaction changes."""
 
     database: Database
     lendings: Lendings
@@ -70,8 +70,8 @@ class Settling:
 
     async def write(self, transaction: Callable[[Tx], Awaitable[T]]) -> T:
         """Carry out a transaction that fills `returned`, and publish that."""
-        return await self.lendings.commit(
-            self.database, transaction, lambda _: publish(self.lendings, self.returned)
+        return await self.database.write(
+            transaction, lambda _: publish(self.lendings, self.returned)
         )
 
 

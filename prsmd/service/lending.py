@@ -1,12 +1,13 @@
 """The shares in memory: whom they reach on the data path, and the meters of their limits.
 
-Published anew as a share changes, in the order of the commits; a request only looks up.
+Published anew as a share changes; a request only looks up. Whoever writes a change has the store
+publish it by `put` and `drop` as it is committed (`then` of `Database.write`). That is in the order
+of the commits, so that no tenant's changes wait for another's.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prsmd.core.lending import Lending
 from prsmd.core.meter import Refuse, Standing
@@ -14,9 +15,7 @@ from prsmd.domain.access import ModelRef, Principal
 from prsmd.domain.errors import PrsmdError, QuotaExceededError, RateLimitedError
 from prsmd.domain.quota import Share
 from prsmd.gateway.meters import Held, Meters
-from prsmd.store.db import Database, Tx
 
-T = TypeVar("T")
 _QUOTAS = frozenset({"requests_per_day", "total_requests"})
 _WORDS = {
     "requests_per_day": "requests per day",
@@ -42,8 +41,6 @@ class Lendings:
         self._of_models: dict[str, set[str]] = {}  # ids of shares by deployment
         for share, _ in known:
             self._of_models.setdefault(share.deployment_id, set()).add(share.id)
-        self._order = asyncio.Lock()
-        self._under_way: set[asyncio.Task[object]] = set()
 
     def __len__(self) -> int:
         """Return how many shares there are."""
@@ -82,20 +79,6 @@ class Lendings:
                 window.learn(stored, stored)
         return meter.standings(now)
 
-    async def commit(
-        self,
-        database: Database,
-        transaction: Callable[[Tx], Awaitable[T]],
-        take_over: Callable[[T], None],
-    ) -> T:
-        """Carry out a transaction and take over its result, even if the caller goes meanwhile."""
-        work = asyncio.create_task(
-            self._commit(database, transaction, take_over), name="lendings:commit"
-        )
-        self._under_way.add(work)
-        work.add_done_callback(self._under_way.discard)
-        return await asyncio.shield(work)
-
     def put(self, share: Share, model: ModelRef) -> None:
         """Publish a share as it is now."""
         self._of_models.setdefault(share.deployment_id, set()).add(share.id)
@@ -112,23 +95,12 @@ class Lendings:
     async def drop_model(self, deployment_id: str) -> None:
         """Publish that the shares of a model are no more: the model was removed from the store.
 
-        Others have their turn between any two of them.
+        Every change of them was committed, and so published, before. Others have their turn
+        between any two shares.
         """
-        async with self._order:
-            for share_id in self._of_models.pop(deployment_id, set()):
-                self._table = self._table.drop(share_id)
-                await asyncio.sleep(0)
-
-    async def _commit(
-        self,
-        database: Database,
-        transaction: Callable[[Tx], Awaitable[T]],
-        take_over: Callable[[T], None],
-    ) -> T:
-        async with self._order:
-            result = await database.write(transaction)
-            take_over(result)
-        return result
+        for share_id in self._of_models.pop(deployment_id, set()):
+            self._table = self._table.drop(share_id)
+            await asyncio.sleep(0)
 
 
 def _limited(refusal: Refuse) -> PrsmdError:

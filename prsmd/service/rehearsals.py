@@ -9,6 +9,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
+from prsmd.core.fair_queue import Slots
 from prsmd.core.plan import DesiredDeployment, Observed
 from prsmd.core.rehearse import NOTHING, Rehearsal
 from prsmd.domain.access import Permission
@@ -35,9 +36,12 @@ from prsmd.service.updates import (
     propose_update,
 )
 from prsmd.store import replicas, resource_quotas
+from prsmd.store.asking import asker
 from prsmd.store.db import Database
+from prsmd.store.fair_semaphore import FairSemaphore
 
 _REGISTRY_SECONDS = 10.0
+_ONE_AT_A_TIME = Slots(total=1, per_organization=1, waiting=64)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,7 @@ class Rehearsals:
         self._stock = stock
         self._deployments = deployments
         self._revisions = revisions
-        self._turn = asyncio.Lock()
+        self._turn = FairSemaphore(_ONE_AT_A_TIME, "dry run")
 
     async def deploy(self, caller: Caller, model_name: str, spec: Spec) -> Foretold:
         """Return what deploying a new model would do."""
@@ -245,8 +249,12 @@ class Rehearsals:
     async def _rehearse(
         self, desired: Sequence[DesiredDeployment], observed: Observed, deployment_id: str
     ) -> Rehearsal:
-        """Work it out in a thread: with many replicas it takes longer than requests may wait."""
-        async with self._turn:
+        """Work it out in a thread: with many replicas it takes longer than requests may wait.
+
+        Raises:
+            ResourceUnavailableError: too many of the caller's dry runs wait already.
+        """
+        async with self._turn.slot(asker()):
             return await asyncio.to_thread(
                 self._reconciler.rehearse, desired, observed, deployment_id
             )

@@ -159,9 +159,7 @@ class Shares:
             await caller.remember(tx, done)
             return done
 
-        done = await self._lendings.commit(
-            self._database, write, lambda done: self._lendings.drop(done.share)
-        )
+        done = await self._database.write(write, lambda done: self._lendings.drop(done.share))
         self._recorder.announce(event)
         return done
 
@@ -237,10 +235,8 @@ class Shares:
             return done
 
         async with denials_recorded(self._database, caller, "models.share", deployment.id):
-            done = await self._lendings.commit(
-                self._database,
-                write,
-                lambda done: self._lendings.put(done.share, ref_of(deployment)),
+            done = await self._database.write(
+                write, lambda done: self._lendings.put(done.share, ref_of(deployment))
             )
         self._recorder.announce(event)
         return done

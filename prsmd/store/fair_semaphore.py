@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from prsmd.core.fair_queue import Asker, FairQueue, Slots
 from prsmd.domain.errors import ResourceUnavailableError
 
+_DAEMON = Asker("", "")
+
 
 class FairSemaphore:
     """The slots of one kind of work. `resource` is what it is called where too many wait."""
@@ -17,12 +19,13 @@ class FairSemaphore:
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(slots)
 
     @contextlib.asynccontextmanager
-    async def slot(self, who: Asker) -> AsyncIterator[None]:
-        """Have a slot inside, which may be waited for.
+    async def slot(self, who: Asker | None) -> AsyncIterator[None]:
+        """Have a slot inside, which may be waited for. None, the daemon itself, takes turns too.
 
         Raises:
             ResourceUnavailableError: the caller has too much waiting already.
         """
+        who = who or _DAEMON
         await self._wait(who)
         try:
             yield
@@ -33,9 +36,9 @@ class FairSemaphore:
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not self._queue.enter(who, granted):
             raise ResourceUnavailableError(
-                f"{self._slots.waiting} of your requests wait to read already; wait for them.",
+                f"{self._slots.waiting} of your requests wait already; wait for them.",
                 resource_type=self._resource,
-                reason="too many requests of one caller wait to read",
+                reason="too many requests of one caller wait for their turn",
             )
         self._serve()
         try:

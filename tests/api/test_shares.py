@@ -285,8 +285,8 @@ async def test_an_expired_share_reaches_nobody_and_is_listed_as_expired(site: Si
     async with site.life.database.read() as tx:
         [(share, model)] = await shares.list_all(tx)
     over = dataclasses.replace(share, expires_at=time.time() - 1)
-    await lendings.commit(
-        site.life.database, lambda tx: shares.put(tx, over), lambda _: lendings.put(over, model)
+    await site.life.database.write(
+        lambda tx: shares.put(tx, over), lambda _: lendings.put(over, model)
     )
 
     assert (await site.infer(site.partner)).status == 404
