@@ -20,22 +20,16 @@ async def borrowed(tx: Tx, caller: Caller, model: str) -> Deployment | None:
 
     Raise ConflictError where several organizations lend one: none of them is meant more.
     """
-    found = [
-        deployment
-        for share in await shares.reaching(tx, caller.principal, time.time())
-        if (deployment := await deployments.get(tx, share.deployment_id)) is not None
-        and model in {deployment.id, deployment.model_id, deployment.model_name}
-    ]
-    refuse_ambiguous(model, {deployment.id for deployment in found})
-    return found[0] if found else None
+    found = await shares.lent_as(tx, caller.principal, model, time.time())
+    refuse_ambiguous(model, set(found))
+    return await deployments.get(tx, found[0]) if found else None
 
 
 async def shares_of(tx: Tx, caller: Caller, deployment: Deployment) -> Sequence[Share]:
     """Return the shares by which the caller may use another organization's deployment."""
     if deployment.organization == caller.principal.organization:
         return ()
-    reaching = await shares.reaching(tx, caller.principal, time.time())
-    return [share for share in reaching if share.deployment_id == deployment.id]
+    return await shares.reaching(tx, caller.principal, time.time(), deployment.id)
 
 
 async def lent(tx: Tx, caller: Caller) -> dict[str, list[Share]]:

@@ -35,10 +35,10 @@ _SELECT = (
     "SELECT s.*, (SELECT json_group_array(json_array(kind, name)) FROM borrowers "
     "WHERE share_id = s.id) AS borrowers FROM shares s"
 )
-_REACHES = (
-    "EXISTS (SELECT 1 FROM borrowers b WHERE b.share_id = s.id AND "
-    "((b.kind = 'organization' AND b.name = :organization) OR (b.kind = 'key' AND b.name = :key)))"
+_IS_PRINCIPAL = (
+    "((b.kind = 'organization' AND b.name = :organization) OR (b.kind = 'key' AND b.name = :key))"
 )
+_IN_FORCE = "(s.expires_at IS NULL OR s.expires_at > :now)"
 
 
 async def add(tx: Tx, share: Share) -> None:
@@ -115,15 +115,35 @@ async def list_all(tx: Tx) -> list[tuple[Share, ModelRef]]:
     ]
 
 
-async def reaching(tx: Tx, principal: Principal, now: float) -> list[Share]:
-    """Return the shares in force that were given to a principal or its organization."""
+async def reaching(
+    tx: Tx, principal: Principal, now: float, deployment_id: str | None = None
+) -> list[Share]:
+    """Return the shares in force, of one deployment or all, that reach a principal.
+
+    Of their borrowers only the principal and its organization are in them.
+    """
     rows = await many(
         tx,
-        f"{_SELECT} WHERE {_REACHES} AND (s.expires_at IS NULL OR s.expires_at > :now) "
+        "SELECT s.*, (SELECT json_group_array(json_array(kind, name)) FROM borrowers b "  # noqa: S608 - constants
+        f"WHERE b.share_id = s.id AND {_IS_PRINCIPAL}) AS borrowers FROM shares s "
+        f"WHERE s.id IN (SELECT b.share_id FROM borrowers b WHERE {_IS_PRINCIPAL}) "
+        f"AND {_IN_FORCE} AND (:deployment IS NULL OR s.deployment_id = :deployment) "
         "ORDER BY s.created_at, s.id",
-        {"organization": principal.organization, "key": principal.key_id, "now": now},
+        {**_of(principal), "now": now, "deployment": deployment_id},
     )
     return [_from_row(row) for row in rows]
+
+
+async def lent_as(tx: Tx, principal: Principal, model: str, now: float) -> list[str]:
+    """Return the deployments of this id, model id or name by shares that reach a principal."""
+    rows = await many(
+        tx,
+        "SELECT DISTINCT d.id FROM borrowers b CROSS JOIN shares s ON s.id = b.share_id "  # noqa: S608 - constants
+        f"CROSS JOIN deployments d ON d.id = s.deployment_id WHERE {_IS_PRINCIPAL} "
+        f"AND {_IN_FORCE} AND :model IN (d.id, d.model_id, d.model_name) ORDER BY d.id",
+        {**_of(principal), "now": now, "model": model},
+    )
+    return [row["id"] for row in rows]
 
 
 async def lent_to(tx: Tx, organization: str) -> list[tuple[Share, frozenset[str]]]:
@@ -151,6 +171,10 @@ async def _set_borrowers(tx: Tx, share: Share) -> None:
         await change(tx, query, (share.id, kind, name))
     for kind, name in sorted(names - known):
         await change(tx, "INSERT INTO borrowers VALUES (?, ?, ?)", (share.id, kind, name))
+
+
+def _of(principal: Principal) -> dict[str, str | None]:
+    return {"organization": principal.organization, "key": principal.key_id}
 
 
 def _to_row(share: Share) -> dict[str, object]:

@@ -7,6 +7,7 @@ from prsmd.domain.deployment import Deployment
 from prsmd.domain.errors import ConflictError
 from prsmd.domain.quota import UsageLimits
 from prsmd.engine.recorder import Recorder
+from prsmd.service.deployments import find_model
 from prsmd.service.shares import ShareRequest, Shares
 from prsmd.service.status import Page
 from prsmd.store import deployments, leases
@@ -19,17 +20,7 @@ SHARES, BORROWERS = 12, 5
 @pytest.fixture
 async def office(tmp_path):
     database = await Database.open(tmp_path / "state")
-    model = Deployment(
-        id="deploy_plans",
-        organization="company",
-        model_id="custom_plans",
-        model_name="plans",
-        revision=1,
-        asked_replicas=0,
-        created_at=1.0,
-        updated_at=1.0,
-    )
-    await database.write(lambda tx: deployments.add(tx, model))
+    await database.write(lambda tx: deployments.add(tx, model_of("plans")))
     yield await Office.open(database)
     await database.close()
 
@@ -40,6 +31,19 @@ async def shares(office):
     for number in range(SHARES):
         await made.create(caller(), "plans", lent(*(f"o{number}-{n}" for n in range(BORROWERS))))
     return made
+
+
+def model_of(name: str) -> Deployment:
+    return Deployment(
+        id=f"deploy_{name}",
+        organization="company",
+        model_id=f"custom_{name}",
+        model_name=name,
+        revision=1,
+        asked_replicas=0,
+        created_at=1.0,
+        updated_at=1.0,
+    )
 
 
 def lent(*organizations: str) -> ShareRequest:
@@ -86,6 +90,21 @@ async def test_what_is_left_of_each_is_what_the_store_set_aside_for_it(office, s
         "o0-3": 9,
         "o0-4": 9,
     }
+
+
+async def test_to_find_one_lent_model_costs_the_same_however_many_were_lent(office, shares):
+    borrower = caller("viewer", "rival")
+    seen = await statements(office.database)
+    costs = []
+    for number in range(4):
+        name = f"lent-{number}"
+        await office.database.write(lambda tx, name=name: deployments.add(tx, model_of(name)))
+        await shares.create(caller(), name, lent("rival"))
+        seen.clear()
+        async with office.database.read() as tx:
+            await find_model(tx, borrower, "lent-0", Permission.MODELS_READ)
+        costs.append(len(seen))
+    assert len(set(costs)) == 1
 
 
 async def test_a_change_writes_only_the_borrowers_that_come_or_go(office, shares):

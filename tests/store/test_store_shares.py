@@ -77,6 +77,8 @@ async def test_a_changed_share_reaches_whom_it_reaches_now():
         assert await shares.get(tx, "share_1") == changed
         assert await shares.reaching(tx, principal("partner"), 200.0) == []
         assert await shares.reaching(tx, principal("other"), 200.0) == [changed]
+        assert await shares.reaching(tx, principal("other"), 200.0, "deploy_1") == [changed]
+        assert await shares.reaching(tx, principal("other"), 200.0, "deploy_2") == []
 
 
 async def test_a_borrower_of_another_share_of_the_model_is_found_while_that_one_is_in_force():
@@ -104,7 +106,16 @@ async def test_a_borrower_of_another_share_of_the_model_is_found_while_that_one_
 async def test_a_share_reaches_its_organizations_and_keys_until_it_expires(who, now, reached):
     async with bare_schema() as tx:
         await stored(tx, SHARE)
-        assert await shares.reaching(tx, who, now) == ([SHARE] if reached else [])
+        own = dataclasses.replace(
+            SHARE,
+            organizations=SHARE.organizations & {who.organization},
+            keys=SHARE.keys & {who.key_id},
+        )
+        assert await shares.reaching(tx, who, now) == ([own] if reached else [])
+        for name in (DEPLOYMENT.id, DEPLOYMENT.model_id, DEPLOYMENT.model_name):
+            found = await shares.lent_as(tx, who, name, now)
+            assert found == ([DEPLOYMENT.id] if reached else [])
+        assert await shares.lent_as(tx, who, "another", now) == []
 
 
 async def test_a_share_goes_with_its_model_or_by_itself():
