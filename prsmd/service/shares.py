@@ -104,6 +104,7 @@ class Shares:
             _refuse_more(caller, deployment, share)
             await refuse_one_more(tx, share.organization, Dimension.SHARES)
             await shares.add(tx, share)
+            await _refuse_twice(tx, share)
             return share
 
         event = event_of(deployment, "Shared", f"{share.id} lends it")
@@ -136,6 +137,8 @@ class Shares:
             share = _changed(known, changes)
             _refuse_more(caller, deployment, share, known)
             await shares.put(tx, share)
+            if _reaches_more(known, share):
+                await _refuse_twice(tx, share)
             return share
 
         event = event_of(deployment, "ShareChanged", f"{share_id} lends it on other terms")
@@ -220,7 +223,6 @@ class Shares:
             if await deployments.get(tx, deployment.id) is None:
                 raise NotFoundError(f"Model {deployment.model_id} is gone.")
             share = await put(tx)
-            await _refuse_twice(tx, share)
             await events.append(tx, event)
             details = {"share": share.id, **_recorded(share)}
             await audit.append(
@@ -263,6 +265,12 @@ def _changed(share: Share, changes: Mapping[str, Any]) -> Share:
     if bool(after.keys) != bool(share.keys):
         raise InvalidInputError.field("share_type", "cannot be changed; make another share")
     return after
+
+
+def _reaches_more(before: Share, share: Share) -> bool:
+    """Tell whether somebody may have a model by a share who had it not by that share before."""
+    came = share.organizations - before.organizations or share.keys - before.keys
+    return bool(came) or not before.in_force(time.time())
 
 
 async def _refuse_twice(tx: Tx, share: Share) -> None:

@@ -85,13 +85,14 @@ async def count(tx: Tx, deployment_id: str) -> int:
 async def lent_twice(tx: Tx, share: Share, now: float) -> tuple[str, list[str]] | None:
     """Return another share of the same model in force that has borrowers of this one, and these.
 
-    It is the oldest one; None: there is none. Only shares of this model are looked at, so that it
-    costs nothing more where others lend to the same borrowers.
+    It is the oldest one; None: there is none. What is looked at is what these borrowers were ever
+    lent, not what else was lent of the model.
     """
     rows = await many(
         tx,
-        "SELECT s.id, b.name FROM shares s CROSS JOIN borrowers own "
-        "CROSS JOIN borrowers b ON b.share_id = s.id AND b.kind = own.kind AND b.name = own.name "
+        "SELECT s.id, b.name FROM borrowers own "
+        "CROSS JOIN borrowers b ON b.kind = own.kind AND b.name = own.name "
+        "CROSS JOIN shares s ON s.id = b.share_id "
         "WHERE s.deployment_id = :deployment AND s.id <> :share AND own.share_id = :share "
         "AND (s.expires_at IS NULL OR s.expires_at > :now) ORDER BY s.created_at, s.id, b.name",
         {"deployment": share.deployment_id, "share": share.id, "now": now},

@@ -1,5 +1,7 @@
 """What a request about one share, or one page of them, costs where there are many."""
 
+import dataclasses
+
 import pytest
 
 from prsmd.domain.access import Permission
@@ -11,6 +13,7 @@ from prsmd.service.deployments import find_model
 from prsmd.service.shares import ShareRequest, Shares
 from prsmd.service.status import Page
 from prsmd.store import deployments, leases
+from prsmd.store import shares as stored
 from prsmd.store.db import Database
 from tests.service.identity import Office, caller
 
@@ -113,6 +116,7 @@ async def test_a_change_writes_only_the_borrowers_that_come_or_go(office, shares
     more = frozenset({Permission.MODELS_READ, Permission.MODELS_INFER})
     await shares.change(caller(), "plans", first.share.id, {"permissions": more})
     assert written(seen) == []
+    assert not any("borrowers own" in sql for sql in seen)
 
     names = first.share.organizations - {"o0-0"} | {"another"}
     await shares.change(caller(), "plans", first.share.id, {"organizations": names})
@@ -137,3 +141,16 @@ def written(seen: list[str]) -> list[str]:
     return [
         sql for sql in seen if sql.startswith(("INSERT INTO borrowers", "DELETE FROM borrowers"))
     ]
+
+
+async def test_a_change_gives_nobody_a_model_twice_by_a_new_borrower_or_a_new_end(office, shares):
+    [first, second], _ = await shares.page(caller(), "plans", Page(limit=2))
+    more = first.share.organizations | {"o1-0"}
+    with pytest.raises(ConflictError, match=f"o1-0 has {second.share.id}"):
+        await shares.change(caller(), "plans", first.share.id, {"organizations": more})
+
+    over = dataclasses.replace(first.share, expires_at=1.0)
+    await office.database.write(lambda tx: stored.put(tx, over))
+    again = await shares.create(caller(), "plans", lent("o0-3"))
+    with pytest.raises(ConflictError, match=f"o0-3 has {again.share.id}"):
+        await shares.change(caller(), "plans", over.id, {"expires_at": None})
