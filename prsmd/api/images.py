@@ -11,7 +11,7 @@ from aiohttp import web
 from prsmd.api.image_schemas import PruneBody
 from prsmd.api.operations import Operation, Services
 from prsmd.api.requests import body_as, refuse_unknown
-from prsmd.api.respond import json_response, rfc3339
+from prsmd.api.respond import json_list_response, rfc3339
 from prsmd.api.uploads import received
 from prsmd.core.collect import KeptRevision, Verdict
 from prsmd.domain.access import Permission
@@ -99,13 +99,8 @@ def pruned(_services: Services, report: PruneReport) -> Answer:
 
 
 def _page_response(reports: Sequence[ImageReport], free_bytes: int) -> web.Response:
-    return json_response(
-        {
-            "images": [_image_body(report) for report in reports],
-            "total": len(reports),
-            "free_bytes": free_bytes,
-        }
-    )
+    body = {"images": reports, "total": len(reports), "free_bytes": free_bytes}
+    return json_list_response(body, "images", _image_body)
 
 
 def _image_body(report: ImageReport) -> dict[str, Any]:

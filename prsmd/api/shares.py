@@ -10,7 +10,7 @@ from aiohttp import web
 
 from prsmd.api.operations import Operation, Services
 from prsmd.api.requests import body_as, page_body, refuse_unknown, whole
-from prsmd.api.respond import json_response, rfc3339
+from prsmd.api.respond import json_list_response, rfc3339
 from prsmd.api.share_schemas import ShareBody, ShareChangeBody
 from prsmd.core.meter import Standing
 from prsmd.domain.access import Permission
@@ -84,7 +84,7 @@ def borrowed_body(lent: Lent) -> dict[str, Any]:
 
 
 def _page_response(shown: Sequence[Lent], wanted: Page, total: int) -> web.Response:
-    return json_response(page_body("shares", [_body(one) for one in shown], wanted, total))
+    return json_list_response(page_body("shares", [*shown], wanted, total), "shares", _body)
 
 
 def _body(lent: Lent) -> dict[str, Any]:
