@@ -4,7 +4,15 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Any
 
 from prsmd.core.apikey import is_key_id
@@ -45,6 +53,7 @@ Reserved = Mapping[str, Mapping[int, int]]
 """What the store has set aside, by account and day."""
 
 _MOST_SHARES = 10_000  # of one model
+_AT_ONCE = 20  # borrowers whose limits are looked at before others get their turn
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +122,7 @@ class Shares:
     async def page(self, caller: Caller, model: str, page: Page) -> tuple[list[Lent], int]:
         """Return some shares of a model, oldest first, and how many there are, expired ones too.
 
-        Others have their turn between any two shares.
+        Others have their turn after every few borrowers.
         """
         async with self._database.read() as tx:
             deployment = await find_model(tx, caller, model, Permission.MODELS_SHARE)
@@ -122,8 +131,12 @@ class Shares:
             reserved = await _reserved(tx, accounts)
         shown = []
         for share in found:
-            shown.append(self._lent(deployment, share, reserved))
-            await asyncio.sleep(0)
+            left: dict[str, Sequence[Standing]] = {}
+            every = [*_accounts(share).items()]
+            for at in range(0, len(every), _AT_ONCE):
+                left |= self._left(share, every[at : at + _AT_ONCE], reserved)
+                await asyncio.sleep(0)
+            shown.append(Lent(share, deployment.model_id, left))
         return shown, total
 
     async def change(
@@ -231,8 +244,9 @@ class Shares:
                     "models.share", deployment.id, "allowed", details, deployment.organization
                 ),
             )
-            reserved = await _reserved(tx, _accounts(share).values())
-            done = self._lent(deployment, share, reserved)
+            accounts = _accounts(share)
+            left = self._left(share, accounts.items(), await _reserved(tx, accounts.values()))
+            done = Lent(share, deployment.model_id, left)
             await caller.remember(tx, done)
             return done
 
@@ -243,12 +257,14 @@ class Shares:
         self._recorder.announce(event)
         return done
 
-    def _lent(self, deployment: Deployment, share: Share, reserved: Reserved) -> Lent:
-        left = {
+    def _left(
+        self, share: Share, accounts: Iterable[tuple[str, str]], reserved: Reserved
+    ) -> dict[str, Sequence[Standing]]:
+        """Return what is left to borrowers, each with its account."""
+        return {
             name: self._lendings.standings(share, account, reserved.get(account, {}))
-            for name, account in _accounts(share).items()
+            for name, account in accounts
         }
-        return Lent(share, deployment.model_id, left)
 
 
 async def _of_model(tx: Tx, deployment: Deployment, share_id: str) -> Share:

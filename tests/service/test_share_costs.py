@@ -1,5 +1,7 @@
 """What a request about one share, or one page of them, costs where there are many."""
 
+import asyncio
+import collections
 import dataclasses
 
 import pytest
@@ -9,6 +11,7 @@ from prsmd.domain.deployment import Deployment
 from prsmd.domain.errors import ConflictError
 from prsmd.domain.quota import UsageLimits
 from prsmd.engine.recorder import Recorder
+from prsmd.gateway.meters import Meters
 from prsmd.service.deployments import find_model
 from prsmd.service.shares import ShareRequest, Shares
 from prsmd.service.status import Page
@@ -154,3 +157,38 @@ async def test_a_change_gives_nobody_a_model_twice_by_a_new_borrower_or_a_new_en
     again = await shares.create(caller(), "plans", lent("o0-3"))
     with pytest.raises(ConflictError, match=f"o0-3 has {again.share.id}"):
         await shares.change(caller(), "plans", over.id, {"expires_at": None})
+
+
+async def test_others_have_their_turn_while_a_page_with_many_borrowers_is_made(office, shares):
+    [first], _ = await shares.page(caller(), "plans", Page(limit=1))
+    many = frozenset(f"m{number}" for number in range(100))
+    await shares.change(caller(), "plans", first.share.id, {"organizations": many})
+
+    turns: list[None] = []
+    turning = asyncio.create_task(counting(turns))
+    meters = RecordingMeters(turns)
+    office.lendings._meters = meters
+    await shares.page(caller(), "plans", Page(limit=1))
+    turning.cancel()
+    assert len(meters.turns) == 100
+    assert max(collections.Counter(meters.turns).values()) <= 20
+
+
+async def counting(turns: list[None]) -> None:
+    """Count the turns of the event loop."""
+    while True:
+        turns.append(None)
+        await asyncio.sleep(0)
+
+
+class RecordingMeters(Meters):
+    """Meters that note in which turn of the event loop each is looked at."""
+
+    def __init__(self, turns: list[None]) -> None:
+        super().__init__()
+        self.turns: list[int] = []
+        self._now = turns
+
+    def view(self, account, limits):
+        self.turns.append(len(self._now))
+        return super().view(account, limits)
