@@ -11,7 +11,6 @@ from typing import Protocol
 
 from prsmd.core.apikey import key_digest, parse_key
 from prsmd.core.belonging import Belonging
-from prsmd.core.networks import allows
 from prsmd.domain.access import APPLIANCE_ROLE, ApiKey, Binding, Principal, SubjectKind
 from prsmd.domain.errors import InvalidApiKeyError
 from prsmd.service.belonging import ANY, ActingFor, acting_for, resolve
@@ -109,7 +108,7 @@ class KeyRing:
         now = time.time()
         key, until = self._proven(key_id, digest, now)
         self._refuse_ended(key, now)
-        if key.networks is not None and not allows(key.networks, address):
+        if not self._directory.allows(key, address):
             raise InvalidApiKeyError("The API key may not be used from this address.")
         principal = self._directory.principal_of_key(key)
         if until != key.expires_at:  # a secret that was rotated away gives nothing beyond its end

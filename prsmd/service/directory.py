@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 from prsmd.core.fair_queue import Slots
+from prsmd.core.networks import AllowList
 from prsmd.core.principals import OwnRoles, principal_of
 from prsmd.domain.access import (
     ApiKey,
@@ -49,6 +50,7 @@ class Directory:
         self._members: dict[tuple[SubjectKind, str], dict[str, Member]] = {}  # by organization
         self._keys = {key.id: key for key in known_keys}
         self._of_keys: dict[str, Principal] = {}
+        self._networks: dict[str, AllowList] = {}  # of keys
         self._turn = FairSemaphore(_ONE_AT_A_TIME, "directory")
         self._under_way: set[asyncio.Task[object]] = set()
 
@@ -129,6 +131,17 @@ class Directory:
             if self._keys.get(key.id) is key:
                 self._of_keys[key.id] = known
         return known
+
+    def allows(self, key: ApiKey, address: str | None) -> bool:
+        """Tell whether a key may be used from an address (None: the Unix socket)."""
+        if key.networks is None:
+            return True
+        if self._keys.get(key.id) is not key:
+            return AllowList(key.networks).allows(address)
+        known = self._networks.get(key.id)
+        if known is None:
+            known = self._networks[key.id] = AllowList(key.networks)
+        return known.allows(address)
 
     def would_be(self, key: ApiKey) -> Principal:
         """Return who a key that may not be stored yet would stand for."""
@@ -216,14 +229,14 @@ class Directory:
     def put_key(self, key: ApiKey) -> None:
         """Take over a key as it is now."""
         self._keys[key.id] = key
-        self._of_keys.pop(key.id, None)
+        self._forget_derived(key.id)
         self._tell()
 
     def drop_keys(self, key_ids: Iterable[str]) -> None:
         """Forget keys that had ended."""
         for key_id in key_ids:
             self._keys.pop(key_id, None)
-            self._of_keys.pop(key_id, None)
+            self._forget_derived(key_id)
 
     async def _commit(
         self,
@@ -235,6 +248,10 @@ class Directory:
             result = await writer.write(transaction)
             take_over(result)
         return result
+
+    def _forget_derived(self, key_id: str) -> None:
+        self._of_keys.pop(key_id, None)
+        self._networks.pop(key_id, None)
 
     def _changed(self) -> None:
         self._of_keys.clear()

@@ -1,8 +1,19 @@
 """Networks that keys are held to: what is inside, what is outside, and what is none."""
 
-import pytest
+import ipaddress
 
-from prsmd.core.networks import allows, canonical, within
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prsmd.core.networks import AllowList, allows, canonical, within
+from tests.support.calls import calls_of
+
+# Few addresses and all lengths, so that networks often lie in each other.
+BITS = st.tuples(st.integers(0, 15), st.integers(0, 8))
+V4 = BITS.map(lambda bits: ipaddress.ip_network((bits[0] << 24, bits[1]), strict=False))
+V6 = BITS.map(lambda bits: ipaddress.ip_network((bits[0] << 120, bits[1]), strict=False))
+NETWORKS = st.lists(st.one_of(V4, V6), max_size=8)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +68,38 @@ def test_what_is_no_network_is_refused(text):
 )
 def test_networks_lie_within_others_or_not(inner, outer, inside):
     assert within(inner, outer) is inside
+
+
+@given(inner=NETWORKS, outer=NETWORKS)
+def test_each_inner_network_lies_in_one_of_the_outer_ones(inner, outer):
+    expected = all(
+        any(one.version == other.version and one.subnet_of(other) for other in outer)
+        for one in inner
+    )
+
+    assert within(map(str, inner), map(str, outer)) is expected
+
+
+@given(networks=NETWORKS, address=st.one_of(V4, V6).map(lambda network: network[0]))
+def test_an_address_is_allowed_by_any_network_that_has_it(networks, address):
+    expected = any(address in network for network in networks)
+
+    assert AllowList(map(str, networks)).allows(str(address)) is expected
+
+
+def test_twice_the_networks_are_twice_the_work():
+    def work(count):
+        outer = [f"10.{n // 256}.{n % 256}.0/24" for n in range(count)]
+        inner = [f"10.{n // 256}.{n % 256}.{count % 256}/32" for n in reversed(range(count))]
+        return calls_of(lambda: within(inner, outer))
+
+    assert work(400) < 3 * work(200)
+
+
+def test_a_list_that_is_made_once_compares_an_address_with_few_of_its_networks():
+    few, many = (
+        AllowList(f"10.{n // 256}.{n % 256}.0/24" for n in range(count)) for count in (1, 1000)
+    )
+
+    work = calls_of(lambda: few.allows("10.3.231.1"))
+    assert calls_of(lambda: many.allows("10.3.231.1")) < work + 20

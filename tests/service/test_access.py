@@ -19,6 +19,7 @@ from prsmd.domain.access import (
 from prsmd.domain.errors import InvalidApiKeyError
 from prsmd.service.access import KeyRing, PeerRule, Peers, gid_of, uid_of
 from prsmd.service.directory import Directory
+from tests.support.calls import calls_of
 
 PEPPER = b"p" * 32
 SECRET = "0" * 32
@@ -246,6 +247,21 @@ def test_what_a_key_has_begun_does_not_go_on_where_it_may_not_be_used_any_more()
     directory.put_key(key(networks=("10.0.0.0/8",)))
     with pytest.raises(InvalidApiKeyError, match="from this address"):
         found.again()
+
+
+def test_how_many_networks_a_key_is_held_to_costs_its_requests_nothing():
+    def work(count):
+        networks = tuple(f"10.0.{number}.0/24" for number in range(count))
+        ring = ring_of(key(networks=networks))
+        ring.identify(TEXT, "10.0.0.1")
+        return calls_of(lambda: ring.identify(TEXT, "10.0.0.1"))
+
+    assert work(100) < work(1) + 20
+
+
+def test_a_key_of_an_older_release_with_a_thousand_networks_is_good():
+    networks = tuple(f"10.{n // 256}.{n % 256}.0/24" for n in range(1000))
+    assert ring_of(key(networks=networks)).identify(TEXT, "10.3.231.1")
 
 
 def test_when_a_key_was_used_is_known_once_and_then_stored():
