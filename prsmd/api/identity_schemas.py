@@ -11,7 +11,7 @@ from prsmd.core.networks import canonical
 from prsmd.domain.access import Permission
 
 _YEARS = 10 * 366 * 86400
-_MOST = 1000  # of models or networks that a key is held to
+_MOST = 100  # of models or networks that a key is held to
 
 
 def _network(text: str) -> str:

@@ -125,3 +125,32 @@ def test_what_the_schema_does_not_bound_its_own_check_refuses_by_name(body):
 
 def test_each_exception_is_a_field_that_is_there():
     assert {path for body in BODIES for path in unbounded(body)} >= CHECKED.keys()
+
+
+def lists(schema):
+    """Yield the name and the most items of each list in a JSON schema."""
+    for name, each in schema.get("properties", {}).items():
+        for kind in (each, *each.get("anyOf", ())):
+            if "maxItems" in kind:
+                yield name, kind["maxItems"]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
+def test_no_list_is_long_but_that_of_borrowers(body):
+    """What a list names is looked at together with what others name: by each item, for each one."""
+    schema = body.model_json_schema()
+    found = [pair for each in (schema, *schema.get("$defs", {}).values()) for pair in lists(each)]
+
+    long = {name for name, most in found if most > 256}
+    assert long <= {"allowed_organizations", "allowed_keys"}
+
+
+@pytest.mark.parametrize("name", ["models", "networks"])
+@pytest.mark.parametrize("path", ["POST /v1/api-keys", "PATCH /v1/api-keys/{key_id}"])
+def test_a_key_is_held_to_a_hundred_models_and_networks(path, name):
+    [body] = [each.body for each in OPERATIONS if f"{each.method} {each.path}" == path]
+    most = [f"10.0.0.{number}" for number in range(100)]
+
+    assert len(getattr(parse(body, {name: most}), name)) == 100
+    with pytest.raises(InvalidInputError):
+        parse(body, {name: [*most, "10.0.1.0"]})
