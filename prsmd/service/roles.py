@@ -1,5 +1,6 @@
 """Roles: the built-in ones to look at, an organization's own ones to make, change and remove."""
 
+import asyncio
 import dataclasses
 import time
 
@@ -22,6 +23,7 @@ from prsmd.store import roles
 from prsmd.store.db import Tx
 
 _NAMED = 5  # holders in a refusal
+_AT_ONCE = 5  # holders that are looked at before others get their turn
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,7 @@ class Roles:
             self._refuse_excess(caller, changed)
             if changed == known:
                 return Done(result=known, organization=known.organization, changed=False)
-            self._refuse_widening(caller, known, changed)
+            await self._refuse_widening(caller, known, changed)
             changed = dataclasses.replace(changed, updated_at=time.time())
             await roles.put(tx, changed)
             return Done(result=changed, organization=known.organization, details=_details(changed))
@@ -145,13 +147,19 @@ class Roles:
         )
         self._registrar.refuse_beyond(caller, other, f"make or change role {role.name}")
 
-    def _refuse_widening(self, caller: Caller, known: Role, changed: Role) -> None:
-        """Nobody gives whoever has the role more than they hold themselves, nor for longer."""
+    async def _refuse_widening(self, caller: Caller, known: Role, changed: Role) -> None:
+        """Nobody gives whoever has the role more than they hold themselves, nor for longer.
+
+        Others get their turn meanwhile: no commit of the directory is until this one is over.
+        """
         directory = self._registrar.directory
         own = {**directory.own_roles(known.organization), known.name: changed.permissions}
         what = f"widen role {known.name}, which others have"
-        for held, widened in directory.holders_of(known.organization, known.name, own):
+        holders = directory.holders_of(known.organization, known.name, own)
+        for number, (held, widened) in enumerate(holders, start=1):
             self._registrar.refuse_excess(caller, widened, what, held)
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
 
 
 def refuse_unknown_role(registrar: Registrar, organization: str, role: str, field: str) -> None:

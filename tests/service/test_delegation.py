@@ -1,5 +1,7 @@
 """Who is bounded hands out nothing that is bounded less: keys, members, roles, shares alike."""
 
+import asyncio
+import collections
 import time
 from typing import Any
 
@@ -15,7 +17,8 @@ from prsmd.service.access import Peers
 from prsmd.service.caller import Caller
 from prsmd.service.keys import KeyRequest
 from prsmd.service.members import BindingWish, MemberWish
-from prsmd.service.roles import RoleWish
+from prsmd.service.registrar import Registrar
+from prsmd.service.roles import Roles, RoleWish
 from prsmd.service.shares import ShareRequest, Shares
 from prsmd.store import deployments
 from prsmd.store.db import Database
@@ -126,6 +129,41 @@ async def test_a_bounded_key_widens_no_role_that_somebody_has_who_is_not(office,
     assert words in await refused(office.roles.change(maker, wider))
     assert office.directory.own_roles("company") == {"tuner": narrow}
     await office.roles.change(maker, RoleWish(name="tuner", permissions=frozenset()))
+
+
+class Counting(Registrar):
+    """Notes in which turn of the loop each gift is looked at."""
+
+    turn = 0
+    seen: list[int]
+
+    async def count(self) -> None:
+        while True:
+            self.turn += 1
+            await asyncio.sleep(0)
+
+    def refuse_excess(self, *given: Any) -> None:
+        self.seen.append(self.turn)
+        super().refuse_excess(*given)
+
+
+async def test_others_get_their_turn_while_all_who_have_a_role_are_looked_at(office):
+    maker = await bounded(office, networks=("10.0.0.0/8",))
+    narrow = frozenset({P.MODELS_READ})
+    await office.roles.create(maker, RoleWish(name="tuner", permissions=narrow))
+    for number in range(40):
+        networks = (f"10.{number}.0.0/16",)
+        await office.keys.create(maker, KeyRequest(name="k", role="tuner", networks=networks))
+    registrar = Counting(office.database, office.directory)
+    registrar.seen = []
+    counting = asyncio.create_task(registrar.count())
+
+    wider = RoleWish(name="tuner", permissions=narrow | {P.MODELS_SCALE})
+    await Roles(registrar).change(maker, wider)
+
+    counting.cancel()
+    assert len(registrar.seen) == 40
+    assert max(collections.Counter(registrar.seen).values()) <= 5
 
 
 @BOUNDED
