@@ -11,7 +11,7 @@ from prsmd.api.operations import Operation, Services
 from prsmd.api.requests import body_as, optional_body_as, refuse_unknown
 from prsmd.api.resource_quotas import quota_body
 from prsmd.api.respond import json_response, rfc3339
-from prsmd.api.windows import WINDOW_QUERY, window, window_of
+from prsmd.api.windows import WINDOW_QUERY, page_response, window_of
 from prsmd.domain.access import ApiKey, Permission
 from prsmd.domain.errors import InvalidInputError
 from prsmd.service.belonging import Needs
@@ -57,8 +57,8 @@ def created(_services: Services, made: tuple[ApiKey, str]) -> Answer:
 async def page(services: Services, request: web.Request, caller: Caller) -> web.Response:
     """List keys, without their secrets."""
     wanted = window_of(request)
-    found = await services.keys.list(caller)
-    return window("api_keys", [_key_body(key) for key in found], wanted)
+    found, total = await services.keys.page(caller, wanted.limit, wanted.offset)
+    return await page_response("api_keys", found, _key_body, wanted, total)
 
 
 async def get(services: Services, request: web.Request, caller: Caller) -> web.Response:

@@ -11,7 +11,7 @@ from prsmd.api.operations import Operation, Services
 from prsmd.api.requests import body_as, optional_body_as, refuse_unknown
 from prsmd.api.respond import rfc3339
 from prsmd.api.update_schemas import EmptyBody
-from prsmd.api.windows import WINDOW_QUERY, window, window_of
+from prsmd.api.windows import WINDOW_QUERY, page_response, window_of
 from prsmd.domain.access import Member, Permission
 from prsmd.service.belonging import Needs
 from prsmd.service.caller import Caller
@@ -46,8 +46,8 @@ def added(_services: Services, report: MemberReport) -> Answer:
 async def page(services: Services, request: web.Request, caller: Caller) -> web.Response:
     """List members with their roles."""
     wanted = window_of(request)
-    found = await services.members.list(caller)
-    return window("members", [membership_body(report) for report in found], wanted)
+    found, total = await services.members.page(caller, wanted.limit, wanted.offset)
+    return await page_response("members", found, membership_body, wanted, total)
 
 
 async def change(services: Services, request: web.Request, caller: Caller) -> MemberReport:

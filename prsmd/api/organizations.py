@@ -8,7 +8,7 @@ from prsmd.api.identity_schemas import OrganizationBody, OrganizationChangeBody
 from prsmd.api.operations import Operation, Services
 from prsmd.api.requests import body_as, refuse_unknown
 from prsmd.api.respond import json_response, rfc3339
-from prsmd.api.windows import WINDOW_QUERY, window, window_of
+from prsmd.api.windows import WINDOW_QUERY, page_response, window_of
 from prsmd.domain.access import Organization, Permission
 from prsmd.service.caller import Caller
 from prsmd.service.idempotency import Answer
@@ -37,8 +37,8 @@ def created(_services: Services, made: Organization) -> Answer:
 async def page(services: Services, request: web.Request, caller: Caller) -> web.Response:
     """List organizations: one's own; administrators of the appliance see all."""
     wanted = window_of(request)
-    found = await services.organizations.list(caller)
-    return window("organizations", [_body(each) for each in found], wanted)
+    found, total = await services.organizations.page(caller, wanted.limit, wanted.offset)
+    return await page_response("organizations", found, _body, wanted, total)
 
 
 async def get(services: Services, request: web.Request, caller: Caller) -> web.Response:

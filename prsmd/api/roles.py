@@ -8,7 +8,7 @@ from prsmd.api.identity_schemas import RoleBody, RoleChangeBody
 from prsmd.api.operations import Operation, Services
 from prsmd.api.requests import body_as, refuse_unknown
 from prsmd.api.respond import rfc3339
-from prsmd.api.windows import WINDOW_QUERY, window, window_of
+from prsmd.api.windows import WINDOW_QUERY, page_response, window_of
 from prsmd.domain.access import ROLES, Permission, Role
 from prsmd.service.caller import Caller
 from prsmd.service.idempotency import Answer
@@ -38,8 +38,13 @@ def created(_services: Services, role: Role) -> Answer:
 async def page(services: Services, request: web.Request, caller: Caller) -> web.Response:
     """List the built-in roles and the organization's own."""
     wanted = window_of(request)
-    own = await services.roles.list(caller)
-    return window("roles", [*_built_in(), *(_body(role) for role in own)], wanted)
+    built_in = _built_in()
+    shown = built_in[wanted.offset : wanted.offset + wanted.limit]
+    own, total = await services.roles.page(
+        caller, wanted.limit - len(shown), max(0, wanted.offset - len(built_in))
+    )
+    shown += [_body(role) for role in own]
+    return await page_response("roles", shown, dict, wanted, len(built_in) + total)
 
 
 async def change(services: Services, request: web.Request, caller: Caller) -> Role:

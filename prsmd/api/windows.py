@@ -1,14 +1,18 @@
-"""Lists that are short enough to be read whole: a part of them, as every list is answered."""
+"""Lists in one fixed order: the part of one that a request asks for."""
 
-from typing import Any
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from prsmd.api.requests import page_body, refuse_unknown, whole
-from prsmd.api.respond import json_response
+from prsmd.api.respond import json_text
 from prsmd.service.status import Page
 
 WINDOW_QUERY = {"limit": "how many, at most 100", "offset": "how many to skip"}
+_AT_ONCE = 10  # items that are written before others get their turn
+T = TypeVar("T")
 
 
 def window_of(request: web.Request) -> Page:
@@ -20,7 +24,20 @@ def window_of(request: web.Request) -> Page:
     )
 
 
-def window(name: str, items: list[dict[str, Any]], wanted: Page) -> web.Response:
-    """Return the wanted part of a list."""
-    shown = items[wanted.offset : wanted.offset + wanted.limit]
-    return json_response(page_body(name, shown, wanted, len(items)))
+async def page_response(
+    name: str, shown: Sequence[T], body_of: Callable[[T], dict[str, Any]], wanted: Page, total: int
+) -> web.Response:
+    """Return the wanted part of a list of `total` items.
+
+    An item can be large, a member with a hundred roles, so that they are written a few at a time.
+    """
+    written = []
+    for number, item in enumerate(shown, start=1):
+        written.append(json_text(body_of(item)))
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+    around = page_body(name, [*shown], wanted, total)
+    del around[name]
+    items = b",".join(written)
+    body = b'{"%s":[%s],%s' % (name.encode(), items, json_text(around).removeprefix(b"{"))
+    return web.Response(body=body, content_type="application/json")

@@ -87,13 +87,13 @@ class Keys:
         ask = Ask(Permission.KEYS_MANAGE, "keys.create", f"key:{request.name}")
         return await self._registrar.carry_out(caller, ask, write, take_over)
 
-    async def list(self, caller: Caller) -> list[ApiKey]:
-        """Return the keys of the caller's scope, without anything secret."""
+    async def page(self, caller: Caller, limit: int, offset: int) -> tuple[list[ApiKey], int]:
+        """Return some keys of the caller's scope, oldest first, and how many there are."""
         database = self._registrar.database
         await require_recorded(database, caller, Permission.KEYS_MANAGE, "keys")
         async with database.read() as tx:
-            found = await keys.list_for(tx, caller.scope)
-        return [self._as_used(key) for key in found]
+            found, total = await keys.page(tx, caller.scope, limit, offset)
+        return [self._as_used(key) for key in found], total
 
     async def get(self, caller: Caller, key_id: str) -> ApiKey:
         """Return a key. NotFoundError for one outside the caller's scope."""
@@ -169,13 +169,10 @@ class Keys:
 
     async def who(self, caller: Caller) -> Who:
         """Return who the caller is."""
-        own, models = self._own(caller), {}
+        own, models = self._own(caller), dict[str, str]()
         if caller.principal.on_models:
             async with self._registrar.database.read() as tx:
-                for deployment_id in caller.principal.on_models:
-                    found = await deployments.get(tx, deployment_id)
-                    if found is not None:
-                        models[deployment_id] = found.model_id
+                models = await deployments.model_ids(tx, caller.principal.on_models)
         key = None if own is None else self._as_used(own)
         return Who(principal=caller.principal, models=models, key=key)
 

@@ -53,10 +53,10 @@ class MemberWish:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MemberReport:
-    """A member, with the models that its bindings name, by deployment id."""
+    """A member, with the models that its bindings name, and maybe others, by deployment id."""
 
     member: Member
-    models: dict[str, str]
+    models: Mapping[str, str]
 
 
 class Members:
@@ -108,14 +108,13 @@ class Members:
         ask = _ask("add", f"member:{kind.value}:{subject}")
         return await self._registrar.carry_out(caller, ask, write, self._take_over)
 
-    async def list(self, caller: Caller) -> list[MemberReport]:
-        """Return the members of the caller's scope."""
+    async def page(self, caller: Caller, limit: int, offset: int) -> tuple[list[MemberReport], int]:
+        """Return some members of the caller's scope, oldest first, and how many there are."""
         database = self._registrar.database
         await require_recorded(database, caller, Permission.MEMBERS_MANAGE, "members")
         async with database.read() as tx:
-            return [
-                await _report(tx, member) for member in await members.list_for(tx, caller.scope)
-            ]
+            found, total = await members.page(tx, caller.scope, limit, offset)
+            return await _reports(tx, found), total
 
     async def change(
         self, caller: Caller, member_id: str, changes: Mapping[str, Any]
@@ -166,7 +165,7 @@ class Members:
             return []
         found = self._registrar.directory.memberships(SubjectKind(kind), subject)
         async with self._registrar.database.read() as tx:
-            return [await _report(tx, member) for member in found]
+            return await _reports(tx, found)
 
     async def accept(self, caller: Caller, member_id: str) -> MemberReport:
         """Accept an invitation; only who was invited does. NotFoundError for everybody else."""
@@ -323,12 +322,20 @@ async def _model(tx: Tx, organization: str, name: str, field: str) -> Deployment
 
 
 async def _report(tx: Tx, member: Member) -> MemberReport:
-    models = {}
-    for binding in member.bindings:
-        if binding.deployment_id is not None:
-            found = await deployments.get(tx, binding.deployment_id)
-            models[binding.deployment_id] = found.model_id if found is not None else ""
-    return MemberReport(member=member, models=models)
+    [report] = await _reports(tx, [member])
+    return report
+
+
+async def _reports(tx: Tx, found: Sequence[Member]) -> list[MemberReport]:
+    """Return the members with the models that they all name, which are looked up once."""
+    named = {
+        binding.deployment_id
+        for member in found
+        for binding in member.bindings
+        if binding.deployment_id is not None
+    }
+    models = await deployments.model_ids(tx, named) if named else {}
+    return [MemberReport(member=member, models=models) for member in found]
 
 
 def _ask(verb: str, subject: str) -> Ask:

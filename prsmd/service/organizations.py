@@ -55,12 +55,14 @@ class Organizations:
             caller, ask, write, self._registrar.directory.put_organization
         )
 
-    async def list(self, caller: Caller) -> list[Organization]:
-        """Return the organizations that the caller may know of: all of them, or their own."""
+    async def page(self, caller: Caller, limit: int, offset: int) -> tuple[list[Organization], int]:
+        """Return some organizations that the caller may know of, by name, and how many there are.
+
+        These are all of them, or their own.
+        """
         await self._require_reading(caller, "organizations")
         async with self._registrar.database.read() as tx:
-            known = await organizations.list_all(tx)
-        return [one for one in known if _visible(caller, one)]
+            return await organizations.page(tx, caller.scope, limit, offset)
 
     async def get(self, caller: Caller, name: str) -> Organization:
         """Return an organization. NotFoundError for one that the caller may not know of."""

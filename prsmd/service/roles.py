@@ -70,12 +70,11 @@ class Roles:
             caller, _ask("create", wish.name), write, self._registrar.directory.put_role
         )
 
-    async def list(self, caller: Caller) -> list[Role]:
-        """Return the own roles of the caller's scope."""
+    async def page(self, caller: Caller, limit: int, offset: int) -> tuple[list[Role], int]:
+        """Return some own roles of the caller's scope, by name, and how many there are."""
         await require_recorded(self._registrar.database, caller, Permission.MEMBERS_MANAGE, "roles")
         async with self._registrar.database.read() as tx:
-            known = await roles.list_all(tx)
-        return [role for role in known if caller.scope in {None, role.organization}]
+            return await roles.page(tx, caller.scope, limit, offset)
 
     async def change(self, caller: Caller, wish: RoleWish) -> Role:
         """Change what a role allows; it counts at once for everybody who has it."""

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pydantic import TypeAdapter
 
@@ -98,6 +98,16 @@ async def list_of(tx: Tx, organization: str | None, also: Sequence[str] = ()) ->
         {"organization": organization, "also": json.dumps(list(also))},
     )
     return [_from_row(row) for row in rows]
+
+
+async def model_ids(tx: Tx, deployment_ids: Iterable[str]) -> dict[str, str]:
+    """Return the model ids of those of these deployments that there are, by deployment id."""
+    rows = await many(
+        tx,
+        "SELECT id, model_id FROM deployments WHERE id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(deployment_ids)),),
+    )
+    return {row["id"]: row["model_id"] for row in rows}
 
 
 async def page(

@@ -72,6 +72,21 @@ async def list_for(tx: Tx, organization: str | None) -> list[ApiKey]:
     return [_from_row(row) for row in rows]
 
 
+async def page(
+    tx: Tx, organization: str | None, limit: int, offset: int
+) -> tuple[list[ApiKey], int]:
+    """Return some of an organization's keys (None: of all), oldest first, and how many it has."""
+    asked = {"organization": organization, "limit": limit, "offset": offset}
+    rows = await many(
+        tx,
+        f"SELECT * FROM api_keys {of(organization)} "  # noqa: S608 - one of two texts
+        "ORDER BY created_at, id LIMIT :limit OFFSET :offset",
+        asked,
+    )
+    [[total]] = await many(tx, f"SELECT count(*) FROM api_keys {of(organization)}", asked)  # noqa: S608 - as above
+    return [_from_row(row) for row in rows], total
+
+
 async def put(tx: Tx, key: ApiKey) -> bool:
     """Store a key as it is now, when it was last used apart. False: there is no such key."""
     return bool(await change(tx, _UPDATE, _to_row(key)))

@@ -1,7 +1,8 @@
 """Members of organizations, each with the roles that it has in the whole of it or on one model."""
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from prsmd.domain.access import Binding, Member, SubjectKind
 
@@ -73,15 +74,36 @@ async def list_for(tx: Tx, organization: str | None) -> list[Member]:
         f"SELECT * FROM members {of(organization)} ORDER BY created_at, id",  # noqa: S608 - one of two texts
         {"organization": organization},
     )
-    bound: dict[str, list[Binding]] = {}
-    for row in await many(
+    bindings = await many(
         tx,
         f"SELECT * FROM bindings WHERE member_id IN (SELECT id FROM members {of(organization)}) "  # noqa: S608 - as above
         "ORDER BY member_id, place",
         {"organization": organization},
-    ):
-        bound.setdefault(row["member_id"], []).append(Binding(row["role"], row["deployment_id"]))
+    )
+    bound = _by_member(bindings)
     return [_from_row(row, bound.get(row["id"], ())) for row in rows]
+
+
+async def page(
+    tx: Tx, organization: str | None, limit: int, offset: int
+) -> tuple[list[Member], int]:
+    """Return some of an organization's members (None: of all), oldest first, and how many."""
+    asked = {"organization": organization, "limit": limit, "offset": offset}
+    rows = await many(
+        tx,
+        f"SELECT * FROM members {of(organization)} "  # noqa: S608 - one of two texts
+        "ORDER BY created_at, id LIMIT :limit OFFSET :offset",
+        asked,
+    )
+    [[total]] = await many(tx, f"SELECT count(*) FROM members {of(organization)}", asked)  # noqa: S608 - as above
+    bindings = await many(
+        tx,
+        "SELECT * FROM bindings WHERE member_id IN (SELECT value FROM json_each(?)) "
+        "ORDER BY member_id, place",
+        (json.dumps([row["id"] for row in rows]),),
+    )
+    bound = _by_member(bindings)
+    return [_from_row(row, bound.get(row["id"], ())) for row in rows], total
 
 
 async def remove(tx: Tx, member_id: str) -> bool:
@@ -101,6 +123,13 @@ async def _bind(tx: Tx, member_id: str, bindings: Sequence[Binding]) -> None:
 async def _bindings(tx: Tx, member_id: str) -> list[Binding]:
     rows = await many(tx, "SELECT * FROM bindings WHERE member_id = ? ORDER BY place", (member_id,))
     return [Binding(row["role"], row["deployment_id"]) for row in rows]
+
+
+def _by_member(rows: Iterable[sqlite3.Row]) -> dict[str, list[Binding]]:
+    found: dict[str, list[Binding]] = {}
+    for row in rows:
+        found.setdefault(row["member_id"], []).append(Binding(row["role"], row["deployment_id"]))
+    return found
 
 
 def _from_row(row: sqlite3.Row, bindings: Sequence[Binding]) -> Member:

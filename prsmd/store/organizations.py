@@ -37,6 +37,24 @@ async def list_all(tx: Tx) -> list[Organization]:
     return [_from_row(row) for row in rows]
 
 
+async def page(tx: Tx, name: str | None, limit: int, offset: int) -> tuple[list[Organization], int]:
+    """Return some of the organizations that there are, by name, and how many; or only that one."""
+    asked = {"name": name, "limit": limit, "offset": offset}
+    rows = await many(
+        tx,
+        "SELECT * FROM organizations WHERE removed_at IS NULL AND (:name IS NULL OR id = :name) "
+        "ORDER BY id LIMIT :limit OFFSET :offset",
+        asked,
+    )
+    [[total]] = await many(
+        tx,
+        "SELECT count(*) FROM organizations "
+        "WHERE removed_at IS NULL AND (:name IS NULL OR id = :name)",
+        asked,
+    )
+    return [_from_row(row) for row in rows], total
+
+
 async def put(tx: Tx, organization: Organization) -> bool:
     """Store an organization as it is now. False: there is none of that name."""
     return bool(

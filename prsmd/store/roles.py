@@ -6,7 +6,7 @@ import sqlite3
 from prsmd.domain.access import Permission, Role
 
 from .connection import Tx
-from .rows import change, many, one
+from .rows import change, many, of, one
 
 
 async def put(tx: Tx, role: Role) -> None:
@@ -40,6 +40,19 @@ async def list_all(tx: Tx) -> list[Role]:
     """Return the own roles of all organizations."""
     rows = await many(tx, "SELECT * FROM roles ORDER BY organization, name")
     return [_from_row(row) for row in rows]
+
+
+async def page(tx: Tx, organization: str | None, limit: int, offset: int) -> tuple[list[Role], int]:
+    """Return some of an organization's own roles (None: of all), by name, and how many."""
+    asked = {"organization": organization, "limit": limit, "offset": offset}
+    rows = await many(
+        tx,
+        f"SELECT * FROM roles {of(organization)} "  # noqa: S608 - one of two texts
+        "ORDER BY organization, name LIMIT :limit OFFSET :offset",
+        asked,
+    )
+    [[total]] = await many(tx, f"SELECT count(*) FROM roles {of(organization)}", asked)  # noqa: S608 - as above
+    return [_from_row(row) for row in rows], total
 
 
 async def remove(tx: Tx, organization: str, name: str) -> bool:

@@ -64,3 +64,20 @@ def test_a_model_is_shown_as_it_was_deployed(site: Site):
     assert config["scaling"]["max_replicas"] == 10
     assert shown["model_metadata"]["capabilities"] == ["classification", "entity-extraction"]
     assert shown["deployment_id"] == site.accepted["deployment_id"]
+
+
+def test_the_built_in_roles_and_the_own_ones_are_one_list(site: Site):
+    own = [f"listed{number}" for number in range(3)]
+    for name in own:
+        body = {"name": name, "permissions": []}
+        assert site.daemon.call("POST", "/v1/roles", body).status == 201
+    try:
+        whole = site.daemon.call("GET", "/v1/roles?limit=100").json
+        pages = [site.daemon.call("GET", f"/v1/roles?limit=4&offset={at}").json for at in (0, 4, 8)]
+    finally:
+        for name in own:
+            site.daemon.call("DELETE", f"/v1/roles/{name}")
+
+    assert [each["name"] for each in whole["roles"]][-3:] == own
+    assert [each for page in pages for each in page["roles"]] == whole["roles"]
+    assert {page["total"] for page in pages} == {whole["total"]} == {7 + 3}

@@ -138,12 +138,14 @@ async def test_a_removed_organization_leaves_no_way_in_and_its_name_is_not_given
         office.ring.identify(text)
     refusal = await refused(office.organizations.create(caller(), "rival", ""), ConflictError)
     assert "not given again" in refusal.message
-    assert [each.id for each in await office.organizations.list(caller())] == ["company"]
+    found, total = await office.organizations.page(caller(), 20, 0)
+    assert ([each.id for each in found], total) == (["company"], 1)
 
 
 async def test_an_owner_sees_their_own_organization_and_no_other(office):
     owner = caller("owner", "rival")
-    assert [each.id for each in await office.organizations.list(owner)] == ["rival"]
+    found, total = await office.organizations.page(owner, 20, 0)
+    assert ([each.id for each in found], total) == (["rival"], 1)
     assert (await office.organizations.get(owner, "rival")).id == "rival"
     words = [
         (await refused(office.organizations.get(owner, name), NotFoundError)).message
@@ -217,7 +219,7 @@ async def test_a_role_that_somebody_has_is_not_removed(office):
 async def test_roles_of_others_are_not_there(office):
     await office.roles.create(caller("owner", "rival"), RoleWish(name="secret"))
 
-    assert await office.roles.list(caller("owner")) == []
+    assert await office.roles.page(caller("owner"), 20, 0) == ([], 0)
     await refused(office.roles.remove(caller("owner"), "secret", None), NotFoundError)
     await refused(office.roles.remove(caller("owner"), "secret", "rival"), PermissionDeniedError)
     wish = KeyRequest(name="k", role="secret")
@@ -334,7 +336,7 @@ async def test_members_of_others_are_not_there(office):
     theirs = await office.members.add(caller("owner", "rival"), member())
     owner = caller("owner")
 
-    assert await office.members.list(owner) == []
+    assert await office.members.page(owner, 20, 0) == ([], 0)
     for member_id in (theirs.member.id, "member_nobody"):
         await refused(office.members.remove(owner, member_id), NotFoundError)
         await refused(office.members.change(owner, member_id, {"name": "x"}), NotFoundError)

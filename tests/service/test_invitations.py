@@ -211,7 +211,8 @@ async def test_one_leaves_what_one_was_made_or_asked_to_be(office):
     await office.members.leave(herself(office), ids[1])
     assert peers(office).identify(ALICE, ALICE).principal.organization == "company"
     await office.members.leave(herself(office, ALICE + 1), bob.member.id)
-    assert bob.member not in [each.member for each in await office.members.list(caller())]
+    found, _ = await office.members.page(caller(), 20, 0)
+    assert bob.member not in [each.member for each in found]
 
 
 async def test_a_membership_ends_and_so_does_what_it_began(office):

@@ -144,10 +144,11 @@ async def test_keys_are_listed_by_organization_and_for_administrators_all(servic
         wish = KeyRequest(name="k", role="viewer", organization=organization)
         await service.create(caller(), wish)
 
-    own = await service.list(caller("owner", "rival"))
-    everyones = await service.list(caller())
+    own, total = await service.page(caller("owner", "rival"), 20, 0)
+    everyones, of_all = await service.page(caller(), 20, 0)
 
     assert [key.organization for key in own] == ["rival"]
+    assert (total, of_all) == (1, 2)
     assert {key.organization for key in everyones} == {"company", "rival"}
     with pytest.raises(PermissionDeniedError):
-        await service.list(caller("viewer"))
+        await service.page(caller("viewer"), 20, 0)
