@@ -140,9 +140,12 @@ class KeyRing:
     def _refuse_ended(self, key: ApiKey, now: float) -> None:
         if key.revoked_at is not None:
             raise InvalidApiKeyError("The API key was revoked; ask for a new one.")
+        expired = InvalidApiKeyError("The API key has expired; ask for a new one.")
         if key.expires_at is not None and key.expires_at <= now:
-            raise InvalidApiKeyError("The API key has expired; ask for a new one.")
+            raise expired
         self._directory.refuse_closed(key.organization)
+        if self._directory.has_ended(key.id):
+            raise expired
 
 
 class Peers:

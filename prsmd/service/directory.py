@@ -6,6 +6,7 @@ committed, so that it counts for the next request. Requests only look up.
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
@@ -31,6 +32,7 @@ from prsmd.store.fair_semaphore import FairSemaphore
 T = TypeVar("T")
 _UNIX_SOCKET = ("127.0.0.1/32",)
 _ONE_AT_A_TIME = Slots(total=1, per_organization=1, waiting=256)
+_KNOWN_EXPIRED = 100  # keys of an organization
 
 
 class Writer(Protocol):
@@ -48,11 +50,14 @@ class Directory:
         self._organizations: dict[str, Organization] = {}
         self._roles: dict[str, dict[str, Role]] = {}
         self._members: dict[tuple[SubjectKind, str], dict[str, Member]] = {}  # by organization
-        self._keys = {key.id: key for key in known_keys}
+        self._keys: dict[str, ApiKey] = {}
+        self._ended: dict[str, ApiKey] = {}  # keys, without what only one in force needs
         self._of_keys: dict[str, Principal] = {}
         self._networks: dict[str, AllowList] = {}  # of keys
         self._turn = FairSemaphore(_ONE_AT_A_TIME, "directory")
         self._under_way: set[asyncio.Task[object]] = set()
+        for key in known_keys:
+            self.put_key(key)
 
     @classmethod
     async def load(cls, tx: Tx) -> "Directory":
@@ -60,6 +65,7 @@ class Directory:
         made = cls(await keys.list_for(tx, None))
         for organization in await organizations.list_all(tx):
             made.put_organization(organization)
+            made.end_expired(organization.id, time.time())
         for role in await roles.list_all(tx):
             made.put_role(role)
         for member in await members.list_for(tx, None):
@@ -111,13 +117,17 @@ class Directory:
         return tuple(self._members.get((kind, subject), {}).values())
 
     def key(self, key_id: str) -> ApiKey | None:
-        """Return a key, revoked and expired ones too, or None."""
-        return self._keys.get(key_id)
+        """Return a key, or None. Of one that has ended only what refuses it is known."""
+        return self._keys.get(key_id) or self._ended.get(key_id)
+
+    def has_ended(self, key_id: str) -> bool:
+        """Tell whether a key is known to have ended for good, whatever the clock says now."""
+        return key_id in self._ended
 
     @property
     def has_keys(self) -> bool:
         """Whether any key was ever made and is still known."""
-        return bool(self._keys)
+        return bool(self._keys or self._ended)
 
     def principal(self, identity: str, organization: str, bindings: Iterable[Binding]) -> Principal:
         """Return who `identity` is with these roles."""
@@ -179,12 +189,14 @@ class Directory:
         """
         own = self.own_roles(organization)
         for key in self._keys.values():
-            if (key.organization, key.role) == (organization, role) and key.revoked_at is None:
+            if (key.organization, key.role) == (organization, role):
                 yield _of_key(key, own), _of_key(key, changed)
         for known in self._members.values():
             member = known.get(organization)
-            having = [each for each in member.bindings if each.role == role] if member else []
-            if member is not None and having:
+            if member is None or (member.kind is SubjectKind.KEY and member.subject in self._ended):
+                continue
+            having = [each for each in member.bindings if each.role == role]
+            if having:
                 yield self.given_to(member, having, own), self.given_to(member, having, changed)
 
     def refuse_closed(self, organization: str) -> None:
@@ -203,6 +215,8 @@ class Directory:
             self._roles.pop(organization.id, None)
             for known in self._members.values():
                 known.pop(organization.id, None)
+            for key in self._keys_of(organization.id):
+                self._end(key)
         self._changed()
 
     def put_role(self, role: Role) -> None:
@@ -228,15 +242,33 @@ class Directory:
 
     def put_key(self, key: ApiKey) -> None:
         """Take over a key as it is now."""
-        self._keys[key.id] = key
-        self._forget_derived(key.id)
+        self.drop_keys([key.id])
+        if key.revoked_at is None:
+            self._keys[key.id] = key
+        else:
+            self._end(key)
         self._tell()
 
     def drop_keys(self, key_ids: Iterable[str]) -> None:
         """Forget keys that had ended."""
         for key_id in key_ids:
             self._keys.pop(key_id, None)
-            self._forget_derived(key_id)
+            self._ended.pop(key_id, None)
+            self._of_keys.pop(key_id, None)
+            self._networks.pop(key_id, None)
+
+    def end_expired(self, organization: str, now: float) -> None:
+        """Know no more of an organization's expired keys than what refuses them.
+
+        The last ones are known whole: they are good again if it is the clock that was wrong.
+        """
+        expired = [
+            (key.expires_at, key.id, key)
+            for key in self._keys_of(organization)
+            if key.expires_at is not None and key.expires_at <= now
+        ]
+        for _, _, key in sorted(expired, reverse=True)[_KNOWN_EXPIRED:]:
+            self._end(key)
 
     async def _commit(
         self,
@@ -249,9 +281,13 @@ class Directory:
             take_over(result)
         return result
 
-    def _forget_derived(self, key_id: str) -> None:
-        self._of_keys.pop(key_id, None)
-        self._networks.pop(key_id, None)
+    def _keys_of(self, organization: str) -> list[ApiKey]:
+        return [key for key in self._keys.values() if key.organization == organization]
+
+    def _end(self, key: ApiKey) -> None:
+        self.drop_keys([key.id])
+        models = None if key.models is None else ()
+        self._ended[key.id] = dataclasses.replace(key, name="", models=models, networks=None)
 
     def _changed(self) -> None:
         self._of_keys.clear()

@@ -104,6 +104,64 @@ def test_a_revoked_key_is_refused_from_the_moment_the_ring_knows():
             again()
 
 
+HELD = {"models": ("m",) * 100, "networks": ("10.0.0.0/8",), "name": "x" * 200}
+
+
+def size_of(known):
+    return len(known.name) + len(known.models) + len(known.networks or ())
+
+
+def test_of_a_revoked_key_only_what_refuses_it_is_kept():
+    directory = Directory([key(**HELD)])
+    directory.put_key(key(revoked_at=1.0, **HELD))
+
+    for known in (
+        directory.key("0123456789"),
+        Directory([key(revoked_at=1.0, **HELD)]).key("0123456789"),
+    ):
+        assert size_of(known) == 0
+        assert known.models is not None  # it was held to some, and is not held to none now
+
+
+def test_of_the_keys_of_a_removed_organization_only_what_refuses_them_is_kept():
+    directory = Directory([key(**HELD)])
+    made = {"id": "company", "display_name": "", "created_at": 0.0, "created_by": ""}
+    directory.put_organization(Organization(**made, removed_at=1.0))
+
+    assert size_of(directory.key("0123456789")) == 0
+
+
+def test_of_expired_keys_the_last_ones_are_kept_whole():
+    now = time.time()
+    ids = [f"{number:010d}" for number in range(105)]
+    own = [key(id=id_, expires_at=now - 1000 + int(id_), **HELD) for id_ in ids]
+    others = [key(id=f"o{id_}", expires_at=1.0, organization="rival", **HELD) for id_ in ids]
+    directory = Directory([*own, *others, key(**HELD)])
+
+    directory.end_expired("company", now)
+
+    assert [id_ for id_ in ids if directory.has_ended(id_)] == ids[:5]
+    assert [size_of(directory.key(id_)) for id_ in ids[:5]] == [0] * 5
+    assert not any(directory.has_ended(other.id) for other in others)
+    assert directory.key("0123456789") == key(**HELD)
+
+
+def test_an_expired_key_that_is_not_known_whole_stays_expired_until_it_is_changed(monkeypatch):
+    monkeypatch.setattr("prsmd.service.directory._KNOWN_EXPIRED", 0)
+    directory = Directory([key(expires_at=time.time() + 60)])
+    ring = KeyRing(PEPPER, directory)
+    directory.end_expired("company", time.time() + 3600)  # by a clock that is ahead
+
+    with pytest.raises(InvalidApiKeyError, match="expired"):
+        ring.identify(TEXT)
+    with pytest.raises(InvalidApiKeyError, match="not valid"):
+        ring.identify(format_key("0123456789", "1" * 32))
+    directory.put_key(key(expires_at=time.time() + 60))
+    assert ring.identify(TEXT)
+    directory.drop_keys(["0123456789"])
+    assert not directory.has_keys
+
+
 def test_only_who_holds_the_secret_learns_that_a_key_was_revoked():
     ring = ring_of(key(revoked_at=1.0))
 

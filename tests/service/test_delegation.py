@@ -167,6 +167,19 @@ async def test_others_get_their_turn_while_all_who_have_a_role_are_looked_at(off
 
 
 @BOUNDED
+async def test_a_role_that_only_a_key_that_was_revoked_has_is_widened(office, words):
+    maker = await bounded(office, **HELD[words])
+    await office.roles.create(maker, RoleWish(name="tuner"))
+    gone, _ = await office.keys.create(caller(), KeyRequest(name="gone", role="tuner"))
+    wish = MemberWish(kind="key", subject=gone.id, bindings=[BindingWish("tuner")])
+    await office.members.add(caller(), wish)
+    await office.keys.revoke(caller(), gone.id)
+
+    wider = RoleWish(name="tuner", permissions=frozenset({P.MODELS_SCALE}))
+    assert (await office.roles.change(maker, wider)).permissions == wider.permissions
+
+
+@BOUNDED
 async def test_a_bounded_key_lends_nothing_beyond_its_bounds_and_may_take_back(
     office, shares, words
 ):

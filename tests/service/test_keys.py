@@ -152,3 +152,21 @@ async def test_keys_are_listed_by_organization_and_for_administrators_all(servic
     assert {key.organization for key in everyones} == {"company", "rival"}
     with pytest.raises(PermissionDeniedError):
         await service.page(caller("viewer"), 20, 0)
+
+
+async def test_a_new_key_ends_the_expired_ones_of_its_organization(
+    service, directory, database, monkeypatch
+):
+    monkeypatch.setattr("prsmd.service.directory._KNOWN_EXPIRED", 1)
+    made = []
+    for _ in range(3):
+        one, _ = await service.create(caller(), KeyRequest(name="k", role="viewer"))
+        await service.change(caller(), one.id, {"expires_at": 1.0 + len(made)})
+        made.append(one.id)
+    last, _ = await service.create(caller(), KeyRequest(name="last", role="viewer"))
+
+    async with database.read() as tx:
+        for known in (directory, await Directory.load(tx)):
+            assert [known.has_ended(id_) for id_ in [*made, last.id]] == [True, True, False, False]
+    shown, _ = await service.page(caller(), 20, 0)
+    assert {key.name for key in shown} == {"k", "last"}
