@@ -71,16 +71,20 @@ async def refuse_unfit_secret(tx: Tx, stored: StoredSecret) -> None:
     """
     organization = stored.organization
     limits = await resource_quotas.limits(tx, organization)
-    for use in await secrets.uses_in_variables(tx, organization, stored.name):
-        revision = await revisions.get(tx, use.deployment_id, use.revision)
-        if revision is None:
+    for user in await secrets.users_of(tx, organization, stored.name):
+        revision = await revisions.get(tx, user.deployment_id, user.revision)
+        if revision is None or not _in_variable(revision.spec, stored.name):
             continue
-        where = f"revision {use.revision} of {use.model_id} has it in a variable"
+        where = f"revision {user.revision} of {user.model_id} has it in a variable"
         if not stored.textual:
             raise InvalidInputError.field("value", f"{where}; {binary_words(stored.name)}")
         found = await _oversize(tx, organization, revision.spec, limits)
         if found is not None:
             raise InvalidInputError.field("value", f"{where}; {found.field}: {found.reason}")
+
+
+def _in_variable(spec: Spec, secret: str) -> bool:
+    return any(use.in_environment and use.name == secret for use in spec.secrets.values())
 
 
 async def forget_old_revisions(tx: Tx, deployment: Deployment) -> None:

@@ -1,5 +1,6 @@
 """Revisions: the numbered, immutable specs of each deployment."""
 
+import json
 import sqlite3
 
 from pydantic import TypeAdapter
@@ -23,8 +24,8 @@ async def add(tx: Tx, revision: Revision) -> None:
         tx,
         "INSERT INTO revisions "
         "(deployment_id, number, spec, spec_hash, image_digest, created_at, created_by, good_at, "
-        "diff, cpu_millis, memory_bytes, gpu_millis, min_replicas, max_replicas) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "diff, cpu_millis, memory_bytes, gpu_millis, min_replicas, max_replicas, secret_names) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             revision.deployment_id,
             revision.number,
@@ -40,6 +41,7 @@ async def add(tx: Tx, revision: Revision) -> None:
             revision.spec.resources.gpu_millis,
             revision.spec.scaling.min_replicas,
             revision.spec.scaling.max_replicas,
+            json.dumps(sorted({use.name for use in revision.spec.secrets.values()})),
         ),
     )
 

@@ -27,8 +27,8 @@ class StoredSecret:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class VariableUse:
-    """A revision that gives a secret to its containers in a variable."""
+class SecretUser:
+    """A revision that names a secret."""
 
     deployment_id: str
     model_id: str
@@ -45,7 +45,7 @@ _USES = (
     "SELECT revision FROM (SELECT revision, row_number() OVER ("
     "PARTITION BY slot ORDER BY created_at DESC, id DESC) AS age FROM replicas "
     "WHERE deployment_id = d.id AND state IN ('stopped', 'failed')) WHERE age <= :most) "
-    "CROSS JOIN json_each(r.spec, '$.secrets') AS used "
+    "CROSS JOIN json_each(r.secret_names) AS used "
     "WHERE NOT d.deleting"
 )  # of deployments `d`: their revisions that matter still, and each secret that those name
 
@@ -102,7 +102,7 @@ async def users(tx: Tx, organization: str | None) -> dict[tuple[str, str], tuple
     """
     rows = await many(
         tx,
-        "SELECT DISTINCT d.organization, d.model_id, json_extract(used.value, '$.name') AS name "  # noqa: S608 - one of two texts
+        "SELECT DISTINCT d.organization, d.model_id, used.value AS name "  # noqa: S608 - one of two texts
         f"FROM (SELECT * FROM deployments {of(organization)}) AS d {_USES} ORDER BY d.model_id",
         {"organization": organization, "most": ENDED_PER_SLOT},
     )
@@ -112,17 +112,16 @@ async def users(tx: Tx, organization: str | None) -> dict[tuple[str, str], tuple
     return {place: tuple(models) for place, models in found.items()}
 
 
-async def uses_in_variables(tx: Tx, organization: str, name: str) -> list[VariableUse]:
-    """Return the revisions that give a secret to their containers in a variable; see `users`."""
+async def users_of(tx: Tx, organization: str, name: str) -> list[SecretUser]:
+    """Return the revisions that name a secret; see `users` for which count."""
     rows = await many(
         tx,
         "SELECT DISTINCT d.id, d.model_id, r.number "  # noqa: S608 - one of two texts
         f"FROM (SELECT * FROM deployments {of(organization)}) AS d {_USES} "
-        "AND json_extract(used.value, '$.name') = :name "
-        "AND json_extract(used.value, '$.in_environment') ORDER BY d.model_id, r.number",
+        "AND used.value = :name ORDER BY d.model_id, r.number",
         {"organization": organization, "most": ENDED_PER_SLOT, "name": name},
     )
-    return [VariableUse(row["id"], row["model_id"], row["number"]) for row in rows]
+    return [SecretUser(row["id"], row["model_id"], row["number"]) for row in rows]
 
 
 async def remove(tx: Tx, organization: str, name: str) -> bool:

@@ -1,6 +1,7 @@
 """Migrations are applied in order, once, whole or not at all; what does not fit is refused."""
 
 import dataclasses
+import json
 import sqlite3
 
 import aiosqlite
@@ -20,6 +21,7 @@ from prsmd.store import (
     resource_quotas,
     revisions,
     rollouts,
+    secrets,
     specs,
 )
 from prsmd.store.db import Database
@@ -119,6 +121,29 @@ async def test_models_that_were_there_before_quotas_count_and_nothing_stops(tx):
     with pytest.raises(ResourceQuotaExceededError, match="replicas: 4 of 3 used, 1 more asked"):
         await refuse_more(tx, "acme", {Dimension.REPLICAS: 1})
     await refuse_more(tx, "acme", {Dimension.REPLICAS: 0})
+
+
+async def test_secrets_that_were_named_before_their_names_were_kept_apart_are_used(tx):
+    await migrate(tx, [step for step in known_migrations() if step.version < 18])
+    await tx.execute_fetchall(
+        "INSERT INTO deployments (id, organization, model_id, model_name, revision, "
+        "asked_replicas, scaling_strategy, deleting, created_at, updated_at) VALUES "
+        "('d', 'acme', 'custom_m', 'm', 2, 5, 'immediate', 0, 1.0, 1.0)"
+    )
+    named = '{"secrets": {"A": {"name": "token"}, "B": {"name": "token"}, "C": {"name": "pass"}}}'
+    for number, spec in enumerate(("{}", named), start=1):
+        await tx.execute_fetchall(
+            "INSERT INTO revisions (deployment_id, number, spec, spec_hash, created_at, created_by)"
+            " VALUES ('d', ?, ?, 'h', 1.0, 'k')",
+            (number, spec),
+        )
+    await migrate(tx, known_migrations())
+
+    rows = await tx.execute_fetchall("SELECT secret_names FROM revisions ORDER BY number")
+    assert [sorted(json.loads(row[0])) for row in rows] == [[], ["pass", "token"]]
+    assert await secrets.users(tx, "acme") == {
+        ("acme", name): ("custom_m",) for name in ("pass", "token")
+    }
 
 
 def test_shipped_migrations_are_numbered_in_order_and_none_twice():

@@ -183,6 +183,7 @@ def test_for_the_users_of_an_organization_s_secrets_no_other_s_rows_are_read(
     ]
     assert len(read) == 5
     assert read[0].startswith("SEARCH deployments USING INDEX")
+    assert read[1].startswith("SEARCH r USING COVERING INDEX revision_secrets"), "no spec is read"
     assert all(
-        re.match(r"SEARCH \w+ USING INDEX \w+ \(deployment_id=\?", line) for line in read[1:]
+        re.match(r"SEARCH \w+ USING INDEX \w+ \(deployment_id=\?", line) for line in read[2:]
     )

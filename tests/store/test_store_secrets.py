@@ -240,13 +240,13 @@ async def test_of_replicas_that_ended_long_ago_the_secrets_are_not_used(database
 
 
 async def test_for_one_organization_s_secrets_nothing_of_another_s_models_is_read(database):
-    """The other's spec could not even be read."""
+    """What the other's revision names could not even be read."""
     await deployed(database, DEPLOYMENT, "token")
     rival = dataclasses.replace(DEPLOYMENT, id="deploy_2", organization="rival")
     await deployed(database, rival, "token")
 
     async def break_it(tx):
-        await tx.execute("UPDATE revisions SET spec = '{' WHERE deployment_id = 'deploy_2'")
+        await tx.execute("UPDATE revisions SET secret_names = '{' WHERE deployment_id = 'deploy_2'")
 
     await database.write(break_it)
     async with database.read() as tx:
