@@ -13,7 +13,7 @@ from prsmd.core.chain import CHECKPOINT, Head
 
 from .audit import Table
 from .connection import Tx
-from .rows import change, many, one
+from .rows import change, many, one, sole
 
 _PLACE = (int, str, float, str, str)
 
@@ -65,8 +65,7 @@ class Checkpoint:
 
 async def chain(tx: Tx, table: Table = "audit") -> Chain:
     """Return where the log stands."""
-    row = await one(tx, f"SELECT * FROM {table}_chain")  # noqa: S608 - one of two names
-    assert row is not None  # noqa: S101 - the migration wrote it
+    row = await sole(tx, f"{table}_chain")
     return Chain(
         log=row["log"],
         head=Head(row["sequence"], row["hash"]),

@@ -16,7 +16,7 @@ from prsmd.domain.events import AuditFilter, AuditRecord
 
 from .audit_query import COUNTED, count, select
 from .connection import Tx
-from .rows import change, many, one
+from .rows import change, many, sole
 
 _SALT_BYTES = 16
 Table = Literal["audit", "denials"]
@@ -35,8 +35,7 @@ async def append_all(
     tx: Tx, records: Sequence[AuditRecord], table: Table = "audit", *, addresses: bool = True
 ) -> None:
     """Store records in this order. `addresses` False: the table has no column for them yet."""
-    row = await one(tx, f"SELECT * FROM {table}_chain")  # noqa: S608 - one of two names
-    assert row is not None  # noqa: S101 - the migration wrote it
+    row = await sole(tx, f"{table}_chain")
     rows, at, size = [], Head(row["sequence"], row["hash"]), 0
     names = _COLUMNS if addresses else _COLUMNS[:-1]
     for record in records:

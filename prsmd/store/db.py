@@ -152,7 +152,8 @@ class Database:
             words = "was removed or replaced while prsmd has it open. Nothing was changed."
             raise StorageFullError(f"{self.path} {words}")
         try:
-            return await self._writer.submit(transaction, then)
+            with translated(self.path):
+                return await self._writer.submit(transaction, then)
         except StoreDamagedError as error:
             self._damage = error.message
             raise

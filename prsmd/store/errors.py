@@ -33,6 +33,14 @@ class StoreDamagedError(PrsmdError):
     """The file is not an intact database."""
 
 
+class DamagedRowError(StoreDamagedError):
+    """A row is missing, or holds what prsmd never wrote. Who knows the file names it: `damaged`."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The state is damaged: {why}.", problems=[why])
+        self.why = why
+
+
 class StoreNotItsOwnError(PrsmdError):
     """The control file is not the one that this folder had: it was lost, emptied or put back."""
 
@@ -120,10 +128,14 @@ def translate(error: sqlite3.Error | UnicodeDecodeError, path: Path | None = Non
 def translated(path: Path | None = None) -> Iterator[None]:
     """Raise the domain's error for every one of SQLite's that leaves the block.
 
-    `path` is the file that it is about.
+    `path` is the file that it is about; a row's damage gets its name.
     """
     try:
         yield
+    except DamagedRowError as error:
+        if path is None:
+            raise
+        raise damaged(path, error.why) from error
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise translate(error, path) from error
 

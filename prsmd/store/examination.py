@@ -44,7 +44,9 @@ async def tables_of(tx: Tx) -> list[str]:
 
 
 def refuse_garbled(path: Path) -> None:
-    """Refuse text that is not text, in any table but the audit's own. Blocks on the disk.
+    """Refuse text that is not text, in any table but the audit's own, and a log without its place.
+
+    Blocks on the disk.
 
     Raises:
         StoreDamagedError: says where.
@@ -55,6 +57,8 @@ def refuse_garbled(path: Path) -> None:
             table = name.decode(errors="replace")
             if table not in _PROVEN:
                 _refuse_garbled_table(database, path, table)
+            if table.endswith("_chain"):
+                _refuse_chainless(database, path, table)
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -76,6 +80,12 @@ def _refuse_garbled_table(database: sqlite3.Connection, path: Path, table: str) 
         for column, value in zip(columns, row, strict=True):
             if _is_garbled(value):
                 raise damaged(path, f"{table}.{column} holds what is no text")
+
+
+def _refuse_chainless(database: sqlite3.Connection, path: Path, table: str) -> None:
+    [rows] = database.execute(f'SELECT count(*) FROM "{table}"').fetchone()  # noqa: S608 - as above
+    if rows != 1:
+        raise damaged(path, f"{table} does not have its one row")
 
 
 def _is_garbled(value: object) -> bool:

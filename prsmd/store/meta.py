@@ -3,6 +3,7 @@
 from prsmd.domain.ids import random_id
 
 from .connection import Tx
+from .errors import DamagedRowError
 from .rows import change, one
 
 _INSTANCE = "instance_id"
@@ -21,8 +22,10 @@ async def ensure_instance_id(tx: Tx) -> None:
 
 async def instance_id(tx: Tx) -> str:
     """Return the random identity made when this database was first opened."""
-    [value] = await tx.execute_fetchall("SELECT value FROM meta WHERE key = ?", (_INSTANCE,))
-    return str(value[0])
+    found = await get(tx, _INSTANCE)
+    if found is None:
+        raise DamagedRowError("meta.value: the identity of this instance is missing")
+    return found
 
 
 async def commits(tx: Tx) -> int:

@@ -4,9 +4,10 @@ For what counts and records, not for what is desired: its writers keep what they
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeVar
@@ -101,14 +102,34 @@ class RecoveringDatabase(Database):
         transaction: Callable[[Tx], Awaitable[T]],
         then: Callable[[T], None] | None = None,
     ) -> T:
-        """Run `transaction` as `Database.write` does. StorageFullError while the file is away."""
-        return await (await self._here()).write(transaction, then)
+        """Run `transaction` as `Database.write` does.
+
+        Raises:
+            StorageFullError: the file is away or, as was found just now, damaged.
+        """
+        here = await self._here()
+        with self._ending_nothing():
+            return await here.write(transaction, then)
 
     def read(self) -> AbstractAsyncContextManager[Tx]:
-        """Lend a reader as `Database.read` does. StorageFullError while the file is away."""
+        """Lend a reader as `Database.read` does. StorageFullError as for `write`."""
         if self._current is None:
             raise self._refusal()
-        return self._current.read()
+        return self._lent(self._current)
+
+    @contextlib.asynccontextmanager
+    async def _lent(self, here: Database) -> AsyncIterator[Tx]:
+        with self._ending_nothing():
+            async with here.read() as tx:
+                yield tx
+
+    @contextlib.contextmanager
+    def _ending_nothing(self) -> Iterator[None]:
+        """Damage is made up for when the file is opened the next time: it is no damaged state."""
+        try:
+            yield
+        except StoreDamagedError as error:
+            raise StorageFullError(f"{self.path} cannot be used: {error.message}") from error
 
     async def ping(self) -> float:
         """Have the writer prove that it answers."""

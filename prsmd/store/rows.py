@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .connection import Tx
+from .errors import DamagedRowError
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -18,6 +19,18 @@ async def one(tx: Tx, sql: str, parameters: Parameters = ()) -> sqlite3.Row | No
     """Return the first row, or None."""
     rows = await many(tx, sql, parameters)
     return rows[0] if rows else None
+
+
+async def sole(tx: Tx, table: str) -> sqlite3.Row:
+    """Return the one row that a table always has.
+
+    Raises:
+        DamagedRowError: it has none, or more.
+    """
+    rows = await many(tx, f"SELECT * FROM {table} LIMIT 2")  # noqa: S608 - a name from the code
+    if len(rows) != 1:
+        raise DamagedRowError(f"{table} does not have its one row")
+    return rows[0]
 
 
 async def many(tx: Tx, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:

@@ -7,7 +7,8 @@ import subprocess
 import pytest
 
 from prsmd.domain.errors import PrsmdError, StorageFullError
-from prsmd.store import meta
+from prsmd.domain.events import own_record
+from prsmd.store import attestations, audit, meta
 from prsmd.store.db import CONTROL, USAGE, Database, WriterLimits
 from prsmd.store.errors import StoreClosedError, StoreDamagedError, StoreFailedError
 from prsmd.store.recovering import RecoveringDatabase
@@ -228,4 +229,49 @@ async def test_a_control_file_that_is_gone_refuses_what_the_next_start_would_not
     async with database.read() as tx:
         assert await meta.get(tx, "k") == "kept"
     await database.write(lambda tx: meta.set(tx, "k", "changed"))
+    await database.close()
+
+
+async def without_its_chain(tx):
+    await tx.execute_fetchall("DELETE FROM audit_chain")
+
+
+@pytest.mark.parametrize("at", ["start", "run"])
+async def test_a_log_without_its_place_is_moved_aside_and_an_empty_one_begun(tmp_path, at):
+    database = await RecoveringDatabase.open(tmp_path, LIMITS, USAGE)
+    await database.write(without_its_chain)
+    if at == "start":
+        await database.close()
+        database = await RecoveringDatabase.open(tmp_path, LIMITS, USAGE)
+    else:
+        with pytest.raises(StorageFullError, match=r"usage.db is damaged: audit_chain .*Restore"):
+            async with database.read() as tx:
+                await attestations.chain(tx)
+    await database.ping()
+    async with database.read() as tx:
+        assert (await attestations.chain(tx)).head.sequence == 0
+    [words] = database.losses
+    assert "usage.db is damaged: audit_chain does not have its one row. Restore a backup" in words
+    await database.close()
+
+
+@pytest.mark.parametrize("table", ["audit", "denials"])
+async def test_a_control_file_whose_log_has_no_place_is_refused(tmp_path, table):
+    database = await Database.open(tmp_path)
+    await database.write(lambda tx: tx.execute_fetchall(f"DELETE FROM {table}_chain"))
+    record = own_record(1.0, "acme", "audit.begin", "audit", {})
+    with pytest.raises(StoreDamagedError, match=r"control.db is damaged: .*Restore a backup"):
+        await database.write(lambda tx: audit.append(tx, record, table))
+    assert database.damage is not None
+    await database.close()
+    with pytest.raises(StoreDamagedError, match=rf"{table}_chain does not have its one row"):
+        await Database.open(tmp_path)
+
+
+async def test_a_control_file_that_lost_its_identity_while_it_is_open_is_damaged(tmp_path):
+    database = await Database.open(tmp_path)
+    await database.write(lambda tx: tx.execute_fetchall("DELETE FROM meta"))
+    with pytest.raises(StoreDamagedError, match=r"control.db is damaged: meta.value"):
+        async with database.read() as tx:
+            await meta.instance_id(tx)
     await database.close()
