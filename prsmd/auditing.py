@@ -29,7 +29,7 @@ from prsmd.store import audit, meta
 from prsmd.store.checkpoint_file import CheckpointFile, keep_public_key
 from prsmd.store.continuity import CHECKPOINTS
 from prsmd.store.db import Database, Tx
-from prsmd.store.errors import damaged
+from prsmd.store.errors import StoreDamagedError, damaged
 
 log = logging.getLogger(__name__)
 _DAY_SECONDS = 86400.0
@@ -51,9 +51,15 @@ class Auditing:
     beginning: Callable[[], Awaitable[None]]
 
     async def begin(self) -> None:
-        """Have it on record from when on what is recorded, and which key signs."""
+        """Have it on record from when on what is recorded, and which key signs.
+
+        Raises:
+            StoreDamagedError: a file of the state is not what prsmd wrote.
+        """
         try:
             await self.beginning()
+        except StoreDamagedError:
+            raise
         except PrsmdError as error:
             log.error("the audit's begin is not on record: %s", error.message)  # noqa: TRY400
 

@@ -150,6 +150,8 @@ async def _first_tick(appliance: Appliance) -> None:
         await asyncio.sleep(0.02)
     try:
         await appliance.reconciler.tick(appliance.parts)
+    except StoreDamagedError:
+        raise
     except PrsmdError as error:
         log.warning("first look not finished: %s", error.message)
 

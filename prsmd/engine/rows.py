@@ -9,6 +9,7 @@ from prsmd.domain.replica import Replica
 from prsmd.store import deployments, resource_quotas, revisions, rollouts
 from prsmd.store import replicas as replica_rows
 from prsmd.store.db import Tx
+from prsmd.store.errors import DamagedRowError
 
 
 async def load_desired(tx: Tx) -> list[DesiredDeployment]:
@@ -19,19 +20,22 @@ async def load_desired(tx: Tx) -> list[DesiredDeployment]:
     limits = {owner: await resource_quotas.limits(tx, owner) for owner in owners}
     found = [await desired_of(tx, each, rows.get(each.id, ())) for each in known]
     return [
-        dataclasses.replace(item, limits=limits[item.deployment.organization])
-        for item in found
-        if item is not None
+        dataclasses.replace(item, limits=limits[item.deployment.organization]) for item in found
     ]
 
 
 async def desired_of(
     tx: Tx, deployment: Deployment, replicas: Sequence[Replica]
-) -> DesiredDeployment | None:
-    """Return one deployment as the decisions take it; None when its revision is not stored."""
+) -> DesiredDeployment:
+    """Return one deployment as the decisions take it.
+
+    Raises:
+        DamagedRowError: its revision is not stored; it always is, unless somebody removed it.
+    """
     revision = await revisions.get(tx, deployment.id, deployment.revision)
     if revision is None:
-        return None
+        place = f"revision {deployment.revision} of {deployment.id}"
+        raise DamagedRowError(f"deployments.revision says {place}, which revisions does not have")
     rollout = await rollouts.latest(tx, deployment.id)
     numbers = {replica.revision for replica in replicas}
     if deployment.stable_revision is not None:

@@ -4,17 +4,29 @@ Only who asked is told, and only while they may all that they might when they as
 tells of things that the caller may not be allowed to see, or touch, any more.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
 
 from prsmd.core.permit import covers
+from prsmd.domain.access import Principal
 from prsmd.domain.errors import ConflictError, PermissionDeniedError
 from prsmd.service.caller import Caller, denials_recorded
 from prsmd.service.idempotency import Answer, Once, asker_of
 from prsmd.store import idempotency
 from prsmd.store.db import Database
+from prsmd.store.decoding import decoding
 from prsmd.store.idempotency import Remembered
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Told:
+    """An answer of before. `then` is who asked, with what they might do then."""
+
+    then: Principal
+    fingerprint: str
+    answer: Answer
 
 
 class Answers:
@@ -47,26 +59,37 @@ class Answers:
         """
         if once.key is None:
             return None
-        found = await self._find(caller, once.key)
-        if found is None:
+        told = await self._find(caller, once.key)
+        if told is None:
             return None
         caller.require_still()
         async with denials_recorded(self._database, caller, "answers.repeat", subject):
-            _refuse_less(caller, found)
-        if found.fingerprint != once.fingerprint:
+            _refuse_less(caller, told.then)
+        if told.fingerprint != once.fingerprint:
             raise ConflictError(
                 "This Idempotency-Key came with another request in the last 24 hours: its method,"
                 " path, query or body differs. Send that request, or use a new key."
             )
-        return Answer(body=json.loads(found.body), status=found.status, headers=found.headers)
+        return told.answer
 
-    async def _find(self, caller: Caller, key: str) -> Remembered | None:
+    async def _find(self, caller: Caller, key: str) -> _Told | None:
         async with self._database.read() as tx:
-            return await idempotency.find(tx, caller.principal.id, key)
+            found = await idempotency.find(tx, caller.principal.id, key)
+            return None if found is None else _told(found)
 
 
-def _refuse_less(caller: Caller, found: Remembered) -> None:
-    then, now = asker_of(found), caller.principal
+def _told(found: Remembered) -> _Told:
+    """Return what is stored. DamagedRowError where that is not what prsmd wrote."""
+    with decoding("remembered_answers.body"):
+        body = {**json.loads(found.body)}
+    with decoding("remembered_answers.grounds"):
+        then = asker_of(found)
+    answer = Answer(body=body, status=found.status, headers=found.headers)
+    return _Told(then, found.fingerprint, answer)
+
+
+def _refuse_less(caller: Caller, then: Principal) -> None:
+    now = caller.principal
     if not covers(now, then):
         raise PermissionDeniedError(
             "You may do less now than when a request with this Idempotency-Key was answered. To ask"

@@ -155,7 +155,6 @@ class Status:
 
     async def _report(self, tx: Tx, deployment: Deployment, rows: _Rows) -> Report:
         desired = await desired_of(tx, deployment, rows.get(deployment.id, ()))
-        assert desired is not None  # noqa: S101 - a deployment always has its revision
         return self._assemble(desired, self._measured(await report_of(tx, deployment.id)))
 
     def _measured(self, report: RolloutReport | None) -> RolloutReport | None:

@@ -18,7 +18,7 @@ from prsmd.domain.errors import ConflictError, StorageFullError
 
 from . import continuity, meta
 from .connection import Durability, Tx, open_writer
-from .errors import BackupError, StoreDamagedError, damaged, translated
+from .errors import BackupError, StoreDamagedError, translated
 from .examination import examine, refuse_garbled
 from .head import ANY, Head, HeadFile
 from .lock import FolderLock
@@ -238,10 +238,7 @@ def _head_of(folder: Path, file: DatabaseFile) -> tuple[HeadFile | None, Head | 
 async def _continue(tx: Tx, path: Path, head: HeadFile, known: Head | None) -> CommitCounter:
     """Return what counts the commits from here on, of a file that is the folder's own."""
     await meta.ensure_instance_id(tx)
-    try:
-        instance, commits = await meta.instance_id(tx), await meta.commits(tx)
-    except ValueError as error:
-        raise damaged(path, f"its identity cannot be read: {error}") from error
+    instance, commits = await meta.instance_id(tx), await meta.commits(tx)
     if known is None or not known.unchecked:
         await continuity.refuse_other(tx, path, known)
     if known is not None and known.instance == ANY:

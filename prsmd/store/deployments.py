@@ -10,6 +10,7 @@ from prsmd.domain.deployment import Deployment, Recommendation, ScalingStrategy
 from prsmd.domain.errors import ConflictError, InvalidInputError
 
 from .connection import Tx
+from .decoding import decodes
 from .rows import change, many, one
 
 SORTABLE = ("created_at", "updated_at", "model_name", "model_id")
@@ -255,8 +256,8 @@ def _to_row(deployment: Deployment) -> dict[str, object]:
     }
 
 
+@decodes("deployments")
 def _from_row(row: sqlite3.Row) -> Deployment:
-    thought = row["recommendation"]
     return Deployment(
         id=row["id"],
         organization=row["organization"],
@@ -265,10 +266,14 @@ def _from_row(row: sqlite3.Row) -> Deployment:
         revision=row["revision"],
         asked_replicas=row["asked_replicas"],
         scaling_strategy=ScalingStrategy(row["scaling_strategy"]),
-        recommendation=None if thought is None else _RECOMMENDATION.validate_json(thought),
+        recommendation=_recommendation(row["recommendation"]),
         deleting=bool(row["deleting"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         gradual_level=row["gradual_level"],
         stable_revision=row["stable_revision"],
     )
+
+
+def _recommendation(text: str | None) -> Recommendation | None:
+    return None if text is None else _RECOMMENDATION.validate_json(text)

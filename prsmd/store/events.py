@@ -9,6 +9,7 @@ from prsmd.domain.events import Event, Severity
 from prsmd.domain.truncation import truncated
 
 from .connection import Tx
+from .decoding import decodes
 from .rows import change, many
 
 
@@ -70,6 +71,7 @@ async def prune(tx: Tx, keep: int) -> int:
     )
 
 
+@decodes("events")
 def _from_row(row: sqlite3.Row) -> Event:
     return Event(
         deployment_id=row["deployment_id"],

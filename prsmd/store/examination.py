@@ -44,7 +44,7 @@ async def tables_of(tx: Tx) -> list[str]:
 
 
 def refuse_garbled(path: Path) -> None:
-    """Refuse text that is not text, in any table but the audit's own, and a log without its place.
+    """Refuse text that is not text, in any table but the audit's own, and rows that lack others.
 
     Blocks on the disk.
 
@@ -59,6 +59,7 @@ def refuse_garbled(path: Path) -> None:
                 _refuse_garbled_table(database, path, table)
             if table.endswith("_chain"):
                 _refuse_chainless(database, path, table)
+        _refuse_orphans(database, path)
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -86,6 +87,14 @@ def _refuse_chainless(database: sqlite3.Connection, path: Path, table: str) -> N
     [rows] = database.execute(f'SELECT count(*) FROM "{table}"').fetchone()  # noqa: S608 - as above
     if rows != 1:
         raise damaged(path, f"{table} does not have its one row")
+
+
+def _refuse_orphans(database: sqlite3.Connection, path: Path) -> None:
+    found = database.execute("PRAGMA foreign_key_check").fetchone()
+    if found is not None:
+        table, _, parent, _ = found
+        words = f"{table.decode()} has a row that belongs to one which {parent.decode()} lacks"
+        raise damaged(path, words)
 
 
 def _is_garbled(value: object) -> bool:

@@ -4,7 +4,16 @@ No decision may wait until they have come: they become the present.
 """
 
 from .connection import Tx
+from .decoding import decoding
 from .rows import change
+
+_ROLLOUTS = (
+    "UPDATE rollouts SET value = json_set(value, "
+    "'$.started_at', min(json_extract(value, '$.started_at'), :now), "
+    "'$.step_since', min(json_extract(value, '$.step_since'), :now)) "
+    "WHERE max(json_extract(value, '$.started_at'), "
+    "ifnull(json_extract(value, '$.step_since'), 0)) > :now"
+)
 
 
 async def clamp(tx: Tx, now: float) -> None:
@@ -18,12 +27,5 @@ async def clamp(tx: Tx, now: float) -> None:
         "ifnull(draining_since, 0), ifnull(finished_at, 0)) > :now",
         {"now": now},
     )
-    await change(
-        tx,
-        "UPDATE rollouts SET value = json_set(value, "
-        "'$.started_at', min(json_extract(value, '$.started_at'), :now), "
-        "'$.step_since', min(json_extract(value, '$.step_since'), :now)) "
-        "WHERE max(json_extract(value, '$.started_at'), "
-        "ifnull(json_extract(value, '$.step_since'), 0)) > :now",
-        {"now": now},
-    )
+    with decoding("rollouts.value"):
+        await change(tx, _ROLLOUTS, {"now": now})

@@ -9,11 +9,15 @@ import json
 import sqlite3
 from collections.abc import Mapping
 
+from pydantic import TypeAdapter
+
 from prsmd.domain.errors import ConflictError
 
 from .connection import Tx
+from .decoding import decodes
 from .rows import change, one
 
+_HEADERS = TypeAdapter(dict[str, str])
 KEPT_SECONDS = 24 * 3600.0
 _ROW_BYTES = 1024
 
@@ -95,6 +99,7 @@ async def prune(tx: Tx, before: float) -> int:
     return await change(tx, query, (before, before + 2 * KEPT_SECONDS))
 
 
+@decodes("remembered_answers")
 def _from_row(row: sqlite3.Row) -> Remembered:
     return Remembered(
         principal=row["principal"],
@@ -103,7 +108,7 @@ def _from_row(row: sqlite3.Row) -> Remembered:
         status=row["status"],
         body=row["body"],
         created_at=row["created_at"],
-        headers=json.loads(row["headers"]),
+        headers=_HEADERS.validate_python(json.loads(row["headers"]), strict=True),
         grounds=row["grounds"],
         organization=row["organization"],
     )

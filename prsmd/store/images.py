@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from prsmd.domain.image import Brought, ImageOrigin
 
 from .connection import Tx
+from .decoding import decodes
 from .rows import change, many
 
 
@@ -84,6 +85,7 @@ async def forget_of(tx: Tx, organization: str, image_ids: Collection[str]) -> No
         )
 
 
+@decodes("images")
 def _from_row(row: sqlite3.Row) -> Brought:
     return Brought(
         id=row["id"],

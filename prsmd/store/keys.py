@@ -4,9 +4,11 @@ import json
 import sqlite3
 from collections.abc import Mapping
 
+from prsmd.core.networks import canonical
 from prsmd.domain.access import ApiKey
 
 from .connection import Tx
+from .decoding import decodes, strings
 from .rows import change, many, of, one
 
 _COLUMNS = (
@@ -137,8 +139,14 @@ def _to_row(key: ApiKey) -> dict[str, object]:
     return row
 
 
+@decodes("api_keys")
 def _from_row(row: sqlite3.Row) -> ApiKey:
     values = {name: row[name] for name in _COLUMNS}
-    for name in ("models", "networks"):
-        values[name] = None if values[name] is None else tuple(json.loads(values[name]))
+    for name, decode in (("models", strings), ("networks", _networks)):
+        text = row[name]
+        values[name] = None if text is None else decode(text)
     return ApiKey(**values)
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    return tuple(map(canonical, strings(text)))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from prsmd.domain.access import Binding, Member, SubjectKind
 
 from .connection import Tx
+from .decoding import decodes
 from .rows import change, many, of, one
 
 
@@ -132,6 +133,7 @@ def _by_member(rows: Iterable[sqlite3.Row]) -> dict[str, list[Binding]]:
     return found
 
 
+@decodes("members")
 def _from_row(row: sqlite3.Row, bindings: Sequence[Binding]) -> Member:
     return Member(
         id=row["id"],

@@ -3,6 +3,7 @@
 from prsmd.domain.ids import random_id
 
 from .connection import Tx
+from .decoding import decoding
 from .errors import DamagedRowError
 from .rows import change, one
 
@@ -30,7 +31,9 @@ async def instance_id(tx: Tx) -> str:
 
 async def commits(tx: Tx) -> int:
     """Return how many commits this database has, of those that were counted."""
-    return int(await get(tx, _COMMITS) or 0)
+    found = await get(tx, _COMMITS)
+    with decoding("meta.value"):
+        return int(found or 0)
 
 
 async def count_commit(tx: Tx, commits: int) -> None:
@@ -47,7 +50,8 @@ async def take_accepted(tx: Tx) -> int | None:
     """Return how many commits were made of a database that was taken as it is, once; else None."""
     made = await get(tx, _ACCEPTED)
     await change(tx, "DELETE FROM meta WHERE key = ?", (_ACCEPTED,))
-    return None if made is None else int(made)
+    with decoding("meta.value"):
+        return None if made is None else int(made)
 
 
 async def get(tx: Tx, key: str) -> str | None:

@@ -5,6 +5,7 @@ import sqlite3
 from prsmd.domain.access import Organization
 
 from .connection import Tx
+from .decoding import decodes
 from .rows import change, many, one
 
 _INSERT = "INSERT INTO organizations (id, display_name, created_at, created_by) VALUES (?, ?, ?, ?)"
@@ -114,6 +115,7 @@ def _to_row(organization: Organization) -> tuple[object, ...]:
     )
 
 
+@decodes("organizations")
 def _from_row(row: sqlite3.Row) -> Organization:
     return Organization(
         id=row["id"],

@@ -8,6 +8,7 @@ from typing import Any
 from prsmd.domain.image import Login
 
 from .connection import Tx
+from .decoding import decodes
 from .rows import change, many, of, one
 from .sealing import Sealer, new_seal_id
 
@@ -112,6 +113,7 @@ async def _row(tx: Tx, organization: str, server: str) -> sqlite3.Row | None:
     )
 
 
+@decodes("registries")
 def _from_row(row: sqlite3.Row) -> StoredLogin:
     return StoredLogin(
         organization=row["organization"],

@@ -22,6 +22,7 @@ from prsmd.domain.replica import (
 from prsmd.domain.truncation import MOST_TAIL_BYTES, truncated, truncated_tail
 
 from .connection import Tx
+from .decoding import decodes, decoding
 from .errors import IllegalTransitionError
 from .rows import change, many, one
 
@@ -58,7 +59,7 @@ async def save(tx: Tx, replica: Replica) -> None:
     row = await one(tx, "SELECT state FROM replicas WHERE id = ?", (replica.id,))
     if row is None:
         raise NotFoundError(f"There is no replica {replica.id}.")
-    _refuse_step_back(replica, ReplicaState(row["state"]))
+    _refuse_step_back(replica, _state(row))
     await change(
         tx,
         "UPDATE replicas SET deployment_id = :deployment_id, organization = :organization, "
@@ -123,7 +124,8 @@ async def bound_exits(tx: Tx) -> None:
     large = await many(tx, "SELECT id FROM replicas WHERE length(exit) > ?", (MOST_TAIL_BYTES,))
     for [replica_id] in large:  # one at a time: each may hold a megabyte
         [[cause]] = await many(tx, "SELECT exit FROM replicas WHERE id = ?", (replica_id,))
-        bounded = _encode_exit(_EXIT.validate_json(cause))
+        with decoding("replicas.exit"):
+            bounded = _encode_exit(_EXIT.validate_json(cause))
         await change(tx, "UPDATE replicas SET exit = ? WHERE id = ?", (bounded, replica_id))
 
 
@@ -136,6 +138,11 @@ async def prune(tx: Tx, keep_per_deployment: int) -> int:
         "FROM replicas WHERE state IN ('stopped', 'failed')) WHERE age > ?)",
         (keep_per_deployment,),
     )
+
+
+@decodes("replicas")
+def _state(row: sqlite3.Row) -> ReplicaState:
+    return ReplicaState(row["state"])
 
 
 def _encode_exit(cause: ExitCause) -> str:
@@ -177,8 +184,9 @@ def _to_row(replica: Replica) -> dict[str, object]:
     }
 
 
+@decodes("replicas")
 def _from_row(row: sqlite3.Row) -> Replica:
-    host, cause = row["endpoint_host"], row["exit"]
+    host = row["endpoint_host"]
     return Replica(
         id=row["id"],
         deployment_id=row["deployment_id"],
@@ -194,5 +202,5 @@ def _from_row(row: sqlite3.Row) -> Replica:
         ready_at=row["ready_at"],
         draining_since=row["draining_since"],
         finished_at=row["finished_at"],
-        exit=None if cause is None else _EXIT.validate_json(cause),
+        exit=None if row["exit"] is None else _EXIT.validate_json(row["exit"]),
     )

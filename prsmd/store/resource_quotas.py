@@ -1,11 +1,13 @@
 """What organizations may have at most, and what they have, as one transaction sees both."""
 
 from collections.abc import Iterable, Mapping
+from operator import index
 
 from prsmd.domain.resource_quota import Dimension, Limit
 from prsmd.domain.spec import Needs, Resources, Scaling
 
 from .connection import Tx
+from .decoding import decoding
 from .rows import change, many
 
 _UNDER_WAY = "('preparing', 'trying', 'replacing')"
@@ -92,16 +94,16 @@ async def needs(tx: Tx, organization: str) -> dict[str, tuple[int, tuple[Needs, 
     stands before it.
     Models that are being deleted want nothing more.
     """
-    rows = await many(
-        tx,
+    query = (
         "SELECT d.id, r.cpu_millis, r.memory_bytes, r.gpu_millis, r.min_replicas, r.max_replicas, "  # noqa: S608 - a constant
         "coalesce(json_extract(d.recommendation, '$.replicas'), d.asked_replicas) AS wanted "
         "FROM deployments d JOIN revisions r ON r.deployment_id = d.id AND (r.number = d.revision "
         "OR r.number IN (SELECT from_revision FROM rollouts WHERE deployment_id = d.id "
         f"AND phase IN {_UNDER_WAY})) WHERE d.organization = ? AND d.deleting = 0 "
-        "ORDER BY d.id, r.number = d.revision",
-        (organization,),
+        "ORDER BY d.id, r.number = d.revision"
     )
+    with decoding("deployments.recommendation"):
+        rows = await many(tx, query, (organization,))
     found: dict[str, tuple[int, tuple[Needs, ...]]] = {}
     for row in rows:
         one = Needs(
@@ -112,6 +114,8 @@ async def needs(tx: Tx, organization: str) -> dict[str, tuple[int, tuple[Needs, 
             ),
             scaling=Scaling(min_replicas=row["min_replicas"], max_replicas=row["max_replicas"]),
         )
-        wanted, others = found.get(row["id"], (row["wanted"], ()))
+        with decoding("deployments.recommendation"):
+            asked = index(row["wanted"])
+        wanted, others = found.get(row["id"], (asked, ()))
         found[row["id"]] = wanted, (*others, one)
     return found

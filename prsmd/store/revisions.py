@@ -9,6 +9,7 @@ from prsmd.domain.deployment import FieldChange, Revision
 
 from . import specs
 from .connection import Tx
+from .decoding import decodes
 from .rows import change, many, one
 
 _DIFF = TypeAdapter(tuple[FieldChange, ...])
@@ -118,6 +119,7 @@ async def set_digest(tx: Tx, deployment_id: str, number: int, digest: str) -> bo
     )
 
 
+@decodes("revisions")
 def _from_row(row: sqlite3.Row) -> Revision:
     return Revision(
         deployment_id=row["deployment_id"],

@@ -6,6 +6,7 @@ import sqlite3
 from prsmd.domain.access import Permission, Role
 
 from .connection import Tx
+from .decoding import decodes, strings
 from .rows import change, many, of, one
 
 
@@ -78,12 +79,13 @@ async def holders(tx: Tx, organization: str, name: str) -> list[str]:
     return [row["who"] for row in rows]
 
 
+@decodes("roles")
 def _from_row(row: sqlite3.Row) -> Role:
     return Role(
         organization=row["organization"],
         name=row["name"],
         description=row["description"],
-        permissions=frozenset(Permission(each) for each in json.loads(row["permissions"])),
+        permissions=frozenset(map(Permission, strings(row["permissions"]))),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

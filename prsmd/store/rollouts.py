@@ -14,6 +14,7 @@ from prsmd.domain.rollout import Rollout
 from prsmd.domain.truncation import MOST_TAIL_BYTES, truncated, truncated_tail
 
 from .connection import Tx
+from .decoding import decodes
 from .rows import change, many, one
 
 _ROLLOUT = TypeAdapter(Rollout)
@@ -126,5 +127,6 @@ def _encode(rollout: Rollout) -> str:
     return _ROLLOUT.dump_json(bounded).decode()
 
 
+@decodes("rollouts")
 def _decode(row: sqlite3.Row) -> Rollout:
     return _ROLLOUT.validate_json(row["value"])

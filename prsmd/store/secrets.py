@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .connection import Tx
+from .decoding import decodes, decoding
 from .replicas import ENDED_PER_SLOT
 from .rows import change, many, of, one
 from .sealing import Sealer, new_seal_id
@@ -100,12 +101,12 @@ async def users(tx: Tx, organization: str | None) -> dict[tuple[str, str], tuple
     Keys are organization and name. A model counts by each of its revisions that matters still: the
     one that is wanted, the stable one, the one that a rollout leaves, and those of its replicas.
     """
-    rows = await many(
-        tx,
+    query = (
         "SELECT DISTINCT d.organization, d.model_id, used.value AS name "  # noqa: S608 - one of two texts
-        f"FROM (SELECT * FROM deployments {of(organization)}) AS d {_USES} ORDER BY d.model_id",
-        {"organization": organization, "most": ENDED_PER_SLOT},
+        f"FROM (SELECT * FROM deployments {of(organization)}) AS d {_USES} ORDER BY d.model_id"
     )
+    with decoding("revisions.secret_names"):
+        rows = await many(tx, query, {"organization": organization, "most": ENDED_PER_SLOT})
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         found.setdefault((row["organization"], row["name"]), []).append(row["model_id"])
@@ -114,13 +115,14 @@ async def users(tx: Tx, organization: str | None) -> dict[tuple[str, str], tuple
 
 async def users_of(tx: Tx, organization: str, name: str) -> list[SecretUser]:
     """Return the revisions that name a secret; see `users` for which count."""
-    rows = await many(
-        tx,
+    query = (
         "SELECT DISTINCT d.id, d.model_id, r.number "  # noqa: S608 - one of two texts
         f"FROM (SELECT * FROM deployments {of(organization)}) AS d {_USES} "
-        "AND used.value = :name ORDER BY d.model_id, r.number",
-        {"organization": organization, "most": ENDED_PER_SLOT, "name": name},
+        "AND used.value = :name ORDER BY d.model_id, r.number"
     )
+    values = {"organization": organization, "most": ENDED_PER_SLOT, "name": name}
+    with decoding("revisions.secret_names"):
+        rows = await many(tx, query, values)
     return [SecretUser(row["id"], row["model_id"], row["number"]) for row in rows]
 
 
@@ -161,6 +163,7 @@ async def _row(tx: Tx, organization: str, name: str) -> sqlite3.Row | None:
     return await one(tx, "SELECT * FROM secrets WHERE organization = ? AND name = ?", where)
 
 
+@decodes("secrets")
 def _from_row(row: sqlite3.Row) -> StoredSecret:
     return StoredSecret(
         organization=row["organization"],

@@ -9,6 +9,7 @@ from prsmd.domain.access import ModelRef, Permission, Principal
 from prsmd.domain.quota import Share, UsageLimits
 
 from .connection import Tx
+from .decoding import decodes, strings
 from .rows import change, many, one
 
 _LIMITS = tuple(field.name for field in dataclasses.fields(UsageLimits))
@@ -185,12 +186,13 @@ def _to_row(share: Share) -> dict[str, object]:
     return row
 
 
+@decodes("shares")
 def _from_row(row: sqlite3.Row) -> Share:
     borrowers: Sequence[tuple[str, str]] = json.loads(row["borrowers"])
     return Share(
         **{name: row[name] for name in _OWN},
         organizations=frozenset(name for kind, name in borrowers if kind == "organization"),
         keys=frozenset(name for kind, name in borrowers if kind == "key"),
-        permissions=frozenset(Permission(each) for each in json.loads(row["permissions"])),
+        permissions=frozenset(map(Permission, strings(row["permissions"]))),
         limits=UsageLimits(**{name: row[name] for name in _LIMITS}),
     )

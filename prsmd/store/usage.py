@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from prsmd.domain.quota import Use
 
 from .connection import Tx
+from .decoding import decodes
 from .rows import change, many
 
 _SUMS = ("requests", "errors", "refused", "seconds", "request_bytes", "answer_bytes")
@@ -94,5 +95,6 @@ async def forget_before(tx: Tx, day: int) -> int:
     return await change(tx, "DELETE FROM usage WHERE day < ?", (day,))
 
 
+@decodes("usage")
 def _from_row(row: sqlite3.Row) -> Use:
     return Use(**{name: row[name] for name in _COLUMNS})

@@ -56,18 +56,15 @@ def lived_in(tmp_path_factory):
     return folder
 
 
+def settings_of(folder):
+    """Return the settings of a daemon whose state is in `folder`."""
+    own = [f'daemon.state_dir="{folder}"', f'unix.path="{folder}.sock"', "tcp.port=0"]
+    return load(None, {}, [*own, *(f"{name}={value}" for name, value in PROCESS.items())])
+
+
 async def outcome(folder):
     """Start everything but the listeners' loops in this process; return the refusal, or None."""
-    settings = load(
-        None,
-        {},
-        [
-            f'daemon.state_dir="{folder}"',
-            f'unix.path="{folder}.sock"',
-            "tcp.port=0",
-            *(f"{name}={value}" for name, value in PROCESS.items()),
-        ],
-    )
+    settings = settings_of(folder)
     async with contextlib.AsyncExitStack() as stack:
         try:
             appliance, _ = await program._start(settings, stack, Certificate(settings.tcp))
