@@ -112,6 +112,7 @@ def auditing_of(settings: Settings, books: Books) -> Auditing:
     details = {"inferences": section.inferences, "key": signer.fingerprint, "version": __version__}
 
     async def beginning() -> None:
+        await notary.load()
         made = await rotation.begin(logs)
         record = own_record(books.clock(), organization, "audit.begin", "audit", details)
         followed = [_followed(each, books.clock(), organization) for each in made]

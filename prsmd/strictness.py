@@ -20,7 +20,8 @@ _FOLDERS = ("runs", "logs")
 _STATE = (
     *("control.db", "control.db-wal", "control.db-shm", "control.head"),
     *("usage.db", "usage.db-wal", "usage.db-shm"),
-    *("audit-checkpoints.jsonl", "audit-public-keys.pem", "audit-successions.jsonl"),
+    *("audit-checkpoints.jsonl", "audit-checkpoints.jsonl.1", "audit-public-keys.pem"),
+    *("audit-successions.jsonl", "audit-successions.jsonl.1"),
     *_FOLDERS,
 )
 KEPT = (*_SECRETS, *_STATE)

@@ -1,5 +1,6 @@
 """What of inferences is recorded by which policy, and that the policy itself is on record."""
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from prsmd.config import ConfigurationError
 from prsmd.core.signing import Signer, Trust
 from prsmd.settings import AccessSection, AuditSection, DaemonSection, Settings
 from prsmd.store import audit
+from prsmd.store.beside import Beside
+from prsmd.store.continuity import CHECKPOINTS
 from prsmd.store.db import USAGE, Database
+from prsmd.store.errors import StoreDamagedError
 from tests.engine.test_witness import note
 
 
@@ -169,3 +173,76 @@ async def test_a_copy_that_lost_checkpoints_is_told_and_goes_on(
         await again.begin()
         await again.settle()
         assert copy.read_bytes()
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+UNREADABLE = {"a folder": _folder, "a FIFO": os.mkfifo, "a link to itself": _link_to_itself}
+OWN = [f"{name}{end}" for name in (CHECKPOINTS, "audit-successions.jsonl") for end in ("", ".1")]
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+async def test_a_copy_that_cannot_be_used_stops_nothing_and_gets_what_it_lacks(
+    tmp_path: Path, books: Books, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    copy = tmp_path / "copy.jsonl"
+    UNREADABLE[kind](copy)
+    given = Settings(
+        daemon=DaemonSection(state_dir=tmp_path), audit=AuditSection(checkpoint_copy=copy)
+    )
+    auditing = auditing_of(given, books)
+    await auditing.begin()
+    await auditing.settle()
+    await auditing.retention.prune()
+    assert auditing.notary.signing
+    signed = (tmp_path / CHECKPOINTS).read_bytes().splitlines()
+    assert len(signed) == 1
+    told = [line.getMessage() for line in caplog.records if line.levelname == "ERROR"]
+    assert told
+    assert all(str(copy) in words for words in told)
+
+    copy.rmdir() if copy.is_dir() else copy.unlink()
+    await auditing.begin()
+    await auditing.settle()
+    assert copy.read_bytes() == (tmp_path / CHECKPOINTS).read_bytes()
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+@pytest.mark.parametrize("name", OWN)
+async def test_a_file_of_the_audit_that_cannot_be_read_refuses_the_start_in_words(
+    tmp_path: Path, books: Books, name: str, kind: str
+) -> None:
+    (tmp_path / "audit-key").write_bytes(b"k" * 32)
+    UNREADABLE[kind](tmp_path / name)
+    auditing = made(tmp_path, books, "off")
+    with pytest.raises(StoreDamagedError, match=rf"{name} is damaged: .* Restore a backup, or"):
+        await auditing.begin()
+    await auditing.retention.prune()
+    await auditing.notary.attest()
+
+
+@pytest.mark.parametrize("name", OWN)
+async def test_one_that_cannot_be_read_any_more_is_told_and_ends_nothing(
+    tmp_path: Path, books: Books, name: str
+) -> None:
+    auditing = made(tmp_path, books, "off")
+    beside = Beside(tmp_path, None)
+    await auditing.begin()
+    await auditing.settle()
+    if not (tmp_path / name).exists():
+        (tmp_path / name).touch()
+    beside.look()
+    assert not beside.needed
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    await auditing.begin() if name == CHECKPOINTS else await books.changes.ping()
+    await auditing.settle()
+    await auditing.retention.prune()
+    beside.look()
+    assert [str(tmp_path / name) in words for words in beside.needed] == [True]

@@ -156,10 +156,12 @@ def test_check_tells_it_and_exits_78(state, flag):
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["a FIFO", "a folder"])
 @pytest.mark.parametrize(
-    "name", [*SECRETS, "control.db", "control.head", "audit-checkpoints.jsonl"]
+    "name",
+    [*SECRETS, "control.db", "control.head"]
+    + [f"audit-{log}.jsonl{end}" for log in ("checkpoints", "successions") for end in ("", ".1")],
 )
 def test_what_is_no_file_is_refused_and_not_waited_for(state, name, make):
-    (state / name).unlink()
+    (state / name).unlink(missing_ok=True)
     make(state / name)
     (state / name).chmod(0o700)
 

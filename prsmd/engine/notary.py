@@ -128,13 +128,21 @@ class Notary:
         """Whose logs these are."""
         return self._settings.instance
 
-    async def filed(self, audited: AuditLog) -> Checkpoint | None:
-        """Return the last checkpoint of the log that the file has; None without one."""
+    async def load(self) -> dict[str, Checkpoint]:
+        """Read the file, unless that is done; return the last checkpoint that it has of each log.
+
+        Raises:
+            StoreDamagedError: it cannot be read.
+        """
         if self._filed is None:
             file, instance = self._keeping, self.instance
             self._filed_anchors = await asyncio.to_thread(file.last_of, instance, ANCHOR)
             self._filed = await asyncio.to_thread(file.last, instance)
-        return self._filed.get(audited.name)
+        return self._filed
+
+    async def filed(self, audited: AuditLog) -> Checkpoint | None:
+        """Return the last checkpoint of the log that the file has; None without one."""
+        return (await self.load()).get(audited.name)
 
     async def statements(self) -> list[Mapping[str, Any]]:
         """Return all that stands in the checkpoint file now."""

@@ -63,12 +63,27 @@ class Beside:
             problem = self._problem(name, judge)
             if problem is not None:
                 problems[name] = problem
+        for name in MOVED:
+            problem = self._unreadable(name)
+            if problem is not None:
+                problems[name] = problem
         self.problems = problems
 
     @property
     def needed(self) -> list[str]:
         """What is wrong with files that the next start needs."""
         return [self.problems[name] for name in self.problems if name not in self._copies]
+
+    def _unreadable(self, name: str) -> str | None:
+        """Return what is wrong with a log that was moved aside; one that went is not missed."""
+        path = self._folder / name
+        try:
+            _read(path, ends=True)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return f"{path} cannot be read: {error.strerror or error}"
+        return None
 
     def _problem(self, name: str, judge: _Judge) -> str | None:
         path, before = self._folder / name, self._seen.get(name)
@@ -142,6 +157,7 @@ def _counts_on(path: Path, before: _Seen, now: _Seen) -> bool:
 
 
 _LOGS = (continuity.CHECKPOINTS, "audit-successions.jsonl")
+MOVED = tuple(f"{name}.1" for name in _LOGS)
 JUDGES: dict[str, _Judge] = {
     "pepper": _same,
     "audit-key": _same,

@@ -6,7 +6,7 @@ import pytest
 
 from prsmd import strictness
 from prsmd.store import continuity
-from prsmd.store.beside import JUDGES, Beside
+from prsmd.store.beside import JUDGES, MOVED, Beside
 from prsmd.store.continuity import CHECKPOINTS
 from prsmd.store.head import Head, HeadFile
 
@@ -71,7 +71,7 @@ def test_every_file_of_the_state_is_watched():
     databases = {
         f"{name}{end}" for name in ("control.db", "usage.db") for end in ("", "-wal", "-shm")
     }
-    moved = {f"{CHECKPOINTS}.1", "envelope-key.next", "runs", "logs"}
+    moved = {*MOVED, "envelope-key.next", "runs", "logs"}
     assert {*continuity.TRACES, *strictness.KEPT} - databases - moved <= set(JUDGES)
 
 
