@@ -27,6 +27,7 @@ from prsmd.assembly import Appliance, assemble
 from prsmd.config import ConfigurationError, files_of, load
 from prsmd.domain.errors import PrsmdError
 from prsmd.engine import janitor
+from prsmd.engine.chores import going_on
 from prsmd.listeners import Certificate
 from prsmd.reload import Reloader, ended
 from prsmd.reloadable import parts_of
@@ -180,26 +181,41 @@ async def _until_stopped(
 
 
 def _loops(appliance: Appliance, settings: Settings) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+    """Return the loops, by name. An unforeseen error of a chore ends nothing: `chores.going_on`.
+
+    One of the others ends the daemon, for the next one to begin anew: without the reconciler
+    nothing is looked after, without loop-lag and prober a model is blamed or spared wrongly, and
+    callers with limits wait for the lessor, whose count must be right.
+    """
     reconciler, parts = appliance.reconciler, appliance.parts
     loops = [
         ("reconciler", reconciler.run(parts)),
         ("loop-lag", appliance.lag.run()),
         ("prober", parts.prober.run()),
-        ("autoscaler", appliance.autoscaler.run(settings.autoscale.interval_seconds)),
-        ("hints", janitor.hear_hints(appliance.runtime, reconciler.wake)),
-        ("janitor", janitor.forget_old(appliance.database)),
-        ("last-used", appliance.services.keys.run(_LAST_USED_SECONDS)),
-        ("flusher", appliance.auditing.flusher.run()),
         ("lessor", appliance.sharing.lessor.run()),
-        ("usage", appliance.sharing.flusher.run()),
-        ("notary", appliance.auditing.notary.run()),
-        ("retention", appliance.auditing.retention.run()),
-        ("state-watch", appliance.watch.run()),
+        *((name, going_on(name, run)) for name, run in _chores(appliance, settings).items()),
     ]
     period = systemd.watchdog_seconds()
     if period is not None:
         loops.append(("watchdog", _watchdog(appliance, period)))
     return loops
+
+
+def _chores(
+    appliance: Appliance, settings: Settings
+) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+    auditing, interval = appliance.auditing, settings.autoscale.interval_seconds
+    return {
+        "autoscaler": partial(appliance.autoscaler.run, interval),
+        "hints": partial(janitor.hear_hints, appliance.runtime, appliance.reconciler.wake),
+        "janitor": partial(janitor.forget_old, appliance.database),
+        "last-used": partial(appliance.services.keys.run, _LAST_USED_SECONDS),
+        "flusher": auditing.flusher.run,
+        "usage": appliance.sharing.flusher.run,
+        "notary": auditing.notary.run,
+        "retention": auditing.retention.run,
+        "state-watch": appliance.watch.run,
+    }
 
 
 async def _watchdog(appliance: Appliance, period_seconds: float) -> None:
