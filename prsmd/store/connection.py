@@ -47,6 +47,9 @@ async def open_writer(path: Path, durability: Durability = Durability.FULL) -> T
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise StorageFullError(f"{path} cannot be opened: {error.strerror}.") from error
+    journal = path.with_name(f"{path.name}-journal")
+    if journal.exists() and not journal.is_file():  # SQLite would wait for a FIFO
+        raise damaged(journal, "it is no file")
     tx = await _unjoined(aiosqlite.connect(path, isolation_level=None, cached_statements=256))
     try:
         await _configure(tx, _EVERY_CONNECTION)

@@ -183,7 +183,7 @@ class RecoveringDatabase(Database):
         aside = self.path.with_name(time.strftime(f"{name}%Y%m%dT%H%M%SZ", time.gmtime()))
         try:
             self.path.replace(aside)
-            for suffix in ("-wal", "-shm"):
+            for suffix in ("-wal", "-shm", "-journal"):
                 beside = self.path.with_name(self.path.name + suffix)
                 if beside.exists():
                     beside.replace(aside.with_name(aside.name + suffix))

@@ -1,6 +1,7 @@
 """A usage file that fails ends nothing and comes back; a control file that is gone is not used."""
 
 import asyncio
+import os
 import shutil
 import subprocess
 
@@ -274,4 +275,16 @@ async def test_a_control_file_that_lost_its_identity_while_it_is_open_is_damaged
     with pytest.raises(StoreDamagedError, match=r"control.db is damaged: meta.value"):
         async with database.read() as tx:
             await meta.instance_id(tx)
+    await database.close()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["a FIFO", "a folder"])
+async def test_what_is_no_journal_is_not_waited_for(tmp_path, make):
+    for name in ("control.db", "usage.db"):
+        make(tmp_path / f"{name}-journal")
+    with pytest.raises(StoreDamagedError, match=r"control.db-journal is damaged: it is no file"):
+        await Database.open(tmp_path)
+    database = await RecoveringDatabase.open(tmp_path, LIMITS, USAGE)
+    assert database.writable
+    assert len(database.losses) == 1
     await database.close()
