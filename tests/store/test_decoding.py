@@ -89,13 +89,13 @@ async def test_a_number_in_the_metadata_that_is_none_is_damage(key, read):
             await read(tx)
 
 
-@pytest.mark.parametrize("column", ["revisions.spec", "rollouts.value"])
+@pytest.mark.parametrize("column", ["revisions.secret_names", "rollouts.value"])
 async def test_json_that_is_none_is_damage_to_sql_too(database, column):
     await database.write(fill)
     table, _, name = column.partition(".")
     await database.write(lambda tx: tx.execute_fetchall(f"UPDATE {table} SET {name} = 'garbled'"))
     reads = {
-        "revisions.spec": lambda tx: secrets.users(tx, None),
+        "revisions.secret_names": lambda tx: secrets.users(tx, None),
         "rollouts.value": lambda tx: future_times.clamp(tx, 1.0),
     }
     with pytest.raises(StoreDamagedError, match=f"control.db is damaged: {column} "):
