@@ -127,8 +127,11 @@ class Members:
             if "bindings" in given:
                 given["bindings"] = await self._bindings(tx, known.organization, given["bindings"])
             changed = dataclasses.replace(known, **given)
+            now = time.time()
             if changed.expires_at != known.expires_at:
-                _refuse_end(changed, time.time())
+                _refuse_end(changed, now)
+            if _goes_on_longer(known, changed) and not _counts_at_once(caller, changed):
+                changed = dataclasses.replace(changed, accepted_at=_accepted(known, now))
             self._refuse_beyond(caller, known)
             self._refuse_excess(caller, changed, known)
             await members.put(tx, changed)
@@ -271,6 +274,19 @@ def _counts_at_once(caller: Caller, member: Member) -> bool:
             current_permissions=sorted(principal.permissions),
         )
     return False
+
+
+def _goes_on_longer(known: Member, changed: Member) -> bool:
+    """Tell whether a change lets a membership that was accepted go on after its end."""
+    if known.accepted_at is None or known.expires_at is None:
+        return False
+    return changed.expires_at is None or changed.expires_at > known.expires_at
+
+
+def _accepted(member: Member, now: float) -> float | None:
+    """Return since when a membership is accepted; None: it has ended, and is to be asked anew."""
+    ended = member.expires_at is not None and member.expires_at <= now
+    return None if ended else member.accepted_at
 
 
 def _refuse_end(member: Member, now: float) -> None:

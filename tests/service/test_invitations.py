@@ -20,6 +20,7 @@ from prsmd.service.caller import Caller
 from prsmd.service.keys import KeyRequest
 from prsmd.service.members import BindingWish, MemberWish
 from prsmd.service.organizations import OrganizationChange
+from prsmd.store import members
 from prsmd.store.db import Database
 from tests.service.identity import Office, caller
 
@@ -242,3 +243,57 @@ async def test_an_ended_invitation_is_not_accepted(office):
         lambda tx: tx.execute_fetchall("UPDATE members SET expires_at = ?", (ended,))
     )
     await refused(office.members.accept(alice, report.member.id), ConflictError)
+
+
+@pytest.mark.parametrize("later", [None, 9e9])
+async def test_a_membership_that_has_ended_goes_on_only_with_new_consent(office, later):
+    ends = wish(expires_at=time.time() + 600)
+    member = (await office.members.add(caller("owner", "rival"), ends)).member
+    await office.members.accept(herself(office), member.id)
+    await ended(office, member.id)
+
+    changed = await office.members.change(
+        caller("owner", "rival"), member.id, {"expires_at": later}
+    )
+
+    assert changed.member.accepted_at is None
+    with pytest.raises(InvalidApiKeyError):
+        peers(office).identify(ALICE, ALICE)
+    await office.members.accept(herself(office), member.id)
+    assert peers(office).identify(ALICE, ALICE).principal.organization == "rival"
+
+
+async def test_a_membership_that_goes_on_may_go_on_longer(office):
+    ends = wish(expires_at=time.time() + 600)
+    member = (await office.members.add(caller("owner", "rival"), ends)).member
+    await office.members.accept(herself(office), member.id)
+
+    for change in ({"expires_at": None}, {"expires_at": time.time() + 60}, {"name": "Alice"}):
+        changed = await office.members.change(caller("owner", "rival"), member.id, change)
+        assert changed.member.accepted_at is not None
+
+
+async def test_only_an_administrator_has_a_group_go_on_longer(office):
+    ends = wish(kind="gid", organization="rival", expires_at=time.time() + 600)
+    member = (await office.members.add(caller(), ends)).member
+    owner = caller("owner", "rival")
+
+    await office.members.change(owner, member.id, {"expires_at": time.time() + 60})
+    for later in (None, time.time() + 900):
+        error = await refused(office.members.change(owner, member.id, {"expires_at": later}))
+        assert "A group cannot be asked" in error.message
+    assert (
+        await office.members.change(caller(), member.id, {"expires_at": None})
+    ).member.accepted_at is not None
+
+
+async def ended(office: Office, member_id: str) -> None:
+    """Let a membership have ended a minute ago."""
+
+    async def write(tx):
+        await tx.execute_fetchall(
+            "UPDATE members SET expires_at = ? WHERE id = ?", (time.time() - 60, member_id)
+        )
+        return await members.get(tx, member_id)
+
+    office.directory.put_member(await office.database.write(write))
