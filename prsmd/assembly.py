@@ -361,7 +361,7 @@ def _who_may(database: Database, locks: _Locks, recorder: Recorder) -> dict[str,
     return {
         "keys": Keys(registrar, locks.entrance.ring),
         "organizations": Organizations(registrar, locks.sharing.lendings, recorder),
-        "roles": Roles(registrar),
+        "roles": Roles(registrar, locks.entrance.access.ruled),
         "members": Members(registrar),
     }
 

@@ -6,7 +6,7 @@ import hmac
 import os
 import pwd
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from prsmd.core.apikey import key_digest, parse_key
@@ -64,6 +64,9 @@ class Tokens(Protocol):
 
     def end(self) -> None:
         """Take no token any more, nor one that was taken before."""
+
+    def ruled(self) -> Collection[tuple[str, str]]:
+        """Return the organizations and roles that are given by what a token says."""
 
 
 class KeyRing:
@@ -219,6 +222,10 @@ class Access:
         self.peers = peers
         self.tokens = tokens
         self._ring = ring
+
+    def ruled(self) -> Collection[tuple[str, str]]:
+        """Return the organizations and roles that tokens come to by a rule of the settings."""
+        return () if self.tokens is None else self.tokens.ruled()
 
     async def by_credential(
         self,

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +240,10 @@ class OidcTokens:
             again=lambda: self._identified(claims, stays),
             until=until if ends is None else min(until, ends),
         )
+
+    def ruled(self) -> Collection[tuple[str, str]]:
+        """Return the organizations and roles of all rules."""
+        return [(rule.organization, rule.role) for rule in self._settings.rules]
 
     def _ruled(self, claims: Mapping[str, Any]) -> list[tuple[str, Binding]]:
         """Return the organizations and roles of all rules that fit, in their order."""

@@ -2,13 +2,16 @@
 
 import asyncio
 import dataclasses
+import itertools
 import time
+from collections.abc import Callable, Collection, Iterator
 
-from prsmd.core.principals import permissions_of
+from prsmd.core.principals import OwnRoles, permissions_of, principal_of
 from prsmd.domain.access import (
     APPLIANCE_ROLE,
     OWNER_ROLE,
     ROLES,
+    Binding,
     Permission,
     Principal,
     Role,
@@ -37,10 +40,17 @@ class RoleWish:
 
 
 class Roles:
-    """Use cases on roles."""
+    """Use cases on roles.
 
-    def __init__(self, registrar: Registrar) -> None:
+    `ruled` returns the organizations and roles that the settings give by rule to whoever a rule
+    fits: of those nobody is known before they come, and no bounds hold them.
+    """
+
+    def __init__(
+        self, registrar: Registrar, ruled: Callable[[], Collection[tuple[str, str]]] = tuple
+    ) -> None:
         self._registrar = registrar
+        self._ruled = ruled
 
     async def create(self, caller: Caller, wish: RoleWish) -> Role:
         """Make an own role. ConflictError when its organization has one of this name."""
@@ -62,6 +72,7 @@ class Roles:
             self._refuse_excess(caller, role)
             if await roles.get(tx, organization, wish.name) is not None:
                 raise ConflictError(f"Organization {organization} has a role {wish.name}.")
+            await self._refuse_widening(caller, role)
             await refuse_one_more(tx, organization, Dimension.ROLES)
             await roles.put(tx, role)
             return Done(result=role, organization=organization, details=_details(role))
@@ -90,7 +101,7 @@ class Roles:
             self._refuse_excess(caller, changed)
             if changed == known:
                 return Done(result=known, organization=known.organization, changed=False)
-            await self._refuse_widening(caller, known, changed)
+            await self._refuse_widening(caller, changed)
             changed = dataclasses.replace(changed, updated_at=time.time())
             await roles.put(tx, changed)
             return Done(result=changed, organization=known.organization, details=_details(changed))
@@ -146,19 +157,31 @@ class Roles:
         )
         self._registrar.refuse_beyond(caller, other, f"make or change role {role.name}")
 
-    async def _refuse_widening(self, caller: Caller, known: Role, changed: Role) -> None:
+    async def _refuse_widening(self, caller: Caller, changed: Role) -> None:
         """Nobody gives whoever has the role more than they hold themselves, nor for longer.
 
         Others get their turn meanwhile: no commit of the directory is until this one is over.
         """
         directory = self._registrar.directory
-        own = {**directory.own_roles(known.organization), known.name: changed.permissions}
-        what = f"widen role {known.name}, which others have"
-        holders = directory.holders_of(known.organization, known.name, own)
-        for number, (held, widened) in enumerate(holders, start=1):
+        own = {**directory.own_roles(changed.organization), changed.name: changed.permissions}
+        what = f"widen role {changed.name}, which others have"
+        holders = directory.holders_of(changed.organization, changed.name, own)
+        by_rule = self._given_by_rule(changed, own)
+        for number, (held, widened) in enumerate(itertools.chain(by_rule, holders), start=1):
             self._registrar.refuse_excess(caller, widened, what, held)
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
+
+    def _given_by_rule(
+        self, role: Role, changed: OwnRoles
+    ) -> Iterator[tuple[Principal, Principal]]:
+        """Yield whom a role comes to by a rule of the settings: now, and with roles changed."""
+        if (role.organization, role.name) in self._ruled():
+            bindings = [Binding(role.name)]
+            yield (
+                self._registrar.directory.principal("", role.organization, bindings),
+                principal_of("", role.organization, bindings, changed),
+            )
 
 
 def refuse_unknown_role(registrar: Registrar, organization: str, role: str, field: str) -> None:
