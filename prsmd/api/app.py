@@ -77,7 +77,7 @@ from prsmd.domain.errors import (
 from prsmd.service.access import Identified
 from prsmd.service.belonging import ForeignOrganizationError
 from prsmd.service.caller import Caller
-from prsmd.service.underway import still
+from prsmd.service.underway import still_as_held
 from prsmd.store.asking import asking_for
 
 log = logging.getLogger(__name__)
@@ -186,7 +186,7 @@ async def _handled(
         request[REQUEST_ID],
         address=address,
         denials=door.denials,
-        require_still=functools.partial(still, identified),
+        require_still=functools.partial(still_as_held, identified),
     )
     if operation.answer is not None and not operation.uploads:
         return await carry_out(operation, services, request, caller)

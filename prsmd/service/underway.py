@@ -9,6 +9,7 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator
 
+from prsmd.core.delegation import excess
 from prsmd.core.permit import covers
 from prsmd.domain.errors import InvalidApiKeyError, PermissionDeniedError, PrsmdError
 from prsmd.service.access import Identified
@@ -83,6 +84,18 @@ def still(identified: Identified) -> Identified:
     now = identified.again()
     if not covers(now.principal, identified.principal):
         raise InvalidApiKeyError("You may do less now than when this began; ask again.")
+    return now
+
+
+def still_as_held(identified: Identified) -> Identified:
+    """Look once more who asks for a change, which may give others what they hold.
+
+    Raises:
+        InvalidApiKeyError: as `still` does, and where they are bound more tightly than then.
+    """
+    now = still(identified)
+    if excess(now.principal, identified.principal) is not None:
+        raise InvalidApiKeyError("You hold less now than when this began; ask again.")
     return now
 
 

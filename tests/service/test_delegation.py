@@ -2,6 +2,8 @@
 
 import asyncio
 import collections
+import dataclasses
+import functools
 import time
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from prsmd.core.delegation import excess
 from prsmd.domain.access import Permission, SubjectKind
 from prsmd.domain.deployment import Deployment
-from prsmd.domain.errors import PermissionDeniedError
+from prsmd.domain.errors import InvalidApiKeyError, PermissionDeniedError
 from prsmd.domain.quota import UsageLimits
 from prsmd.engine.recorder import Recorder
 from prsmd.service.access import Peers
@@ -20,6 +22,7 @@ from prsmd.service.members import BindingWish, MemberWish
 from prsmd.service.registrar import Registrar
 from prsmd.service.roles import Roles, RoleWish
 from prsmd.service.shares import ShareRequest, Shares
+from prsmd.service.underway import still_as_held
 from prsmd.store import deployments
 from prsmd.store.db import Database
 from tests.service.identity import Office, caller, with_key
@@ -129,6 +132,45 @@ async def test_a_bounded_key_widens_no_role_that_somebody_has_who_is_not(office,
     assert words in await refused(office.roles.change(maker, wider))
     assert office.directory.own_roles("company") == {"tuner": narrow}
     await office.roles.change(maker, RoleWish(name="tuner", permissions=frozenset()))
+
+
+@BOUNDED
+async def test_a_bounded_key_makes_no_role_that_a_rule_gives_to_whoever_comes(office, words):
+    """Bearers of tokens are held to nothing, and known to nobody before they come."""
+    maker = await bounded(office, **HELD[words])
+    given = [("company", "tuner"), ("company", "ghost"), ("rival", "free")]
+    roles = Roles(Registrar(office.database, office.directory), lambda: given)
+    narrow, wider = frozenset({P.MODELS_READ}), frozenset({P.MODELS_READ, P.MODELS_SCALE})
+    await roles.create(caller(), RoleWish(name="tuner", permissions=narrow))
+
+    assert words in await refused(roles.change(maker, RoleWish(name="tuner", permissions=wider)))
+    assert words in await refused(roles.create(maker, RoleWish(name="ghost", permissions=narrow)))
+    assert office.directory.own_roles("company") == {"tuner": narrow}
+    await roles.create(maker, RoleWish(name="free", permissions=narrow))
+    await roles.change(maker, RoleWish(name="tuner", permissions=frozenset()))
+
+
+TIGHTER = {
+    "an end": {"expires_at": 4e9},
+    "networks": {"networks": ("10.0.0.0/8",)},
+    "a rate": {"requests_per_minute": 5},
+    "a quota": {"requests_per_day": 5},
+}
+
+
+@pytest.mark.parametrize("tighter", TIGHTER)
+async def test_what_a_key_is_held_to_meanwhile_holds_what_it_asked_for_before(office, tighter):
+    key, text = await office.keys.create(caller(), KeyRequest(name="k", role="owner"))
+    identified = office.ring.identify(text, "10.0.0.1")
+    asked = dataclasses.replace(
+        with_key(identified.principal),
+        require_still=functools.partial(still_as_held, identified),
+    )
+    await office.keys.create(asked, KeyRequest(name="before", role="owner"))
+    await office.keys.change(caller(), key.id, TIGHTER[tighter])
+
+    with pytest.raises(InvalidApiKeyError, match="You hold less now"):
+        await office.keys.create(asked, KeyRequest(name="after", role="owner"))
 
 
 class Counting(Registrar):
