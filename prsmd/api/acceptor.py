@@ -7,7 +7,6 @@ process runs out of descriptors the network waits, and local clients are served 
 import asyncio
 import contextlib
 import dataclasses
-import errno
 import logging
 import os
 import socket
@@ -20,6 +19,7 @@ from prsmd.api.handshake_turns import HandshakeTurns
 from prsmd.api.origin import address_of
 from prsmd.api.respond import error_bytes
 from prsmd.core.connection_limits import ConnectionLimits, Exceeded
+from prsmd.core.exhaustion import is_exhausted
 from prsmd.domain.errors import PrsmdError
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,6 @@ _LENT_AT_ONCE = 8  # its socket, and a database's files that nobody has open yet
 _LAST_SECONDS = (
     3.0  # for handshakes that had begun when it stopped: who is silent is not waited for
 )
-_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _Make = Callable[[ConnectionClaims], Connection]
 
@@ -158,7 +157,7 @@ class Acceptor:
             except ConnectionError:
                 continue  # it was given up before it was taken
             except OSError as error:
-                if error.errno not in _OUT_OF_RESOURCES:
+                if not is_exhausted(error):
                     raise
                 if not (self._local and self._admission.reserve.lend()):
                     self._wait(error)

@@ -1,5 +1,6 @@
 """Measures this host with psutil: cpu, memory, and what replicas' processes use of them."""
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -42,9 +43,18 @@ class PsutilHost:
         self._cpu_times = _busy_and_total()
         self._members: Mapping[int, list[int]] = {}
         self._members_read_at: float | None = None
+        self._sample = self._measure()
 
     def sample(self) -> HostSample:
-        """Return cpu use since about the last call, and memory now."""
+        """Return cpu use since about the last call, and memory now.
+
+        What was measured last where /proc cannot be read: `taken_at` tells.
+        """
+        with contextlib.suppress(OSError):
+            self._sample = self._measure()
+        return self._sample
+
+    def _measure(self) -> HostSample:
         self._measure_cpu()
         memory = psutil.virtual_memory()
         return HostSample(

@@ -4,7 +4,8 @@ Ready is a 200 on the protocol's health path. Any other HTTP answer means alive 
 answer at all (refused, reset, timeout) counts as a liveness failure. One exception: a replica that
 was ready and works on requests is taken to be busy while it is silent, for as long as one request
 may take; many model servers do one thing at a time. And what is not heard while this daemon, its
-machine or the engine stood still is unknown: the last finding stays.
+machine or the engine stood still, or had no descriptor left to ask with, is unknown: the last
+finding stays.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import aiohttp
 
+from prsmd.core.exhaustion import unknown_by
 from prsmd.core.plan import Probe
 from prsmd.core.stalls import ANY, OWN, AlwaysOnTime, DeadlineJudge, StallKind, Unknown
 from prsmd.domain.replica import Endpoint
@@ -145,7 +147,8 @@ class Prober:
                     return Probe(ready=True)
                 return Probe(ready=False, last_error=f"{target.path} answered {response.status}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            unknown = self._judge.unknown(began, _stalls_that_explain(error))
+            stalls = _stalls_that_explain(error)
+            unknown = unknown_by(error) or self._judge.unknown(began, stalls)
             if unknown is not None:
                 self._silent_since.pop(target.replica_id, None)
                 return _still(before, unknown)

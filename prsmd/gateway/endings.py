@@ -35,6 +35,10 @@ class UnheardError(ProviderError):
     """An exchange broke off while the daemon could not hear: it says nothing about the model."""
 
 
+class ExhaustedError(ResourceUnavailableError):
+    """This process has no descriptor or port to connect with: it says nothing about the model."""
+
+
 _OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (
     (StalledError, Outcome.STALLED),
     (UnheardError, Outcome.STALLED),
@@ -71,6 +75,16 @@ def unavailable(message: str, reason: str, retry: int = RETRY_SECONDS) -> Resour
     """Return the error for an inference that no replica can take."""
     return ResourceUnavailableError(
         message, resource_type="replica", reason=reason, retry_after_seconds=retry
+    )
+
+
+def exhausted(why: str) -> ExhaustedError:
+    """Return the error for an inference that cannot be sent to any replica now."""
+    return ExhaustedError(
+        f"The daemon cannot connect to a replica now: {why}.",
+        resource_type="connection",
+        reason=why,
+        retry_after_seconds=RETRY_SECONDS,
     )
 
 

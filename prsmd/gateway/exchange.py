@@ -85,7 +85,7 @@ async def send(
 ) -> Reply:
     """Ask a replica; `sending` tells how far the request came.
 
-    NotSentError, ProviderError; InvalidInputError where it cannot be said.
+    NotSentError, ProviderError, ExhaustedError; InvalidInputError where it cannot be said.
     """
     protocol = PROTOCOLS[target.serving.protocol]
     translated = protocol.request(request, target.serving)

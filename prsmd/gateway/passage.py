@@ -16,7 +16,7 @@ from prsmd.core.stalls import Unknown
 from prsmd.domain.errors import InvalidInputError, PrsmdError
 from prsmd.protocols.base import ModelRequest
 
-from .endings import BrokenOffError, outcome_of, refused, timed_out, unavailable
+from .endings import BrokenOffError, ExhaustedError, outcome_of, refused, timed_out, unavailable
 from .exchange import Inference, Reply, send
 from .ledger import Outcome
 from .meters import Held
@@ -180,8 +180,8 @@ class Passage:
                 reply = await self._send(target, request)
                 self.answer = reply.answer
                 break
-            except InvalidInputError:
-                self.reached = False  # it cannot be said in the container's words
+            except (InvalidInputError, ExhaustedError):
+                self.reached = False  # it cannot be said in the container's words, or to nobody
                 raise
             except NotSentError:
                 self.reached = False

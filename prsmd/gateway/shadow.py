@@ -15,7 +15,7 @@ from typing import Any
 from prsmd.core.comparison import compare
 from prsmd.domain.errors import InvalidInputError, ProviderError
 
-from .endings import UnheardError
+from .endings import ExhaustedError, UnheardError
 from .exchange import Inference, send
 from .passage import InferenceResult, Passage
 from .pool import Pool
@@ -98,7 +98,7 @@ class Shadow:
         try:
             async with asyncio.timeout(copy.target.serving.request_timeout_seconds):
                 outputs = await self._ask(copy)
-        except (NotSentError, UnheardError):
+        except (NotSentError, UnheardError, ExhaustedError):
             copy.meter.dropped += 1
             return
         except (ProviderError, TimeoutError, InvalidInputError):

@@ -1,7 +1,8 @@
 """One HTTP exchange with a container, which is not trusted: bounded in time and size.
 
 No redirects, cookies, proxies, decompression or headers of the client. Foreign exceptions become
-`NotSentError` (safe to try elsewhere) or `ProviderError`. How long to wait is the caller's.
+`NotSentError` (safe to try elsewhere), `ProviderError`, or `ExhaustedError` where this process
+cannot ask anyone. How long to wait is the caller's.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 import aiohttp
 from yarl import URL
 
+from prsmd.core.exhaustion import is_exhausted, unknown_by
 from prsmd.core.memory_budget import Holding
 from prsmd.core.stalls import OWN, AlwaysOnTime, DeadlineJudge
 from prsmd.domain.errors import ProviderError, PrsmdError
@@ -21,7 +23,7 @@ from prsmd.gateway.turns import Turns
 from prsmd.gateway.wary import WaryConnector
 from prsmd.protocols.base import ContainerAnswer, ContainerRequest, printable
 
-from .endings import BrokenOffError, UnheardError
+from .endings import BrokenOffError, UnheardError, exhausted
 
 CHUNK_BYTES = 64 * 1024
 _BUFFER_BYTES = 32 * 1024  # of an answer; aiohttp holds a quarter as many chunks, however small
@@ -174,7 +176,7 @@ class Upstream:
     ) -> UpstreamAnswer:
         """Send and return the answer's head; `sending` tells how far it came.
 
-        NotSentError, ProviderError.
+        NotSentError, ProviderError, ExhaustedError.
         """
         if self._session is None:
             raise NotSentError("the gateway is not started")
@@ -202,7 +204,8 @@ class Upstream:
 
     def _broken(self, began: float, error: Exception, what: str) -> ProviderError:
         """Return the error for an exchange that broke off, as far as it says anything."""
-        found, unknown = _broken(error, what), self.judge.unknown(began, OWN)
+        found = _broken(error, what)
+        unknown = unknown_by(error) or self.judge.unknown(began, OWN)
         if unknown is None:
             return found
         return UnheardError(f"{found.message}, but {unknown.reason}")
@@ -234,6 +237,8 @@ class Upstream:
                 late = isinstance(error, TimeoutError) and self.judge.unknown(began)
                 if late and attempt + 1 < _CONNECTIONS_TRIED:
                     continue
+                if is_exhausted(error):
+                    raise exhausted(_cause(error)) from error
                 raise NotSentError(f"cannot connect to {endpoint}: {_cause(error)}") from error
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 if session.closed or body.begun or not _was_not_written(error):

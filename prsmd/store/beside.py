@@ -11,6 +11,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from prsmd.core.exhaustion import is_exhausted
+
 from . import continuity, head
 from .db import Database
 from .errors import StoreDamagedError
@@ -89,13 +91,16 @@ class Beside:
         path, before = self._folder / name, self._seen.get(name)
         try:
             now = _read(path, ends=name in self._logs)
+            fits = before is None or judge(path, before, now)
         except FileNotFoundError:
             return None if before is None else f"{path} was removed while prsmd runs"
         except OSError as error:
+            if is_exhausted(error):
+                return self.problems.get(name)
             if before is None:
                 return None  # whoever needed it at the start said so
             return f"{path} cannot be read: {error.strerror or error}"
-        if before is None or judge(path, before, now):
+        if fits:
             self._seen[name] = now
             return None
         return f"{path} was changed or damaged while prsmd runs"
@@ -142,7 +147,9 @@ def _has(path: Path, before: _Seen) -> bool:
         with path.open("rb") as file:
             file.seek(before.size - len(before.content))
             return file.read(len(before.content)) == before.content
-    except OSError:
+    except OSError as error:
+        if is_exhausted(error):
+            raise
         return False
 
 
@@ -152,7 +159,9 @@ def _counts_on(path: Path, before: _Seen, now: _Seen) -> bool:
         return False
     try:
         return head.HeadFile(path.parent).read() is not None
-    except StoreDamagedError:
+    except StoreDamagedError as error:
+        if error.__cause__ is not None and is_exhausted(error.__cause__):
+            raise error.__cause__ from None
         return False
 
 

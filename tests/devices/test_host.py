@@ -15,6 +15,7 @@ from prsmd.devices.cgroup import Cgroups
 from prsmd.devices.fake import InMemoryHost
 from prsmd.devices.host import PsutilHost
 from prsmd.domain.quantity import MIB
+from tests.support.exhausted import no_descriptors
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -186,3 +187,13 @@ def test_a_process_name_cannot_forge_the_columns_after_it(tmp_path: Path) -> Non
     host = PsutilHost(proc=procfs.path)
     assert not host.belongs_to(2_000_002, [2_000_001])
     assert host.replica_usage(2_000_001, own_cgroup=False) == (2.5, 300 * PAGE)
+
+
+def test_a_machine_that_cannot_be_measured_is_as_it_was() -> None:
+    clock = Clock()
+    host = PsutilHost(clock=clock)
+    before = host.sample()
+    clock.now += 10
+    with no_descriptors():
+        assert host.sample() == before
+    assert host.sample().taken_at > before.taken_at

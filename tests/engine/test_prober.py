@@ -10,6 +10,7 @@ from prsmd.core.plan import Probe
 from prsmd.domain.replica import Endpoint
 from prsmd.engine.prober import Prober, ProberSettings, ProbeTarget
 from tests.gateway.backends import Raw, nobody_listens, until
+from tests.support.exhausted import no_descriptors
 
 
 class Answers:
@@ -266,3 +267,17 @@ async def test_a_replica_silent_for_longer_than_a_request_may_take_is_ill_howeve
     await until(lambda: watched.probe("r1").ready)
     answers.hung = asyncio.Event()
     await until(lambda: watched.probe("r1").failures >= 2)
+
+
+async def test_who_cannot_be_asked_for_want_of_descriptors_stays_what_it_was(run, server) -> None:
+    answers, endpoint = server
+    watched = Watched()
+    run(watched)
+    watched.prober.watch([target(endpoint, eager=False)])
+    await until(lambda: watched.probe("r1").ready)
+    with no_descriptors():
+        await until(lambda: watched.probe("r1").words is not None)
+        found, asked = watched.probe("r1"), answers.asked
+    assert found == Probe(ready=True, unknown="this daemon could not ask: Too many open files")
+    assert watched.changes == 1, "nobody is told of a failure"
+    await until(lambda: answers.asked > asked and watched.probe("r1") == Probe(ready=True))

@@ -12,6 +12,7 @@ from prsmd.domain.errors import (
 from prsmd.gateway.infer import Gateway, GatewaySettings, InferenceResult, Outcome
 from tests.gateway.backends import Backend, Gated, NeverAccepts, nobody_listens, route, table, until
 from tests.support.asking import asking, outputs_of
+from tests.support.exhausted import no_descriptors
 
 
 def ask(gateway: Gateway, inputs: object = "x") -> "asyncio.Task[InferenceResult]":
@@ -193,6 +194,18 @@ async def test_a_refused_connection_is_tried_on_another_replica(gateway: Gateway
         assert {result.replica_id for result in results} == {"alive"}
         assert gateway.in_flight() == {"dead": 0, "alive": 0}
         assert "dead 0/8 suspect" in repr(gateway)
+
+
+async def test_who_cannot_connect_for_want_of_descriptors_blames_no_replica(gateway: Gateway):
+    async with Backend("r1") as one, Backend("r2") as two:
+        gateway.publish(table(route(one.target, two.target)))
+        with no_descriptors(), pytest.raises(ResourceUnavailableError) as caught:
+            await ask(gateway)
+        assert caught.value.details["reason"] == "Too many open files"
+        assert gateway.in_flight() == {"r1": 0, "r2": 0}
+        assert "suspect" not in repr(gateway)
+        await ask(gateway)
+        assert outcomes(gateway) == {Outcome.UNAVAILABLE: 1, Outcome.OK: 1}
 
 
 async def test_a_connection_that_never_comes_about_is_tried_on_another_replica():

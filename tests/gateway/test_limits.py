@@ -19,6 +19,7 @@ from prsmd.gateway.infer import Gateway, InferenceResult, Outcome
 from prsmd.gateway.meters import Meters
 from tests.gateway.backends import Gated, nobody_listens, route, table, until
 from tests.support.asking import asking
+from tests.support.exhausted import no_descriptors
 
 
 class Bank:
@@ -114,6 +115,15 @@ async def test_where_no_connection_comes_about_nothing_is_spent(gateway, bank):
     with pytest.raises(ResourceUnavailableError):
         await (await ask(gateway, bank, 5))
     assert (bank.window.used, bank.window.places) == (0, 0)
+
+
+async def test_where_nothing_can_connect_for_want_of_descriptors_nothing_is_spent(gateway, bank):
+    async with Gated() as backend:
+        gateway.publish(table(route(backend.target)))
+        asked = await ask(gateway, bank, 5)
+        with no_descriptors(), pytest.raises(ResourceUnavailableError):
+            await asked
+        assert (bank.window.used, bank.window.places) == (0, 0)
 
 
 async def test_a_limit_that_was_lowered_refuses_who_waits_beyond_it_and_frees_the_slot(

@@ -15,6 +15,7 @@ from prsmd.gateway.infer import Gateway, GatewaySettings, InferenceResult
 from prsmd.gateway.shadow import COPIED_BYTES
 from tests.gateway.backends import Backend, Gated, Raw, nobody_listens, route, table, until
 from tests.support.asking import asking, outputs_of
+from tests.support.exhausted import no_descriptors
 
 SHADOW = Trial(key="s", shadow_percent=100)
 
@@ -167,6 +168,20 @@ async def test_a_copy_that_reaches_nobody_is_dropped(gateway: Gateway, old: Answ
     await ask(gateway)
     measured = await settled(gateway)
     assert (measured.dropped, measured.trial.requests) == (1, 0)
+
+
+async def test_a_copy_that_cannot_be_sent_for_want_of_descriptors_is_dropped(old: Answering):
+    gateway = Gateway(GatewaySettings(keep_alive_seconds=60.0))
+    await gateway.start()
+    async with Backend("new") as new:
+        gateway.publish(table(route(old.target)))
+        await ask(gateway)
+        shadowed(gateway, old.target, new.target)
+        with no_descriptors():
+            await ask(gateway)
+            measured = await settled(gateway)
+        assert (measured.dropped, measured.trial.requests) == (1, 0)
+    await gateway.close()
 
 
 async def test_what_is_too_large_is_not_copied(gateway: Gateway):

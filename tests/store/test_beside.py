@@ -9,6 +9,7 @@ from prsmd.store import continuity
 from prsmd.store.beside import JUDGES, MOVED, Beside
 from prsmd.store.continuity import CHECKPOINTS
 from prsmd.store.head import Head, HeadFile
+from tests.support.exhausted import no_descriptors
 
 
 @pytest.mark.parametrize("harm", ["removed", "emptied", "garbled", "a FIFO"])
@@ -107,3 +108,42 @@ def test_a_copy_elsewhere_is_missed_until_it_is_back(harm, tmp_path):
     copy.write_bytes(whole)
     beside.look()
     assert not beside.problems
+
+
+@pytest.mark.parametrize("name", sorted(JUDGES))
+def test_what_cannot_be_read_for_want_of_descriptors_is_as_it_was(name, tmp_path):
+    for each in JUDGES:
+        (tmp_path / each).write_bytes(b"1" * 64 + b"\n")
+    head = HeadFile(tmp_path)
+    head.begin(Head("instance_1"))
+    beside = Beside(tmp_path, lambda _key: True)
+    beside.look()
+    (tmp_path / name).rename(tmp_path / "aside")
+    beside.look()
+    missed = dict(beside.problems)
+    with no_descriptors():
+        beside.look()
+    head.close()
+    assert list(missed) == [name]
+    assert beside.problems == missed
+
+
+@pytest.mark.parametrize("name", sorted(JUDGES))
+def test_a_judge_that_can_open_nothing_finds_no_harm(name, tmp_path, monkeypatch):
+    """The file itself is read with the last descriptor."""
+    for each in JUDGES:
+        (tmp_path / each).write_bytes(b"1" * 64 + b"\n")
+    head = HeadFile(tmp_path)
+    head.begin(Head("instance_1"))
+    beside = Beside(tmp_path, lambda _key: True)
+    beside.look()
+    judge = beside._judges[name]
+    monkeypatch.setitem(beside._judges, name, lambda *given: _without_descriptors(judge, *given))
+    beside.look()
+    head.close()
+    assert not beside.problems
+
+
+def _without_descriptors(judge, *given):
+    with no_descriptors():
+        return judge(*given)
