@@ -159,7 +159,7 @@ class Reconciler:
     async def _tell_holds(
         self, recorder: Recorder, desired: Sequence[DesiredDeployment], plan: Plan, now: float
     ) -> None:
-        """Record each new reason for a slot to stay empty, once."""
+        """Record each new reason for a slot to stay empty, once; later where the disk is full."""
         held = {_place(hold): hold.reason for hold in plan.holds}
         organizations = {d.deployment.id: d.deployment.organization for d in desired}
         news = [
@@ -168,7 +168,11 @@ class Reconciler:
             if self._held.get(_place(hold)) != hold.reason and hold.deployment_id in organizations
         ]
         if news:
-            await recorder.record(*news)
+            try:
+                await recorder.record(*news)
+            except PrsmdError as error:
+                log.warning("what is held back is not recorded yet: %s", error.message)
+                return
         self._held = held
 
 

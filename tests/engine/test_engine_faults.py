@@ -65,6 +65,25 @@ async def test_a_disk_that_fills_up_during_a_deletion_delays_it_and_breaks_nothi
     assert world.engine.containers() == {}
 
 
+async def test_what_is_held_back_on_a_full_disk_ends_no_tick_and_is_told_once_there_is_room(
+    life: Life, world: World
+) -> None:
+    world.gpus.add("GPU-aaaa")
+    deployment = await life.deploy(given=spec(gpu_millis=1000))
+    await life.settle()
+    await life.scale(2)
+    disk = FullDisk(life)
+    for _ in range(2):
+        await life.tick()
+    assert disk.refused == 2
+    assert [hold.kind for hold in life.appliance.reconciler.holds] == ["unplaceable"]
+
+    disk.make_room()
+    for _ in range(2):
+        await life.tick()
+    assert (await life.reasons(deployment)).count("Unplaceable") == 1
+
+
 async def test_logs_that_were_kept_survive_a_second_attempt_without_a_container(
     life: Life, world: World
 ) -> None:
