@@ -183,6 +183,7 @@ async def connect(
     )
     services = _services(parts, reconciler, autoscaler, drivers.runtime, locks, public_url)
     door = door_of(settings, entrance, parts.observer)
+    drivers.lag.on_clock_set.append(entrance.underway.look_again)
     return Appliance(
         database=database,
         runtime=drivers.runtime,

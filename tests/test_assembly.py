@@ -110,3 +110,8 @@ async def test_docker_that_was_asked_for_is_never_replaced_by_processes(tmp_path
     with pytest.raises(EngineError):
         await runtime.list()
     await runtime.close()
+
+
+async def test_what_is_under_way_is_looked_at_again_when_the_clock_is_set(tmp_path: Path) -> None:
+    async with assembled(settings(tmp_path)) as appliance:
+        assert appliance.lag.on_clock_set == [appliance.entrance.underway.look_again]

@@ -48,7 +48,8 @@ class LoopLag:
     """The stalls of this process, of its machine, and of the engine as the observer saw it.
 
     `clock` gives seconds since the epoch, `monotonic` and `boot_time` seconds since some moment;
-    only the last goes on while the machine is suspended.
+    only the last goes on while the machine is suspended. `on_clock_set` is called when the
+    wall clock moved against the monotonic one, ahead or back.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class LoopLag:
         monotonic: Callable[[], float] = time.monotonic,
         boot_time: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
+        self.on_clock_set: list[Callable[[], None]] = []
         self._clock = clock
         self._monotonic = monotonic
         self._boot_time = boot_time
@@ -132,7 +134,11 @@ class LoopLag:
             )
             log.warning("%.3g s passed at once: the %s; no deadline counts them", skipped.lost, how)
         self._tell(now)
+        moved = self._due is not None and abs(self._ahead()) > _CLOCK_STEP_SECONDS
         self._begin()
+        if moved:
+            for tell in self.on_clock_set:
+                tell()
 
     def look_began(self) -> None:
         """Note that the engine is being asked what runs."""
@@ -162,6 +168,10 @@ class LoopLag:
         """Return how far the wall clock is ahead of both others, and boot time of monotonic."""
         monotonic = self._monotonic()
         return self._clock() - monotonic, self._boot_time() - monotonic
+
+    def _ahead(self) -> float:
+        """Return how far the wall clock went since the last wake-up beyond the monotonic one."""
+        return self._offsets()[0] - self._offset
 
     def _lateness(self, now: float) -> Stall | None:
         if self._due is None or now - self._due < LEAST_SECONDS:

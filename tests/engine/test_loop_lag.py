@@ -175,3 +175,16 @@ async def test_a_callback_that_blocks_a_real_loop_is_seen_by_whoever_runs_next()
     await until(lambda: lag.lag().worst_seconds > 0.1)
     task.cancel()
     await asyncio.wait({task})
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_a_clock_that_is_set_is_told_once_ahead_or_back(
+    clocks: Clocks, lag: LoopLag, step: float
+) -> None:
+    told: list[float] = []
+    lag.on_clock_set.append(lambda: told.append(clocks.wall))
+    on_time(clocks, lag, 2)
+    assert told == []
+    clocks.wall += step
+    on_time(clocks, lag, 3)
+    assert len(told) == 1
