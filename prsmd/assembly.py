@@ -127,10 +127,10 @@ async def assemble(
     await ensure_defaults(database, settings.quota.hard, time.time())
     async with database.read() as tx:
         instance = await meta.instance_id(tx)
-        in_use = await _runtime_in_use(tx)
-        first = await meta.get(tx, _RUNTIME_KEY) is None and not database.ordered_anew
+        in_use, last = await _runtime_in_use(tx), await meta.get(tx, _RUNTIME_KEY)
+    first = last is None and not database.ordered_anew
     runtime = await choose_runtime(settings, instance, in_use, first=first)
-    if runtime.name != in_use:
+    if runtime.name != last:
         await database.write(lambda tx: meta.set(tx, _RUNTIME_KEY, runtime.name))
     lag = LoopLag()
     gpus = NvmlGpus(

@@ -117,6 +117,8 @@ class ImageQuota:
         if unknown:
             found = await self._engine.list()
             sizes = {image.id: image.size_bytes for image in found if image.id in unknown}
+            if not sizes:
+                return
             await self._database.write(functools.partial(images.set_sizes, sizes=sizes))
 
     async def _ask(self, organization: str, size_bytes: int) -> None:

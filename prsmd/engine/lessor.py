@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from prsmd.core.blocks import Ask, Window
 from prsmd.core.meter import DAY_SECONDS
-from prsmd.domain.errors import PrsmdError
+from prsmd.domain.errors import PrsmdError, StorageFullError
 from prsmd.gateway.meters import Meters
 from prsmd.store import leases
 from prsmd.store.db import Database, Tx
@@ -36,20 +36,30 @@ class Lessor:
     Meters that nobody has used for `tidy_seconds`, or somewhat longer, are put away.
     """
 
-    def __init__(self, database: Database, meters: Meters, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, database: Database, meters: Meters, clock: Callable[[], float], *, begun: bool
+    ) -> None:
         self.meters = meters
         self.tidy_seconds = _TIDY_SECONDS
         self._database = database
         self._clock = clock
         self._failing = ""
+        self._begun = begun
         self._today = int(clock() // DAY_SECONDS)
 
     @classmethod
     async def begin(cls, database: Database, clock: Callable[[], float] = time.time) -> "Lessor":
-        """Begin to count where the store says. Only `close` makes the next stop a clean one."""
+        """Begin to count where the store says. Only `close` makes the next stop a clean one.
+
+        Where the disk is full, limits count as after a crash, and that they do is written later.
+        """
         today = int(clock() // DAY_SECONDS)
-        paces = await database.write(lambda tx: leases.begin(tx, today - _DAYS_KEPT))
-        return cls(database, Meters(paces, clock), clock)
+        try:
+            paces = await database.write(lambda tx: leases.begin(tx, today - _DAYS_KEPT))
+        except StorageFullError as error:
+            log.error("limits count as after a crash: %s", error.message)  # noqa: TRY400
+            return cls(database, Meters(None, clock), clock, begun=False)
+        return cls(database, Meters(paces, clock), clock, begun=True)
 
     async def run(self) -> None:
         """Lease whatever is due, all of it in one transaction, again and again."""
@@ -93,7 +103,7 @@ class Lessor:
             if window.ahead
         ]
         try:
-            if wishes:
+            if wishes or not self._begun:
                 await self._carry_out(wishes)
         except PrsmdError as error:
             log.warning("limits could not be given back: %s", error.message)
@@ -102,8 +112,13 @@ class Lessor:
     async def close(self) -> None:
         """Give back what was set aside and not spent. Nothing may be spent from here on."""
         used, paces = self.meters.used(), self.meters.paces()
+
+        async def write(tx: Tx) -> None:
+            await self._begin_late(tx)
+            await leases.settle(tx, used, paces)
+
         try:
-            await self._database.write(lambda tx: leases.settle(tx, used, paces))
+            await self._database.write(write)
         except PrsmdError as error:
             log.warning("what is left of limits is forfeited, as in a crash: %s", error.message)
 
@@ -114,6 +129,7 @@ class Lessor:
         forgets = today != self._today and self.meters.steady_for() >= DAY_SECONDS
 
         async def write(tx: Tx) -> list[tuple[int, int]]:
+            await self._begin_late(tx)
             if forgets:
                 await leases.forget(tx, today - _DAYS_KEPT, today + 1)
             return [await leases.grant(tx, wish.ask) for wish in wishes]
@@ -124,7 +140,13 @@ class Lessor:
             for wish in wishes:
                 wish.window.keep(wish.ask)
             raise
+        self._begun = True
         if forgets:
             self._today = today
         for wish, (before, after) in zip(wishes, granted, strict=True):
             wish.window.learn(before, after)
+
+    async def _begin_late(self, tx: Tx) -> None:
+        """Write what could not be written at the start."""
+        if not self._begun:
+            await leases.begin(tx, self._today - _DAYS_KEPT)

@@ -6,7 +6,6 @@ here, is decided in `core/collect.py` and `domain/image.py`; this carries it out
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import functools
 import logging
@@ -278,8 +277,10 @@ class Stock:
 
     async def note_sizes(self) -> None:
         """Note how large the images are that an earlier release brought here, where it can."""
-        with contextlib.suppress(PrsmdError):
+        try:
             await self._quota.note_sizes()
+        except PrsmdError as error:
+            log.error("sizes of images not noted before the next start: %s", error.message)  # noqa: TRY400
 
     async def free_bytes(self) -> int:
         """Return the bytes left for images: of the engine's disk, else of the state folder's."""

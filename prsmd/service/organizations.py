@@ -135,12 +135,16 @@ class Organizations:
 
 
 async def ensure(database: Database, names: Iterable[str]) -> None:
-    """Have the organizations that the configuration names."""
+    """Have the organizations that the configuration names. Writes nothing where all are there."""
     now = time.time()
+    async with database.read() as tx:
+        known = {one.id for one in await organizations.list_all(tx)}
     wanted = [
         Organization(id=name, display_name=name, created_at=now, created_by="configuration")
-        for name in sorted(set(names))
+        for name in sorted(set(names) - known)
     ]
+    if not wanted:
+        return
 
     async def write(tx: Tx) -> None:
         for organization in wanted:

@@ -127,12 +127,16 @@ class ResourceQuotas:
 async def ensure_defaults(
     database: Database, hard: Mapping[Dimension, int | None], now: float
 ) -> None:
-    """Let these be the limits where no administrator set any. A change is on record."""
+    """Let these be the limits where no administrator set any. A change is on record.
+
+    Writes nothing where they are so already.
+    """
+    async with database.read() as tx:
+        before = await resource_quotas.limits(tx, "")
+    if {name: limit.hard for name, limit in before.items()} == dict(hard):
+        return
 
     async def write(tx: Tx) -> None:
-        before = await resource_quotas.limits(tx, "")
-        if {name: limit.hard for name, limit in before.items()} == dict(hard):
-            return
         await resource_quotas.set_defaults(tx, hard)
         details = {
             "before": _told(before, hard),

@@ -365,3 +365,29 @@ async def test_on_a_full_disk_what_is_set_aside_is_served_and_no_more_than_the_l
         assert await passed(bank, meter, 2000) == 640 - 100 - served
     async with lessor(small_disk / "state", clock) as bank:
         assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 10) == 0
+
+
+@pytest.mark.parametrize("by", ["tidy", "grant", "close"])
+async def test_a_start_on_a_full_disk_counts_as_after_a_crash_and_is_written_later(
+    tmp_path, clock, monkeypatch, by
+):
+    limits = UsageLimits(requests_per_minute=1)
+    async with lessor(tmp_path, clock) as bank:
+        assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 1) == 1
+    clock.now += 120
+    with monkeypatch.context() as full:
+        full.setattr(Database, "write", FullDatabase.write)
+        async with lessor(tmp_path, clock, clean=False) as bank:
+            assert await passed(bank, bank.meters.meter(ACCOUNT, limits), 1) == 0
+            full.undo()
+            if by == "tidy":
+                await bank.tidy()
+            elif by == "grant":
+                daily = bank.meters.meter("key:k2", UsageLimits(requests_per_day=100))
+                assert await passed(bank, daily, 1) == 1
+            else:
+                await bank.close()
+    clock.now += 120
+    async with lessor(tmp_path, clock) as bank:
+        fresh = await passed(bank, bank.meters.meter(ACCOUNT, limits), 1)
+        assert fresh == (by == "close"), "only after a clean stop a pace is full at once"

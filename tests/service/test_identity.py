@@ -13,6 +13,7 @@ from prsmd.domain.errors import (
     InvalidInputError,
     NotFoundError,
     PermissionDeniedError,
+    StorageFullError,
 )
 from prsmd.service.keys import KeyRequest
 from prsmd.service.members import BindingWish, MemberWish
@@ -475,6 +476,18 @@ async def test_a_revocation_counts_even_if_who_asked_for_it_is_gone(office):
 
     with pytest.raises(InvalidApiKeyError, match="revoked"):
         office.ring.identify(text)
+
+
+async def test_organizations_that_are_there_need_no_write(office, monkeypatch):
+    await ensure(office.database, ["company", "lab"])
+
+    async def full(_):
+        raise StorageFullError("The disk is full.")
+
+    monkeypatch.setattr(office.database, "write", full)
+    await ensure(office.database, ["company", "lab"])
+    with pytest.raises(StorageFullError):
+        await ensure(office.database, ["another"])
 
 
 async def test_organizations_that_the_configuration_names_are_on_record_when_they_are_made(office):

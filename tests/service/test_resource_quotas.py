@@ -15,6 +15,7 @@ from prsmd.domain.errors import (
     NotFoundError,
     PermissionDeniedError,
     ResourceQuotaExceededError,
+    StorageFullError,
 )
 from prsmd.domain.quantity import GIB
 from prsmd.domain.resource_quota import SUMMED, Dimension
@@ -338,6 +339,18 @@ async def test_defaults_hold_where_no_administrator_set_anything(life: Life):
     assert (report.limit(D.MODELS).hard, report.limit(D.MODELS).is_default) == (7, True)
     await ensure_defaults(life.database, QuotaSection(models="unlimited").hard, 1.0)
     assert (await life.services.quotas.own(OWNER)).limit(D.MODELS).hard is None
+
+
+async def test_defaults_that_hold_already_need_no_write(life: Life, monkeypatch):
+    await ensure_defaults(life.database, QuotaSection(keys=3).hard, 1.0)
+
+    async def full(_: object) -> None:
+        raise StorageFullError("The disk is full.")
+
+    monkeypatch.setattr(life.database, "write", full)
+    await ensure_defaults(life.database, QuotaSection(keys=3).hard, 2.0)
+    with pytest.raises(StorageFullError):
+        await ensure_defaults(life.database, QuotaSection(keys=4).hard, 3.0)
 
 
 async def test_what_models_ask_for_is_counted_in_every_dimension_of_compute(life: Life):

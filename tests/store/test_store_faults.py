@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import resource
-import shutil
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ from prsmd.domain.errors import StorageFullError
 from prsmd.store import meta
 from prsmd.store.db import Database, WriterLimits
 from prsmd.store.errors import BackupError, StoreFailedError
+from tests.support.small_disks import mounted
 
 KILLS = 10
 WRITER = """
@@ -133,13 +133,8 @@ async def test_after_a_full_disk_writes_are_refused_at_once_for_a_while(tmp_path
 
 @pytest.fixture
 def small_disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "disk", 6) as folder:
+        yield folder
 
 
 async def test_a_really_full_disk_refuses_writes_until_there_is_room_again(small_disk):
