@@ -73,11 +73,15 @@ def test_the_built_in_roles_and_the_own_ones_are_one_list(site: Site):
         assert site.daemon.call("POST", "/v1/roles", body).status == 201
     try:
         whole = site.daemon.call("GET", "/v1/roles?limit=100").json
-        pages = [site.daemon.call("GET", f"/v1/roles?limit=4&offset={at}").json for at in (0, 4, 8)]
+        pages = [
+            site.daemon.call("GET", f"/v1/roles?limit=4&offset={at}").json
+            for at in range(0, 100, 4)
+        ]
     finally:
         for name in own:
             site.daemon.call("DELETE", f"/v1/roles/{name}")
 
-    assert [each["name"] for each in whole["roles"]][-3:] == own
+    names = [each["name"] for each in whole["roles"]]
+    assert [name for name in names if name in own] == own
     assert [each for page in pages for each in page["roles"]] == whole["roles"]
-    assert {page["total"] for page in pages} == {whole["total"]} == {7 + 3}
+    assert {page["total"] for page in pages} == {whole["total"]} == {len(names)}
