@@ -19,9 +19,9 @@ from prsmd.api.operations import OPERATION, REQUEST_ID
 from prsmd.api.respond import error_body
 from prsmd.core.connection_limits import ConnectionLimits
 from prsmd.domain.errors import DaemonStoppingError, InvalidInputError, PrsmdError
+from prsmd.protocols.base import EVENT_ENDS
 from prsmd.service.caller import Caller
 
-_EVENT_ENDS = (b"\n\n", b"\r\r", b"\r\n\r\n")
 _KEEP_ALIVE_SECONDS = 30.0  # half of what proxies and the SDK take for a dead connection
 _STOPPING = "the daemon is stopping; ask the next one to go on"
 
@@ -40,12 +40,12 @@ class EventStream(StreamedAnswer):
 
     def __init__(self) -> None:
         super().__init__(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-        self._end = _EVENT_ENDS[0]
+        self._end = EVENT_ENDS[0]
 
     @property
     def whole(self) -> bool:
         """True while no event is half written: a container's own may break off anywhere."""
-        return self._end.endswith(_EVENT_ENDS)
+        return self._end.endswith(EVENT_ENDS)
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes of events."""

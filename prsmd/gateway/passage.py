@@ -14,7 +14,7 @@ from typing import Self
 from prsmd.core.admission import Admit, Refuse, Wait
 from prsmd.core.stalls import Unknown
 from prsmd.domain.errors import InvalidInputError, PrsmdError
-from prsmd.protocols.base import ModelRequest
+from prsmd.protocols.base import EVENT_ENDS, ModelRequest
 
 from .endings import BrokenOffError, ExhaustedError, outcome_of, refused, timed_out, unavailable
 from .exchange import Inference, Reply, send
@@ -304,6 +304,7 @@ class InferenceStream:
     def __init__(self, passage: Passage, answer: UpstreamAnswer) -> None:
         self._passage = passage
         self._answer = answer
+        self._tail = b""  # as much of what came last as an event's end has
 
     def __aiter__(self) -> Self:
         return self
@@ -340,8 +341,10 @@ class InferenceStream:
             self._passage.limit = None
         if not chunk:
             self._refuse_if_cut()  # the end of a body that only a closed connection ends
+            self._refuse_half()
             self._end(Outcome.OK)
             raise StopAsyncIteration
+        self._tail = (self._tail + chunk[-4:])[-4:]
         return chunk
 
     async def __aenter__(self) -> Self:
@@ -362,6 +365,15 @@ class InferenceStream:
                 raise error from None
             finally:
                 del error  # as in `Passage.run`
+
+    def _refuse_half(self) -> None:
+        """Raise BrokenOffError where a closed connection ended the body within an event."""
+        if self._answer.framed or not self._tail or self._tail.endswith(EVENT_ENDS):
+            return
+        self._answer.close()
+        error = BrokenOffError("the model's stream ended within an event")
+        self._passage.fail(error)
+        raise error
 
     def _end(self, outcome: Outcome) -> None:
         self._answer.close()

@@ -69,6 +69,7 @@ class UpstreamAnswer:
     """An answer whose status is known and whose body is not read yet. `close` it always.
 
     `bytes_sent` is how large the request's body was, `bytes_read` what was read of the answer's.
+    One that is not `framed` has no end but that of its connection, which may be a container's.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class UpstreamAnswer:
         self.content_type = response.content_type.lower()
         self.bytes_sent = bytes_sent
         self.bytes_read = 0
+        self.framed = "Content-Length" in response.headers or _is_chunked(response)
 
     async def read(
         self, max_bytes: int | None = None, holding: Holding | None = None
@@ -244,6 +246,10 @@ class Upstream:
                 if session.closed or body.begun or not _was_not_written(error):
                     raise self._broken(began, error, "the model did not answer in HTTP") from error
         raise NotSentError(f"every connection to {endpoint} ended before it could be used")
+
+
+def _is_chunked(response: aiohttp.ClientResponse) -> bool:
+    return "chunked" in response.headers.get("Transfer-Encoding", "").lower()
 
 
 def _was_not_written(error: BaseException) -> bool:

@@ -15,6 +15,7 @@ from .json_members import NotAnObjectError, NotJsonError, Steps, Text, members
 
 MAX_ERROR_TEXT = 500
 EVENT_STREAM = "text/event-stream"
+EVENT_ENDS = (b"\n\n", b"\r\r", b"\r\n\r\n")  # of an event: its lines and a blank one
 JSON = "application/json"
 
 

@@ -104,6 +104,43 @@ async def test_a_stream_that_breaks_off_says_so(gateway: Gateway):
         assert gateway.totals()["deploy_a"].requests == {Outcome.PROVIDER_ERROR: 1}
 
 
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+
+
+@pytest.mark.parametrize("half", [b'data: {"token": "ha', b"data: two\n", b"d"])
+async def test_a_stream_that_a_closed_connection_ends_within_an_event_is_not_whole(
+    gateway: Gateway, half: bytes
+):
+    async with Raw(HEAD + b"\r\n" + EVENTS[0] + half) as backend:
+        result = await ask(gateway, backend.target)
+        assert result.stream is not None
+        with pytest.raises(ProviderError, match="ended within an event"):
+            async for _ in result.stream:
+                pass
+        assert set(gateway.in_flight().values()) == {0}
+        assert gateway.totals()["deploy_a"].requests == {Outcome.PROVIDER_ERROR: 1}
+
+
+WHOLE = {
+    "closed": HEAD + b"\r\n" + b"".join(EVENTS),
+    "closed at once": HEAD + b"\r\n",
+    "other line ends": HEAD + b"\r\n" + b"data: one\r\n\r\n",
+    "a sloppy end with its length": HEAD + b"Content-Length: 9\r\n\r\ndata: one",
+    "a sloppy end in chunks": HEAD
+    + b"Transfer-Encoding: chunked\r\n\r\n9\r\ndata: one\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+async def test_a_stream_with_its_end_is_whole(gateway: Gateway, kind: str):
+    async with Raw(WHOLE[kind]) as backend:
+        result = await ask(gateway, backend.target)
+        assert result.stream is not None
+        chunks = [chunk async for chunk in result.stream]
+        assert WHOLE[kind].endswith(b"".join(chunks)) or kind == "a sloppy end in chunks"
+        assert gateway.totals()["deploy_a"].requests == {Outcome.OK: 1}
+
+
 async def test_a_model_that_does_not_stream_may_answer_at_once(gateway: Gateway):
     async with Backend() as backend:
         result = await ask(gateway, backend.target)
