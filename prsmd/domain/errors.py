@@ -44,6 +44,14 @@ class InvalidApiKeyError(PrsmdError):
     status_hint = 401
 
 
+class InvalidTokenError(InvalidApiKeyError):
+    """A token that proves nothing. `why` is for the log, not for whoever sent the token."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("The token is not valid here; ask for a new one.")
+        self.why = why
+
+
 class PermissionDeniedError(PrsmdError):
     """The principal is known but may not do this."""
 

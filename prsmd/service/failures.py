@@ -12,7 +12,12 @@ from collections.abc import AsyncIterator, Mapping
 
 from prsmd.core.apikey import is_key_id, parse_key
 from prsmd.core.attempts import Attempts, network_of
-from prsmd.domain.errors import InvalidApiKeyError, PrsmdError, RateLimitedError
+from prsmd.domain.errors import (
+    InvalidApiKeyError,
+    InvalidTokenError,
+    PrsmdError,
+    RateLimitedError,
+)
 from prsmd.domain.events import AuditRecord
 from prsmd.domain.origin import Origin
 from prsmd.engine.denials import Denials
@@ -99,11 +104,12 @@ class Failures:
             address=origin.address,
         )
         if await self._recorded(record, network_of(origin.whose)):
+            why = error.why if isinstance(error, InvalidTokenError) else error.message
             log.warning(
                 "authentication failed from %s with %s: %s",
                 origin.address or "an unknown address",
                 record.subject,
-                error.message,
+                why[:_MOST_WORDS],
                 extra={"request_id": request_id, "address": origin.address, "key": key_id or ""},
             )
 

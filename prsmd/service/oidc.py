@@ -20,7 +20,7 @@ import jwt
 
 from prsmd.core.belonging import Belonging
 from prsmd.domain.access import Binding, SubjectKind
-from prsmd.domain.errors import InvalidApiKeyError
+from prsmd.domain.errors import InvalidTokenError
 from prsmd.service.access import Identified
 from prsmd.service.belonging import ANY, ActingFor, resolve
 from prsmd.service.directory import Directory
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 _MOST_TOKEN = 16 * 1024
 _MOST_KEYS_BYTES = 1024 * 1024
+_MALFORMED = (ValueError, TypeError, ArithmeticError, RecursionError, jwt.PyJWTError)
+_UNREADABLE = (OSError, aiohttp.ClientError, TimeoutError, *_MALFORMED)
 _REMEMBERED = 4096
 _SUBJECT = 128
 
@@ -109,7 +111,7 @@ class KeySet:
         try:
             async with asyncio.timeout(self._settings.deadline_seconds):
                 self._keys = _usable(await self._document())
-        except (OSError, aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError) as error:
+        except _UNREADABLE as error:
             log.warning("the issuer's keys cannot be read: %s", error or type(error).__name__)
         else:
             self._read_at = self._clock()
@@ -175,8 +177,8 @@ class OidcTokens:
         """
         try:
             claims = await self._claims(token, may_verify)
-        except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError) as error:
-            raise _invalid(str(error)) from None
+        except _MALFORMED as error:
+            raise InvalidTokenError(str(error)) from None
         return self._identified(claims, acting)
 
     async def _claims(self, token: str, may_verify: Callable[[], None]) -> Mapping[str, Any]:
@@ -222,17 +224,17 @@ class OidcTokens:
         subject = claims[self._settings.subject_claim]
         until = float(claims["exp"]) + self._settings.leeway_seconds
         if self._ended:
-            raise _invalid("its issuer is not asked any more")
+            raise InvalidTokenError("its issuer is not asked any more")
         if until <= self._clock():
-            raise _invalid("it has expired")
+            raise InvalidTokenError("it has expired")
         if not isinstance(subject, str) or not _presentable(subject):
-            raise _invalid("its subject cannot be used")
+            raise InvalidTokenError("its subject cannot be used")
         belonging = Belonging(
             identity=f"oidc:{subject}",
             configured=self._ruled(claims),
             own=self._directory.memberships(SubjectKind.OIDC, subject),
         )
-        nobody, now = _invalid(f"{subject} has no role here"), self._clock()
+        nobody, now = InvalidTokenError(f"{subject} has no role here"), self._clock()
         principal, ends = resolve(self._directory, belonging, acting, now, nobody)
         stays = dataclasses.replace(acting, organization=principal.organization or None)
         return Identified(
@@ -291,9 +293,3 @@ def _same(one: jwt.PyJWK | None, other: jwt.PyJWK) -> bool:
 
 def _presentable(subject: str) -> bool:
     return 0 < len(subject) <= _SUBJECT and subject.isascii() and subject.isprintable()
-
-
-def _invalid(why: str) -> InvalidApiKeyError:
-    """Return the refusal; why is for the log, not for whoever sent the token."""
-    log.info("a token was refused: %s", why)
-    return InvalidApiKeyError("The token is not valid here; ask for a new one.")

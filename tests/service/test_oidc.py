@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from prsmd.domain.access import Binding, Member, Organization, SubjectKind
-from prsmd.domain.errors import InvalidApiKeyError
+from prsmd.domain.errors import InvalidApiKeyError, InvalidTokenError
 from prsmd.service.access import Access, KeyRing, Peers
 from prsmd.service.directory import Directory
 from prsmd.service.oidc import ClaimRule, KeySet, OidcSettings, OidcTokens
@@ -80,6 +80,7 @@ async def refused(tokens, text):
         await tokens.identify(text)
     assert refusal.value.message == "The token is not valid here; ask for a new one."
     assert refusal.value.details == {}
+    return refusal.value
 
 
 @pytest.mark.parametrize("algorithm", SECRETS)
@@ -142,7 +143,12 @@ def encoded(value):
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
 
-@pytest.mark.parametrize("text", ["", "a.b.c", "..", "x" * 20000 + ".b.c", "é.b.c"])
+DEEP = base64.urlsafe_b64encode(b'{"alg":' + b"[" * 30_000).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a.b.c", "..", "x" * 20000 + ".b.c", "é.b.c", f"{DEEP}.{DEEP}.c"]
+)
 async def test_what_is_no_token_is_refused(tokens, text):
     await refused(tokens, text)
 
@@ -348,12 +354,22 @@ async def test_without_the_issuer_and_without_keys_nobody_comes_in(issuer, direc
     await refused(tokens, token())
 
 
-async def test_why_a_token_was_refused_is_in_the_log_without_the_token(tokens, caplog):
-    caplog.set_level(logging.INFO, "prsmd.service.oidc")
+async def test_why_a_token_was_refused_is_for_the_log_and_without_the_token(tokens, caplog):
+    caplog.set_level(logging.DEBUG, "prsmd")
     text = token(aud="another")
-    await refused(tokens, text)
-    assert "udience" in caplog.text
-    assert text not in caplog.text
+    error = await refused(tokens, text)
+    assert isinstance(error, InvalidTokenError)
+    assert "udience" in error.why
+    assert text not in error.why
+    assert "udience" not in error.message
+    await tokens.identify(token())
+    assert not caplog.records, "each attempt would be a line"
+
+
+async def test_deep_keys_are_keys_that_cannot_be_read(tokens, keys_file, caplog):
+    keys_file.write_text('{"keys":' + "[" * 100_000)
+    await refused(tokens, token())
+    assert "the issuer's keys cannot be read" in caplog.text
 
 
 async def test_without_an_issuer_a_token_is_no_credential_at_all(directory):
