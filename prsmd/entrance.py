@@ -1,7 +1,7 @@
 """Makes what lets callers in from its sections of the settings, and the directory that it asks."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prsmd import keyfiles
 from prsmd.api.access_lines import AccessLines
@@ -12,6 +12,7 @@ from prsmd.connection_bounds import connection_limits_of
 from prsmd.core.attempts import Attempts
 from prsmd.core.memory_budget import MemoryBudget, MemoryLimits
 from prsmd.devices.interfaces import interface_to
+from prsmd.domain.access import Organization
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine.denials import Denials
 from prsmd.engine.observer import Observer
@@ -73,12 +74,12 @@ class Replicas:
         return False
 
 
-async def ensure_organizations(settings: Settings, database: Database) -> None:
-    """Have the organizations that the settings name."""
+async def ensure_organizations(settings: Settings, database: Database) -> Sequence[Organization]:
+    """Have the organizations that the settings name; return those that were made."""
     section = settings.access
     ruled = [rule.organization for rule in settings.oidc.rules]
     named = [section.organization, *(role.organization for role in section.unix_roles), *ruled]
-    await organizations.ensure(database, named)
+    return await organizations.ensure(database, named)
 
 
 async def entrance_of(

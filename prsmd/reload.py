@@ -96,6 +96,10 @@ class Reloader:
                 for problem in _problems(error):
                     log.error("%s: what was there stays", problem)  # noqa: TRY400
                 continue
+            except Exception:
+                failed += own or part.names[:1]
+                log.exception("%s: failed to take what changed", ", ".join(own) or "a file")
+                continue
             lines = [told(name, self._running.get(name), wanted[name]) for name in own]
             lines += [f"{name}: reloaded" for name in read if name not in own]
             for line in lines:

@@ -153,7 +153,7 @@ def _door(appliance: Appliance, patience: Patience) -> Apply:
 def _peers(appliance: Appliance) -> Apply:
     async def apply(settings: Settings) -> Collection[str]:
         rules = peer_rules(settings.access)
-        await ensure_organizations(settings, appliance.database)
+        await _have_organizations(appliance, settings)
         appliance.entrance.access.peers.apply(rules)
         appliance.entrance.underway.look_again()
         return ()
@@ -161,10 +161,15 @@ def _peers(appliance: Appliance) -> Apply:
     return apply
 
 
+async def _have_organizations(appliance: Appliance, settings: Settings) -> None:
+    for made in await ensure_organizations(settings, appliance.database):
+        appliance.entrance.directory.put_organization(made)
+
+
 def _tokens(appliance: Appliance) -> Apply:
     async def apply(settings: Settings) -> Collection[str]:
         entrance = appliance.entrance
-        await ensure_organizations(settings, appliance.database)
+        await _have_organizations(appliance, settings)
         _replace_tokens(entrance, settings)
         return ()
 

@@ -27,6 +27,8 @@ from prsmd.domain.resource_quota import Dimension, parse_amount
 from prsmd.listeners import Certificate
 from prsmd.reload import Reloader, flat
 from prsmd.reloadable import QUOTA, RELOADED, parts_of
+from prsmd.service.caller import Caller
+from prsmd.service.keys import KeyRequest
 from prsmd.service.oidc import OidcTokens
 from prsmd.settings import Settings
 from prsmd.store import audit, resource_quotas
@@ -287,6 +289,37 @@ async def test_a_part_that_cannot_take_its_new_values_keeps_its_own_and_others_t
     assert any("access.unix_roles: " in line and "stays" in line for line in logged.messages)
     [record] = await running.recorded()
     assert record.details["failed"] == ["access.unix_roles"]
+
+
+async def test_a_part_that_fails_in_any_way_is_told_and_others_take_theirs(
+    running, logged, monkeypatch
+):
+    def fail(*_):
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("prsmd.reloadable.peer_rules", fail)
+    role = {"uid": 4711, "organization": "lab", "role": "viewer"}
+    await running.reload(
+        {"access.unix_roles": [role], "limits.body": "1Mi", "limits.response": "2Mi"}
+    )
+
+    assert running.door.body_bytes == 2**20
+    assert running.gateway._upstream._settings.max_answer_bytes == 2**21
+    [record] = await running.recorded()
+    assert (record.outcome, record.details["failed"]) == ("failed", ["access.unix_roles"])
+    assert any("access.unix_roles: failed" in line for line in logged.messages)
+
+
+async def test_an_organization_that_a_reload_names_is_there_at_once(running):
+    role = {"uid": 4711, "organization": "lab", "role": "owner"}
+    await running.reload({"access.unix_roles": [role]})
+
+    principal = running.entrance.access.peers.identify(4711, 4711).principal
+    assert running.entrance.directory.organization("lab") is not None
+    made, _ = await running.services.keys.create(
+        Caller(principal, "req_1"), KeyRequest(name="k", role="viewer")
+    )
+    assert made.organization == "lab"
 
 
 async def test_a_revoked_role_ends_what_is_under_way_and_another_ones_goes_on(running):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prsmd.domain.access import Organization, Permission
 from prsmd.domain.errors import ConflictError, NotFoundError
@@ -134,8 +134,11 @@ class Organizations:
         await require_recorded(database, caller, Permission.MEMBERS_MANAGE, subject)
 
 
-async def ensure(database: Database, names: Iterable[str]) -> None:
-    """Have the organizations that the configuration names. Writes nothing where all are there."""
+async def ensure(database: Database, names: Iterable[str]) -> Sequence[Organization]:
+    """Have the organizations that the configuration names, and return those that were made.
+
+    Writes nothing where all are there.
+    """
     now = time.time()
     async with database.read() as tx:
         known = {one.id for one in await organizations.list_all(tx)}
@@ -144,14 +147,15 @@ async def ensure(database: Database, names: Iterable[str]) -> None:
         for name in sorted(set(names) - known)
     ]
     if not wanted:
-        return
+        return ()
 
-    async def write(tx: Tx) -> None:
-        for organization in wanted:
-            if await organizations.ensure(tx, organization):
-                await audit.append(tx, _configured(organization))
+    async def write(tx: Tx) -> Sequence[Organization]:
+        made = [each for each in wanted if await organizations.ensure(tx, each)]
+        for organization in made:
+            await audit.append(tx, _configured(organization))
+        return made
 
-    await database.write(write)
+    return await database.write(write)
 
 
 def _configured(made: Organization) -> AuditRecord:

@@ -118,6 +118,8 @@ class Roles:
             known = await self._known(tx, caller, wish)
             self._refuse_excess(caller, known)
             held = await roles.holders(tx, known.organization, name)
+            if (known.organization, name) in self._ruled():
+                held = ["a rule of the settings (oidc.rules)", *held]
             if held:
                 more = f" and {len(held) - _NAMED} more" if len(held) > _NAMED else ""
                 raise ConflictError(

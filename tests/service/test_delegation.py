@@ -12,7 +12,7 @@ import pytest
 from prsmd.core.delegation import excess
 from prsmd.domain.access import Permission, SubjectKind
 from prsmd.domain.deployment import Deployment
-from prsmd.domain.errors import InvalidApiKeyError, PermissionDeniedError
+from prsmd.domain.errors import ConflictError, InvalidApiKeyError, PermissionDeniedError
 from prsmd.domain.quota import UsageLimits
 from prsmd.engine.recorder import Recorder
 from prsmd.service.access import Peers
@@ -148,6 +148,8 @@ async def test_a_bounded_key_makes_no_role_that_a_rule_gives_to_whoever_comes(of
     assert office.directory.own_roles("company") == {"tuner": narrow}
     await roles.create(maker, RoleWish(name="free", permissions=narrow))
     await roles.change(maker, RoleWish(name="tuner", permissions=frozenset()))
+    with pytest.raises(ConflictError, match=r"held by a rule of the settings"):
+        await roles.remove(caller(), "tuner", None)
 
 
 TIGHTER = {
