@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from prsmd.core.exhaustion import is_exhausted
 from prsmd.core.guard import ContainerRules, breach
 from prsmd.core.manifest import ManifestError, read
 from prsmd.core.signing import Trust
-from prsmd.domain.errors import EngineError, ImageUnavailableError
+from prsmd.domain.errors import EngineError, EngineUnreachableError, ImageUnavailableError
 from prsmd.domain.spec import Spec
 from prsmd.store import secrets
 from prsmd.store.db import Database
@@ -43,7 +44,10 @@ class SignedImages:
         self._trust = Trust(pems) if trusted_keys else None
 
     def refusal(self, names: Collection[str]) -> str | None:
-        """Return why an image with these digests may not run; None where it may."""
+        """Return why an image with these digests may not run; None where it may.
+
+        EngineUnreachableError where this process has no descriptor left to look.
+        """
         if self._trust is None:
             return None
         self._latest = max(self._latest, self._clock())
@@ -54,6 +58,8 @@ class SignedImages:
                 if wanted & read(path.read_bytes(), self._trust, self._latest):
                     return None
             except (OSError, ManifestError) as error:
+                if is_exhausted(error):
+                    raise EngineUnreachableError(f"{path} cannot be read now: {error}") from error
                 troubles.append(f"{path}: {error}")
         for trouble in troubles:
             log.warning("list of signed images not used: %s", trouble)

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prsmd.core.exhaustion import is_exhausted
 from prsmd.domain.errors import ImageUnavailableError
 
 from .base import Image
@@ -110,6 +111,8 @@ class Bundles:
                 return problem
             digest, size_bytes = self._digest(folder)
         except (OSError, ValueError) as error:
+            if is_exhausted(error):
+                raise
             return str(error)
         command = (sys.executable if part == "{python}" else part for part in content["command"])
         return Bundle(

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from prsmd.core.exhaustion import is_exhausted
 from prsmd.domain.errors import (
     ConflictError,
     EngineError,
@@ -297,4 +298,6 @@ def _translated(what: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise ImageUnavailableError(f"{what}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise EngineError(f"{what}: {error}") from error
+        # Without a descriptor nothing is learned of a run, as of an engine that is gone.
+        kind = EngineUnreachableError if is_exhausted(error) else EngineError
+        raise kind(f"{what}: {error}") from error

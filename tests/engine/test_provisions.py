@@ -9,7 +9,7 @@ import pytest
 from prsmd.core.guard import ContainerRules
 from prsmd.core.manifest import Listed, write
 from prsmd.core.signing import Signer
-from prsmd.domain.errors import EngineError, ImageUnavailableError
+from prsmd.domain.errors import EngineError, EngineUnreachableError, ImageUnavailableError
 from prsmd.domain.spec import SecretUse, Security
 from prsmd.engine.provisions import Provisions, SignedImages, is_textual
 from prsmd.store import secrets
@@ -17,6 +17,7 @@ from prsmd.store.db import Database
 from prsmd.store.sealing import Sealer
 from prsmd.store.secrets import StoredSecret
 from tests.engine.harness import spec
+from tests.support.exhausted import no_descriptors
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 SIGNER = Signer(b"s" * 32)
@@ -93,6 +94,12 @@ def test_an_image_runs_by_its_id_or_any_registrys_digest(signed: SignedImages) -
     assert refusal is not None
     assert f"no list of [images] signed_lists names {B}" in refusal
     assert "missing" in refusal
+
+
+def test_for_want_of_descriptors_a_list_says_nothing_of_an_image(signed: SignedImages) -> None:
+    with no_descriptors(), pytest.raises(EngineUnreachableError, match="Too many open files"):
+        signed.refusal({A})
+    assert signed.refusal({A}) is None
 
 
 def test_a_new_list_holds_at_once_and_a_broken_one_allows_nothing(

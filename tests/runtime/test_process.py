@@ -12,13 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from prsmd.domain.errors import ImageUnavailableError
+from prsmd.domain.errors import EngineUnreachableError, ImageUnavailableError
 from prsmd.domain.quantity import MIB
 from prsmd.runtime.base import ContainerState, LogQuery
 from prsmd.runtime.bundles import Bundles
 from prsmd.runtime.process import ProcessRuntime, ProcessSettings
 from tests.runtime.harness import MODEL_FOLDER, ask, launch_of, until_exited, until_line
 from tests.support.engine import MODEL_IMAGE
+from tests.support.exhausted import no_descriptors
 
 
 @pytest.fixture
@@ -60,6 +61,24 @@ def bundle(folder, text='command = ["{python}", "-c", "pass"]'):
     folder.mkdir(parents=True)
     (folder / "bundle.toml").write_text(text)
     return folder
+
+
+async def test_for_want_of_descriptors_nothing_is_said_of_a_launch_or_a_bundle(runtime):
+    model = await runtime.images.resolve(MODEL_IMAGE)
+    with no_descriptors():
+        with pytest.raises(EngineUnreachableError, match="Too many open files"):
+            await runtime.launch(launch_of(model.digest))
+        with pytest.raises(EngineUnreachableError, match="Too many open files"):
+            await runtime.images.resolve(MODEL_IMAGE)
+    await listening(runtime)
+    with no_descriptors(), pytest.raises(EngineUnreachableError, match="Too many open files"):
+        await runtime.list()
+
+
+def test_a_bundle_that_cannot_be_read_for_want_of_descriptors_is_not_unusable(tmp_path):
+    folder = bundle(tmp_path / "bundles" / "one")
+    with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        Bundles((folder.parent,))._read(folder)
 
 
 async def test_it_says_that_it_isolates_nothing(runtime):
