@@ -19,6 +19,7 @@ from .errors import StoreDamagedError
 
 _MOST_BYTES = 1024**2  # of a file that is kept as a whole
 _TAIL_BYTES = 4096
+LOCK = "lock"
 ENVELOPE = "envelope-key"  # the next one, which was written beside it, takes its place
 
 
@@ -40,7 +41,8 @@ class Beside:
     `opens` tells whether a key opens what is sealed (None: the folder's envelope key is not used).
     `copy` is a log elsewhere that is watched like those of the folder.
     `look` blocks on the disk. What is wrong is in `problems`, by file; nothing once it is mended.
-    `needed` are those of them without which a next start refuses: not the copy.
+    `needed` are those of them without which a next start refuses: not the copy, nor the lock, by
+    which another start knows that this daemon is here.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Beside:
         self._folder = folder
         self._judges = dict(JUDGES)
         self._copies = () if copy is None else (str(copy.absolute()),)
+        self._spared = (LOCK, *self._copies)
         self._logs: tuple[str, ...] = (*_LOGS, *self._copies)
         self._judges |= dict.fromkeys(self._copies, _goes_on)
         if opens is None:
@@ -74,7 +77,7 @@ class Beside:
     @property
     def needed(self) -> list[str]:
         """What is wrong with files that the next start needs."""
-        return [self.problems[name] for name in self.problems if name not in self._copies]
+        return [self.problems[name] for name in self.problems if name not in self._spared]
 
     def _unreadable(self, name: str) -> str | None:
         """Return what is wrong with a log that was moved aside; one that went is not missed."""
@@ -84,6 +87,8 @@ class Beside:
         except FileNotFoundError:
             return None
         except OSError as error:
+            if is_exhausted(error):
+                return self.problems.get(name)
             return f"{path} cannot be read: {error.strerror or error}"
         return None
 
@@ -133,6 +138,10 @@ def _same(_path: Path, before: _Seen, now: _Seen) -> bool:
     return now.content == before.content
 
 
+def _is_it(_path: Path, before: _Seen, now: _Seen) -> bool:
+    return now.identity == before.identity
+
+
 def _goes_on_before(_path: Path, before: _Seen, now: _Seen) -> bool:
     return before.content in now.content
 
@@ -168,6 +177,7 @@ def _counts_on(path: Path, before: _Seen, now: _Seen) -> bool:
 _LOGS = (continuity.CHECKPOINTS, "audit-successions.jsonl")
 MOVED = tuple(f"{name}.1" for name in _LOGS)
 JUDGES: dict[str, _Judge] = {
+    LOCK: _is_it,
     "pepper": _same,
     "audit-key": _same,
     ENVELOPE: _same,
