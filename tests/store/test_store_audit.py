@@ -15,7 +15,7 @@ from prsmd.domain.events import AuditFilter, AuditRecord
 from prsmd.store import attestations, audit, meta
 from prsmd.store.attestations import Checkpoint
 from prsmd.store.db import CONTROL, USAGE, Database
-from prsmd.store.errors import StoreSchemaError
+from prsmd.store.errors import StoreDamagedError, StoreSchemaError
 from prsmd.store.migrate import known_migrations, migrate
 
 KILLS = 6
@@ -100,7 +100,7 @@ async def test_an_upgrade_that_dies_between_the_schema_and_the_chain_is_as_if_it
     tmp_path,
 ):
     await _state_of_schema_3(tmp_path / "state", (_OLD.replace("'{}'", "'no json'"),))
-    with pytest.raises(ValueError, match="Expecting"):
+    with pytest.raises(StoreDamagedError, match="audit_before_chain.details holds what"):
         await Database.open(tmp_path / "state")
     with sqlite3.connect(tmp_path / "state" / "control.db") as connection:
         connection.execute("UPDATE audit SET details = '{}' WHERE sequence = 2")
