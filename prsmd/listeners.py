@@ -23,7 +23,7 @@ def open_unix(section: UnixSection) -> socket.socket:
         listener = unless_ready.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             _refuse_busy(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
             _bind(listener, path, int(section.mode, 8))
         except OSError as error:
             raise ConfigurationError([f"unix.path: {path}: {error.strerror or error}"]) from None

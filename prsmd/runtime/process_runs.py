@@ -64,7 +64,7 @@ class Runs:
     def prepare(self) -> None:
         """Make the state folder and the file whose change tells that a run ended."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (self._folder / "changed").touch()
+        (self._folder / "changed").touch(0o600)
 
     def path(self, run_id: str) -> Path:
         """Return the run's folder. EngineError for what cannot be an id."""
@@ -164,7 +164,8 @@ class Runs:
         """Write who the run is, before it starts."""
         path = self.path(labels.replica)
         value = {"labels": dataclasses.asdict(labels), "port": port}
-        with (path / "record.new").open("w") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with os.fdopen(os.open(path / "record.new", flags, 0o600), "w") as file:
             json.dump(value, file)
             file.flush()
             os.fsync(file.fileno())  # else a power cut may leave it empty under its last name

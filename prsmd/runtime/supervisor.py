@@ -101,7 +101,8 @@ def _kill_rest(leader: int) -> None:
 
 def _write_json(path: str, value: object) -> None:
     """Write a file that is either whole or not there."""
-    with open(path + ".new", "w") as file:  # noqa: PTH123 - as above
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    with os.fdopen(os.open(path + ".new", flags, 0o600), "w") as file:
         json.dump(value, file)
         file.flush()
         os.fsync(file.fileno())  # else a power cut may leave it empty under its last name

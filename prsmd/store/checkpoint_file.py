@@ -182,6 +182,8 @@ def keep_public_key(path: Path, signer: Signer) -> bytes:
         return known
     content = signer.public_pem + known
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
+        file.write(content)
     partial.replace(path)
     return content

@@ -219,7 +219,9 @@ class Database:
 
 def _take(folder: Path) -> FolderLock:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for above in reversed(folder.absolute().parents):
+            above.mkdir(mode=0o755, exist_ok=True)  # `parents=True` would follow the umask
+        folder.mkdir(mode=0o700, exist_ok=True)
         return FolderLock(folder)
     except OSError as error:
         raise StorageFullError(f"{folder} cannot be used for the state: {error}.") from error

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,8 @@ class LogArchive:
     def _save(self, replica_id: str, lines: Sequence[LogLine]) -> None:
         path = self._path(replica_id)
         partial = path.with_suffix(".partial")
-        with partial.open("w", encoding="utf-8") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with os.fdopen(os.open(partial, flags, 0o600), "w", encoding="utf-8") as file:
             for line in lines:
                 file.write(json.dumps([line.at, line.stream, line.text]) + "\n")
         partial.replace(path)
