@@ -87,7 +87,7 @@ class StateWatch:
     async def _problem(self, database: Database) -> str | None:
         """Return what is wrong with the file, or with its next part."""
         if database is self._control and not database.in_place():
-            return f"{database.path} was removed or replaced while prsmd has it open"
+            return f"{database.path} or its -wal was removed or replaced while prsmd has it open"
         try:
             await database.examine(await self._next_table(database))
         except PrsmdError as error:

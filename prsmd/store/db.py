@@ -65,7 +65,7 @@ class Database:
         self._writer = writer
         self._readers = readers
         self._stack = stack
-        self._identity = _identity(path)
+        self._identities = _identities(path)
         self._damage: str | None = None
         self.ordered_anew = False
 
@@ -122,13 +122,13 @@ class Database:
     def writable(self) -> bool:
         """False after a write failed for lack of space or a failing disk, until one succeeds.
 
-        False too while the file is not where it was opened.
+        False too while it or its write-ahead log is not where it was opened.
         """
         return self._writer.writable and self.in_place()
 
     def in_place(self) -> bool:
-        """Tell whether the file that is open is the one that a next start would find."""
-        return _identity(self.path) == self._identity
+        """Tell whether a next start would find the file that is open, and its write-ahead log."""
+        return _identities(self.path) == self._identities
 
     async def write(
         self,
@@ -148,15 +148,22 @@ class Database:
             StorageFullError: nothing was changed; trying again later can help.
             StoreFailedError: the outcome is unknown and `fatal` is done.
         """
-        if not self.in_place():
-            words = "was removed or replaced while prsmd has it open. Nothing was changed."
-            raise StorageFullError(f"{self.path} {words}")
+        if not self._writer.closing:  # the last connection takes the write-ahead log with it
+            self._refuse_lost()
         try:
             with translated(self.path):
                 return await self._writer.submit(transaction, then)
         except StoreDamagedError as error:
             self._damage = error.message
             raise
+
+    def _refuse_lost(self) -> None:
+        """Raise StorageFullError where a next start would not find what is written now."""
+        if not self.in_place():
+            words = "or its -wal was removed or replaced while prsmd has it open."
+            raise StorageFullError(f"{self.path} {words} Nothing was changed.")
+        if self.damage is not None:
+            raise StorageFullError(f"{self.damage} Nothing was changed.")
 
     @property
     def damage(self) -> str | None:
@@ -247,6 +254,11 @@ async def _continue(tx: Tx, path: Path, head: HeadFile, known: Head | None) -> C
         await meta.note_accepted(tx, known.commits)  # before the order is gone
     head.begin(Head(instance, commits))
     return CommitCounter(commits, head.note)
+
+
+def _identities(path: Path) -> tuple[tuple[int, int] | None, ...]:
+    # Every open connection keeps the log's file: checkpoints write and truncate it in place.
+    return _identity(path), _identity(path.with_name(path.name + "-wal"))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -99,6 +99,11 @@ class Writer:
         result: T = await job.done
         return result
 
+    @property
+    def closing(self) -> bool:
+        """Whether `close` was called: nothing is taken any more."""
+        return self._closing
+
     async def close(self) -> None:
         """Finish what waits, then stop. The connection stays open."""
         self._closing = True

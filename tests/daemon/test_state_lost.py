@@ -112,7 +112,7 @@ def test_a_state_that_is_removed_while_it_runs_is_told(daemon):
     answer = daemon.call("GET", "/readyz", key="")
     assert answer.status == 503
     assert answer.json["reason"] == "the file of the state was removed or replaced"
-    daemon.until("the line", lambda: "control.db was removed or replaced" in daemon.log)
+    daemon.until("the line", lambda: "control.db or its -wal was removed or replaced" in daemon.log)
     daemon.kill()
 
 

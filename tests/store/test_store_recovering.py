@@ -211,13 +211,14 @@ async def test_what_is_desired_is_never_away(tmp_path):
         await RecoveringDatabase.open(tmp_path, LIMITS, CONTROL)
 
 
+@pytest.mark.parametrize("name", ["control.db", "control.db-wal"])
 @pytest.mark.parametrize("how", ["removed", "replaced"])
 async def test_a_control_file_that_is_gone_refuses_what_the_next_start_would_not_find(
-    tmp_path, how
+    tmp_path, how, name
 ):
     database = await Database.open(tmp_path / "state")
     await database.write(lambda tx: meta.set(tx, "k", "kept"))
-    path, aside = tmp_path / "state" / "control.db", tmp_path / "aside.db"
+    path, aside = tmp_path / "state" / name, tmp_path / "aside.db"
     path.rename(aside)
     if how == "replaced":
         path.write_bytes(b"")
@@ -287,4 +288,25 @@ async def test_what_is_no_journal_is_not_waited_for(tmp_path, make):
     database = await RecoveringDatabase.open(tmp_path, LIMITS, USAGE)
     assert database.writable
     assert len(database.losses) == 1
+    await database.close()
+
+
+async def test_a_control_file_that_is_known_to_be_damaged_is_written_no_more(tmp_path):
+    await (await Database.open(tmp_path / "state")).close()  # nothing is left in the -wal
+    database = await Database.open(tmp_path / "state")
+    with (tmp_path / "state" / "control.db").open("r+b") as file:
+        file.write(b"\xff" * 100)
+    with pytest.raises(StoreDamagedError):
+        await database.examine()
+    with pytest.raises(StorageFullError, match="Nothing was changed"):
+        await database.write(lambda tx: meta.set(tx, "k", "lost"))
+    await database.close()
+
+
+async def test_a_checkpoint_leaves_the_write_ahead_log_in_place(tmp_path):
+    database = await Database.open(tmp_path / "state", WriterLimits(checkpoint_every=1))
+    for number in range(20):
+        await database.write(lambda tx, number=number: meta.set(tx, f"k{number}", "x" * 10_000))
+    await database.backup(tmp_path / "copy.db")
+    assert database.in_place()
     await database.close()
