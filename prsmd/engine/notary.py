@@ -25,6 +25,7 @@ from prsmd.core.chain import (
 from prsmd.core.key_rotation import TrustedKeys
 from prsmd.core.signing import Signer, Trust
 from prsmd.domain.errors import PrsmdError
+from prsmd.domain.events import AuditRecord
 from prsmd.store import attestations, audit, foreign
 from prsmd.store.attestations import Checkpoint
 from prsmd.store.checkpoint_file import CheckpointFile
@@ -81,6 +82,7 @@ class Notary:
         self._filed: dict[str, Checkpoint] | None = None
         self._filed_anchors: dict[str, Mapping[str, Any]] = {}
         self._failing: set[str] = set()
+        self._measured: dict[str, Walk] = {}  # only what is new is walked again
 
     async def run(self) -> None:
         """Sign what is due; for ever."""
@@ -173,10 +175,9 @@ class Notary:
         """
         before = self._clock() - audited.keep_seconds if by_age else -math.inf
         filed = await self.filed(audited)
+        excess = await self._excess(audited, filed)
         async with audited.database.read() as tx:
-            last = await attestations.prunable(
-                tx, before, audited.keep_bytes, _AT_ONCE, audited.table
-            )
+            last = await attestations.prunable(tx, before, excess, _AT_ONCE, audited.table)
             if last is None:
                 return 0
             before_it = await self._uncontradicted(tx, audited, filed)
@@ -193,8 +194,40 @@ class Notary:
         )
         table = audited.table
         gone = await audited.database.write(lambda tx: attestations.prune(tx, anchor, table))
+        self._forget(audited, last, anchor["bytes"])
         await self._file_anchor(audited, anchor)
         return gone
+
+    async def _excess(self, audited: AuditLog, filed: Checkpoint | None) -> int:
+        """Return how many bytes of the log's records are more than it keeps; 0: none.
+
+        What the chain notes as its size decides only whether they are measured. PrsmdError where
+        it is not their size: who can write the file could else choose what goes.
+        """
+        async with audited.database.read() as tx:
+            chain = await attestations.chain(tx, audited.table)
+            if chain.size <= audited.keep_bytes:
+                return 0
+            await self._uncontradicted(tx, audited, filed)
+        walk = self._measured.pop(audited.name, None)
+        if walk is None or walk.start != start_head(chain.anchor):
+            walk = Walk(audited.name, start_head(chain.anchor))
+        chain = await _walk_to_end(audited, walk)
+        self._measured[audited.name] = walk
+        if chain.size != walk.size:
+            raise PrsmdError("what is noted as the size of the log was altered")
+        return walk.size - audited.keep_bytes
+
+    def _forget(self, audited: AuditLog, last: Head, size: int) -> None:
+        """Take what was pruned out of what was measured."""
+        walk = self._measured.get(audited.name)
+        if walk is None:
+            return
+        if walk.at.sequence < last.sequence:
+            del self._measured[audited.name]
+            return
+        walk.start = last
+        walk.size -= size
 
     async def _file_anchor(self, audited: AuditLog, anchor: Mapping[str, Any] | None) -> None:
         """Append what was pruned to the file and the journal, if it is not there."""
@@ -297,16 +330,39 @@ async def _refuse_broken(audited: AuditLog, start: Head, last: Head) -> int:
         count = min(_SLICE, last.sequence - walk.at.sequence)
         async with audited.database.read() as tx:
             records = await audit.after(tx, walk.at.sequence, count, table=audited.table)
-        for record in records:
-            problem = walk.take(record)
-            if problem is not None:
-                raise PrsmdError(problem.message)
+        _take(walk, records)
         if not records:
             raise PrsmdError(f"record {walk.at.sequence + 1} is missing")
         await asyncio.sleep(0)
     if walk.at != last:
         raise PrsmdError(f"record {last.sequence} was altered")
     return walk.size
+
+
+async def _walk_to_end(audited: AuditLog, walk: Walk) -> attestations.Chain:
+    """Walk on to the end of the log; return what its chain notes there.
+
+    PrsmdError unless the records are as they were written, and end where the chain does.
+    """
+    more = True
+    while more:
+        async with audited.database.read() as tx:
+            chain = await attestations.chain(tx, audited.table)
+            records = await audit.after(tx, walk.at.sequence, _SLICE, table=audited.table)
+        _take(walk, records)
+        more = len(records) == _SLICE
+        await asyncio.sleep(0)
+    if walk.at != chain.head:
+        raise PrsmdError(f"the log ends at {walk.at.sequence}, where its note of the end differs")
+    return chain
+
+
+def _take(walk: Walk, records: Sequence[AuditRecord]) -> None:
+    """Go on to the records. PrsmdError at the first that is not as it was written."""
+    for record in records:
+        problem = walk.take(record)
+        if problem is not None:
+            raise PrsmdError(problem.message)
 
 
 def _follows(anchor: Mapping[str, Any], filed: Mapping[str, Any] | None) -> bool:

@@ -125,22 +125,21 @@ async def last_checkpoint_by(tx: Tx, key: str, table: Table = "audit") -> Checkp
 
 
 async def prunable(
-    tx: Tx, before: float, keep_bytes: int, limit: int, table: Table = "audit"
+    tx: Tx, before: float, excess: int, limit: int, table: Table = "audit"
 ) -> Head | None:
     """Return the last record that may go, within the `limit` oldest; None: all may stay.
 
-    What was recorded before `before` may go, and the oldest beyond `keep_bytes`.
+    What was recorded before `before` may go, and the oldest until `excess` bytes are gone.
     """
-    left = (await chain(tx, table)).size
     last = None
     for row in await many(
         tx,
         f"SELECT sequence, hash, at, size FROM {table} ORDER BY sequence LIMIT ?",  # noqa: S608 - as above
         (limit,),
     ):
-        if row["at"] >= before and left <= keep_bytes:
+        if row["at"] >= before and excess <= 0:
             break
-        left -= row["size"]
+        excess -= row["size"]
         last = Head(row["sequence"], row["hash"])
     return last
 

@@ -3,6 +3,7 @@
 Each attack tidies up behind itself as well as can be done without the key.
 """
 
+import dataclasses
 import json
 import shutil
 import sqlite3
@@ -174,6 +175,50 @@ async def test_a_log_that_is_not_whole_is_not_pruned(ledger):
     with pytest.raises(PrsmdError, match="record 150 was altered"):
         await ledger.notary.prune(ledger.log)
     assert (await ledger.verdict()).problem.sequence == 150
+
+
+TOO_MUCH = "size = {0} + (SELECT sum(size) FROM audit WHERE sequence <= 120) - 1"
+TOO_LARGE = "size = {0} - (SELECT sum(size) FROM audit WHERE sequence BETWEEN 121 AND 449)"
+
+
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        ([f"UPDATE audit_chain SET {TOO_MUCH}"], "the size of the log"),
+        (
+            [
+                f"UPDATE audit SET {TOO_LARGE} WHERE sequence = 450",
+                "UPDATE audit_chain SET size = (SELECT sum(size) FROM audit)",
+            ],
+            "the size of record 450",
+        ),
+    ],
+    ids=["the chain's", "a later record's"],
+)
+async def test_who_alters_sizes_does_not_choose_what_is_pruned(ledger, statements, words):
+    await ledger.fill()
+    ledger.tamper(*(each.format(ledger.log.keep_bytes) for each in statements))
+    for _ in range(2):
+        with pytest.raises(PrsmdError, match=words):
+            await ledger.notary.prune(ledger.log, by_age=False)
+    assert ledger.value("sequence", 1) == 1
+    assert [each for each in ledger.filed() if each["kind"] == "anchor"] == []
+
+
+async def test_sizes_that_are_altered_after_a_pruning_do_not_choose_the_next(ledger):
+    await ledger.fill()
+    total = sum(ledger.value("size", number) for number in range(1, 451))
+    going = sum(ledger.value("size", number) for number in range(1, 21))
+    ledger.log = dataclasses.replace(ledger.log, keep_bytes=total - going)
+    assert await ledger.notary.prune(ledger.log, by_age=False) == 20
+    ledger.tamper(f"UPDATE audit_chain SET size = size + {going}")
+    with pytest.raises(PrsmdError, match="the size of the log"):
+        await ledger.notary.prune(ledger.log, by_age=False)
+    ledger.tamper(f"UPDATE audit_chain SET size = size - {going}")
+    assert await ledger.notary.prune(ledger.log, by_age=False) == 0
+    await ledger.fill(451, 460)
+    assert await ledger.notary.prune(ledger.log, by_age=False) > 0
+    assert (await ledger.verdict()).problem is None
 
 
 async def test_a_log_that_contradicts_what_was_signed_is_not_pruned(ledger):

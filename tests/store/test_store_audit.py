@@ -284,18 +284,19 @@ async def test_what_may_go_is_the_old_and_the_oldest_beyond_the_limit(database):
     await database.write(lambda tx: audit.append_all(tx, [record(n) for n in range(1, 11)]))
     found, chain = await everything(database)
 
-    async def prunable(before=0.0, keep=10**9, limit=100):
+    async def prunable(before=0.0, excess=0, limit=100):
         async with database.read() as tx:
-            last = await attestations.prunable(tx, before, keep, limit)
+            last = await attestations.prunable(tx, before, excess, limit)
         return None if last is None else last.sequence
 
     assert await prunable() is None
     assert await prunable(before=4.0) == 3
     assert await prunable(before=99.0) == 10
     assert await prunable(before=99.0, limit=4) == 4
-    assert await prunable(keep=chain.size) is None
-    assert await prunable(keep=chain.size - 1) == 1
-    assert await prunable(keep=0) == 10
+    assert await prunable(excess=1) == 1
+    assert await prunable(excess=found[0].size) == 1
+    assert await prunable(excess=found[0].size + 1) == 2
+    assert await prunable(excess=chain.size) == 10
     assert found[0].sequence == 1
 
 
