@@ -2,7 +2,8 @@
 
 A line is one JSON object in canonical form. The first, `export`, says where the log begins; then
 come `record`, `foreign` (another organization's record as its digest) and `checkpoint`; the last,
-`end`, says how much there was. Statements are signed. A line in any other form was altered.
+`end`, says how much there was, and of which `export` line it is the end. Statements are signed. A
+line in any other form was altered.
 """
 
 import dataclasses
@@ -60,6 +61,7 @@ class Transcript:
         self._keys = TrustedKeys(check)
         self._kept = kept
         self._made_at = 0.0
+        self._head_digest = ""
         self._walk: Walk | None = None
         self._counts = dict.fromkeys((RECORD, FOREIGN, CHECKPOINT), 0)
         self._line = 0
@@ -135,7 +137,7 @@ class Transcript:
         if start is not None:
             head = self._start(start, value)
         self.instance, self.organization = _text(value, "instance"), value.get("organization")
-        self._made_at = _time(value, "at")
+        self._made_at, self._head_digest = _time(value, "at"), digest_of(canonical(value))
         self._kept = [k for k in self._kept if (k.log, k.instance) == (log, self.instance)]
         promised = {each.sequence: each.hash for each in reversed(self._kept)}
         self._walk = Walk(log, head, {**promised, **self._keys.commitments(log)})
@@ -175,7 +177,7 @@ class Transcript:
         self._refuse_unsigned(value, what, at)
         if value.get("log") != walk.log or value.get("instance") != self.instance:
             raise _BadError(ProblemKind.FORGED, f"{what} is of another log", at)
-        if kind == END and value.get("organization") != self.organization:
+        if kind == END and not self._is_own_end(value):
             raise _BadError(ProblemKind.FORGED, "the end is of another export", at)
         problem = walk.committed(Head(_number(value, "sequence"), _text(value, "hash")))
         if problem is not None:
@@ -185,6 +187,17 @@ class Transcript:
             return None
         self._end(value)
         return self._rolled_back(walk)
+
+    def _is_own_end(self, value: dict[str, Any]) -> bool:
+        """Tell whether an end is of the export that began here.
+
+        Earlier releases did not write of which head it is; made before it, it is not of this one.
+        """
+        if value.get("organization") != self.organization:
+            return False
+        if EXPORT in value:
+            return bool(value[EXPORT] == self._head_digest)
+        return _time(value, "at") >= self._made_at
 
     def _rolled_back(self, walk: Walk) -> Problem | None:
         """Return what is wrong with a log that ends before what was signed before its export."""

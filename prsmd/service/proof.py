@@ -81,7 +81,8 @@ class Prover:
         head: dict[str, Any] = {"kind": EXPORT, "format": FORMAT, "start": start, **context}
         if self._notary.keys.successions:
             head["successions"] = [dict(each) for each in self._notary.keys.successions]
-        yield canonical(self._notary.signed(head)) + b"\n"
+        first = canonical(self._notary.signed(head))
+        yield first + b"\n"
         counts = dict.fromkeys((RECORD, FOREIGN, CHECKPOINT), 0)
         at, through = start_head(start), (await _chain(audited)).head.sequence
         while at.sequence < through:
@@ -100,7 +101,8 @@ class Prover:
             yield canonical(self._statement(audited, filed)) + b"\n"
         place = {"sequence": at.sequence, "hash": at.hash}
         total = {f"{kind}s": count for kind, count in counts.items()}
-        yield canonical(self._notary.signed({"kind": END, **context, **place, **total})) + b"\n"
+        end = {"kind": END, EXPORT: digest_of(first), **context, **place, **total}
+        yield canonical(self._notary.signed(end)) + b"\n"
 
     async def _refuse_pruned(self, audited: AuditLog, sequence: int) -> None:
         if await self._pruned(audited, sequence):

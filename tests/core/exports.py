@@ -65,7 +65,8 @@ def export(records, *, every=7, organization=None, start=None, log="changes", si
     """The lines of an export, each with its newline."""
     context = {"log": log, "instance": INSTANCE, "organization": organization}
     head = {"kind": "export", "format": 1, "at": 9.0, "start": start, **context}
-    lines, counts = [signed(head, signer)], {"records": 0, "foreigns": 0, "checkpoints": 0}
+    first = signed(head, signer)
+    lines, counts = [first], {"records": 0, "foreigns": 0, "checkpoints": 0}
     at = Head() if start is None else Head(start["sequence"], start["hash"])
     for record, digest, hashed in records:
         at = Head(record.sequence, hashed)
@@ -80,8 +81,16 @@ def export(records, *, every=7, organization=None, start=None, log="changes", si
             lines.append(checkpoint(at, log, signer))
             counts["checkpoints"] += 1
     place = {"sequence": at.sequence, "hash": at.hash}
-    lines.append(signed({"kind": "end", "at": 9.0, **context, **place, **counts}, signer))
+    end = {"kind": "end", "at": 9.0, "export": digest_of(canonical(first)), **context}
+    lines.append(signed({**end, **place, **counts}, signer))
     return [canonical(line) + b"\n" for line in lines]
+
+
+def signed_anew(line, without=(), **changes):
+    """A statement's line as it is signed with these changes."""
+    left_out = {"key", "signature", *without}
+    said = {name: value for name, value in json.loads(line).items() if name not in left_out}
+    return canonical(signed({**said, **changes})) + b"\n"
 
 
 def verified(lines, check, kept=()):

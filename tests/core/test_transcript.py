@@ -20,6 +20,7 @@ from tests.core.exports import (
     checkpoint,
     expected_of,
     export,
+    signed_anew,
     verified,
 )
 
@@ -192,6 +193,26 @@ def test_the_checkpoints_of_another_log_do_not_serve():
 
 def test_the_end_of_another_export_does_not_serve():
     assert verified([*WHOLE[:-1], PARTLY[-1]], TRUST).problem.kind is ProblemKind.FORGED
+
+
+def test_the_head_of_a_later_export_does_not_serve():
+    problem = verified([signed_anew(WHOLE[0], at=20.0), *WHOLE[1:]], TRUST).problem
+    assert (problem.kind, problem.line) == (ProblemKind.FORGED, len(WHOLE))
+    assert problem.message == "the end is of another export"
+
+
+@pytest.mark.parametrize("at", [9.0, 8.0], ids=["same moment", "another moment"])
+def test_no_other_head_serves_an_end_that_names_its_own(at):
+    successions = [{"kind": "succession"}]
+    other = signed_anew(WHOLE[0], at=at, successions=successions)
+    assert verified([other, *WHOLE[1:]], TRUST).problem.kind is ProblemKind.FORGED
+
+
+def test_an_export_of_an_earlier_release_whose_end_names_no_head_is_whole():
+    older = [*WHOLE[:-1], signed_anew(WHOLE[-1], without=["export"], at=9.5)]
+    assert verified(older, TRUST).problem is None
+    problem = verified([signed_anew(WHOLE[0], at=20.0), *older[1:]], TRUST).problem
+    assert (problem.kind, problem.line) == (ProblemKind.FORGED, len(WHOLE))
 
 
 def test_a_copy_of_checkpoints_kept_elsewhere_finds_what_the_owner_of_the_key_rewrote():

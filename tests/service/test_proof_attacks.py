@@ -398,6 +398,19 @@ async def test_a_trigger_of_prsmds_own_is_no_fault_until_it_does_something_else(
     assert name in (await ledger.verdict()).problem.message
 
 
+async def test_the_head_of_a_newer_export_does_not_make_an_older_one_new(ledger):
+    ledger.now = 1000.0
+    await ledger.fill(last=200)
+    older = await ledger.export()
+    ledger.now = 2000.0
+    await ledger.fill(201, 450)
+    newer = await ledger.export()
+    assert read(older).problem is None
+    assert read(newer).problem is None
+    for spliced in ([newer[0], *older[1:]], [older[0], *newer[1:]]):
+        assert read(spliced).problem.kind is ProblemKind.FORGED
+
+
 async def test_an_anchor_of_an_earlier_release_is_taken_filed_and_followed(ledger):
     await ledger.fill()
     head = Head(100, ledger.value("hash", 100))
