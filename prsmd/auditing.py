@@ -14,9 +14,10 @@ from prsmd.core.signing import Signer, Trust, pem_of
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.events import AuditRecord, own_record
 from prsmd.domain.quantity import parse_memory
+from prsmd.engine.audit_log import AuditLog
 from prsmd.engine.denials import TABLE, Denials
 from prsmd.engine.flusher import Flushable, Flusher
-from prsmd.engine.notary import AuditLog, Notary, NotarySettings
+from prsmd.engine.notary import Notary, NotarySettings
 from prsmd.engine.retention import Retention
 from prsmd.engine.rotation import Formers, Rotation
 from prsmd.engine.witness import Witness

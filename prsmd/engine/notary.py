@@ -25,27 +25,16 @@ from prsmd.core.chain import (
 from prsmd.core.key_rotation import TrustedKeys
 from prsmd.core.signing import Signer, Trust
 from prsmd.domain.errors import PrsmdError
-from prsmd.domain.events import AuditRecord
-from prsmd.store import attestations, audit, foreign
+from prsmd.engine.audit_log import AuditLog, refuse_broken, walk_to_end
+from prsmd.store import attestations, foreign
 from prsmd.store.attestations import Checkpoint
 from prsmd.store.checkpoint_file import CheckpointFile
-from prsmd.store.db import Database, Tx
+from prsmd.store.db import Tx
 
 log = logging.getLogger("prsmd.audit")
 _LOOK_SECONDS = 1.0
 _AT_ONCE = 1000
-_SLICE = 100  # records hashed in one go: one or two milliseconds of the loop
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class AuditLog:
-    """One chained log: its name, the file and tables that it is in, how long it is kept."""
-
-    name: str
-    database: Database
-    keep_seconds: float
-    keep_bytes: int
-    table: audit.Table = "audit"
+_NEAR = 10  # checkpoints that may not be trusted before the newest is taken
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +171,8 @@ class Notary:
                 return 0
             before_it = await self._uncontradicted(tx, audited, filed)
         start = start_head(before_it)
+        size = await refuse_broken(audited, start, last)
+        await refuse_broken(audited, last, await self._signed_from(audited, last, filed))
         await self._file_anchor(audited, before_it)
         anchor = self.statement(
             ANCHOR,
@@ -189,12 +180,12 @@ class Notary:
             last,
             previous={"sequence": start.sequence, "hash": start.hash},
             records=last.sequence - start.sequence,
-            bytes=await _refuse_broken(audited, start, last),
+            bytes=size,
             checkpoint=filed and {"sequence": filed.sequence, "hash": filed.hash},
         )
         table = audited.table
         gone = await audited.database.write(lambda tx: attestations.prune(tx, anchor, table))
-        self._forget(audited, last, anchor["bytes"])
+        self._forget(audited, last, size)
         await self._file_anchor(audited, anchor)
         return gone
 
@@ -212,11 +203,27 @@ class Notary:
         walk = self._measured.pop(audited.name, None)
         if walk is None or walk.start != start_head(chain.anchor):
             walk = Walk(audited.name, start_head(chain.anchor))
-        chain = await _walk_to_end(audited, walk)
+        chain = await walk_to_end(audited, walk)
         self._measured[audited.name] = walk
         if chain.size != walk.size:
             raise PrsmdError("what is noted as the size of the log was altered")
         return walk.size - audited.keep_bytes
+
+    async def _signed_from(self, audited: AuditLog, last: Head, filed: Checkpoint | None) -> Head:
+        """Return a near place, not before `last`, that a trusted key signed; without one, `last`.
+
+        Only records that lead there are those that were signed: whoever changes the oldest can
+        link them anew up to `last`.
+        """
+        async with audited.database.read() as tx:
+            near = await attestations.next_checkpoints(tx, last.sequence, _NEAR, audited.table)
+            newest = await attestations.last_checkpoint(tx, table=audited.table)
+        for each in (*near, newest, filed):
+            if each is None or each.sequence < last.sequence:
+                continue
+            if self.trusts(each.statement(audited.name, self.instance)):
+                return Head(each.sequence, each.hash)
+        return last
 
     def _forget(self, audited: AuditLog, last: Head, size: int) -> None:
         """Take what was pruned out of what was measured."""
@@ -254,7 +261,7 @@ class Notary:
             if due or renewed:  # a new key vouches for what is there
                 await self._uncontradicted(tx, audited, filed)
         if due or renewed:
-            await _refuse_broken(audited, covered.head, chain.head)
+            await refuse_broken(audited, covered.head, chain.head)
             await self._checkpoint(audited, chain.head)
         await self._file(audited)
         if chain.anchor is not None and self.trusts_start(audited, chain.anchor):
@@ -318,51 +325,6 @@ class Notary:
             await asyncio.to_thread(self._keeping.append, lines)
             assert self._filed is not None  # noqa: S101 - `filed` read it
             self._filed[audited.name] = missing[-1]
-
-
-async def _refuse_broken(audited: AuditLog, start: Head, last: Head) -> int:
-    """Return the bytes of the records from `start` to `last`.
-
-    PrsmdError unless they are as they were written.
-    """
-    walk = Walk(audited.name, start)
-    while walk.at.sequence < last.sequence:
-        count = min(_SLICE, last.sequence - walk.at.sequence)
-        async with audited.database.read() as tx:
-            records = await audit.after(tx, walk.at.sequence, count, table=audited.table)
-        _take(walk, records)
-        if not records:
-            raise PrsmdError(f"record {walk.at.sequence + 1} is missing")
-        await asyncio.sleep(0)
-    if walk.at != last:
-        raise PrsmdError(f"record {last.sequence} was altered")
-    return walk.size
-
-
-async def _walk_to_end(audited: AuditLog, walk: Walk) -> attestations.Chain:
-    """Walk on to the end of the log; return what its chain notes there.
-
-    PrsmdError unless the records are as they were written, and end where the chain does.
-    """
-    more = True
-    while more:
-        async with audited.database.read() as tx:
-            chain = await attestations.chain(tx, audited.table)
-            records = await audit.after(tx, walk.at.sequence, _SLICE, table=audited.table)
-        _take(walk, records)
-        more = len(records) == _SLICE
-        await asyncio.sleep(0)
-    if walk.at != chain.head:
-        raise PrsmdError(f"the log ends at {walk.at.sequence}, where its note of the end differs")
-    return chain
-
-
-def _take(walk: Walk, records: Sequence[AuditRecord]) -> None:
-    """Go on to the records. PrsmdError at the first that is not as it was written."""
-    for record in records:
-        problem = walk.take(record)
-        if problem is not None:
-            raise PrsmdError(problem.message)
 
 
 def _follows(anchor: Mapping[str, Any], filed: Mapping[str, Any] | None) -> bool:

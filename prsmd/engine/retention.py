@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from prsmd.core.clock_steps import ClockSteps
 from prsmd.domain.errors import PrsmdError
 from prsmd.domain.events import own_record
-from prsmd.engine.notary import AuditLog, Notary
+from prsmd.engine.audit_log import AuditLog
+from prsmd.engine.notary import Notary
 from prsmd.gateway.meters import steady_seconds
 from prsmd.store import audit
 from prsmd.store.db import Database

@@ -14,7 +14,7 @@ from prsmd.core.chain import Head, canonical, signed_text, start_head
 from prsmd.core.key_rotation import SUCCESSION, TrustedKeys
 from prsmd.core.signing import Signer, Trust, check_raw
 from prsmd.domain.errors import PrsmdError
-from prsmd.engine.notary import AuditLog
+from prsmd.engine.audit_log import AuditLog
 from prsmd.store import attestations
 from prsmd.store.attestations import Chain
 from prsmd.store.checkpoint_file import CheckpointFile

@@ -12,8 +12,8 @@ from prsmd.core.chain import Head, Verdict
 from prsmd.domain.access import Permission
 from prsmd.domain.errors import InvalidInputError, PermissionDeniedError
 from prsmd.domain.events import AuditFilter, AuditRecord
+from prsmd.engine.audit_log import AuditLog
 from prsmd.engine.fan_out import FanOut, FanOuts
-from prsmd.engine.notary import AuditLog
 from prsmd.gateway.tape import Notes
 from prsmd.service.caller import Caller, require_own
 from prsmd.service.proof import Prover

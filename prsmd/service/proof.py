@@ -24,7 +24,8 @@ from prsmd.core.chain import (
 from prsmd.core.transcript import END, EXPORT, FOREIGN, FORMAT, RECORD
 from prsmd.domain.errors import ConflictError
 from prsmd.domain.events import AuditRecord
-from prsmd.engine.notary import AuditLog, Notary
+from prsmd.engine.audit_log import AuditLog
+from prsmd.engine.notary import Notary
 from prsmd.service.witnesses import witnesses
 from prsmd.store import attestations, audit, foreign
 from prsmd.store.attestations import Chain, Checkpoint

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from prsmd.core.chain import ANCHOR, CHECKPOINT, Head, Problem, ProblemKind
-from prsmd.engine.notary import AuditLog, Notary
+from prsmd.engine.audit_log import AuditLog
+from prsmd.engine.notary import Notary
 from prsmd.store import attestations
 from prsmd.store.attestations import Checkpoint
 

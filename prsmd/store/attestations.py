@@ -101,6 +101,19 @@ async def checkpoints(tx: Tx, after: int, through: int, table: Table = "audit") 
     return [_from_row(row) for row in rows]
 
 
+async def next_checkpoints(
+    tx: Tx, sequence: int, limit: int, table: Table = "audit"
+) -> list[Checkpoint]:
+    """Return the first `limit` checkpoints of this record and those after it, in order."""
+    rows = await many(
+        tx,
+        f"SELECT * FROM {table}_checkpoints WHERE sequence >= ? "  # noqa: S608 - as above
+        "ORDER BY sequence, at LIMIT ?",
+        (sequence, limit),
+    )
+    return [_from_row(row) for row in rows]
+
+
 async def last_checkpoint(
     tx: Tx, before: float | None = None, table: Table = "audit"
 ) -> Checkpoint | None:

@@ -9,7 +9,8 @@ from prsmd.core.chain import Head, signed_text
 from prsmd.core.signing import Signer, Trust
 from prsmd.domain.errors import StorageFullError
 from prsmd.domain.events import AuditRecord
-from prsmd.engine.notary import AuditLog, Notary, NotarySettings
+from prsmd.engine.audit_log import AuditLog
+from prsmd.engine.notary import Notary, NotarySettings
 from prsmd.engine.retention import Retention
 from prsmd.store import attestations, audit
 from prsmd.store.checkpoint_file import CheckpointFile, keep_public_key

@@ -8,7 +8,8 @@ from prsmd.core.chain import Head, digest_of, link, text_of
 from prsmd.core.signing import Signer, Trust
 from prsmd.core.transcript import Transcript
 from prsmd.domain.events import AuditRecord
-from prsmd.engine.notary import AuditLog, Notary, NotarySettings
+from prsmd.engine.audit_log import AuditLog
+from prsmd.engine.notary import Notary, NotarySettings
 from prsmd.service.proof import Prover
 from prsmd.store import audit
 from prsmd.store.checkpoint_file import CheckpointFile
@@ -74,8 +75,14 @@ class Ledger:
 
     async def rewrite(self, change):
         """Change every record, and link the whole log anew; without the key no more can be done."""
+        head = await self.rewrite_first(10**6, change)
+        total = "UPDATE audit_chain SET hash = ?, size = (SELECT sum(size) FROM audit)"
+        self.tamper((total, (head.hash,)), "DELETE FROM audit_checkpoints")
+
+    async def rewrite_first(self, count, change):
+        """Change the first records, and link them anew; those after them stay as they are."""
         async with self.database.read() as tx:
-            records = await audit.after(tx, 0, 10**6)
+            records = await audit.after(tx, 0, count)
         head, statements = Head(), []
         for each in records:
             changed = dataclasses.replace(each, **change)
@@ -85,8 +92,8 @@ class Ledger:
             given = (*change.values(), head.hash, len(text), each.sequence)
             columns = ", ".join(f"{name} = ?" for name in names)
             statements.append((f"UPDATE audit SET {columns} WHERE sequence = ?", given))
-        total = "UPDATE audit_chain SET hash = ?, size = (SELECT sum(size) FROM audit)"
-        self.tamper(*statements, (total, (head.hash,)), "DELETE FROM audit_checkpoints")
+        self.tamper(*statements)
+        return head
 
 
 def read(lines, trust=TRUST):

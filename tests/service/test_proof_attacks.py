@@ -221,6 +221,42 @@ async def test_sizes_that_are_altered_after_a_pruning_do_not_choose_the_next(led
     assert (await ledger.verdict()).problem is None
 
 
+@pytest.mark.parametrize(
+    "taken", ["", "DELETE FROM audit_checkpoints"], ids=["stored", "only filed"]
+)
+@pytest.mark.parametrize("first", [100, 120], ids=["up to a checkpoint", "beyond it"])
+async def test_who_makes_the_oldest_records_older_does_not_choose_what_is_pruned(
+    ledger, first, taken
+):
+    await ledger.fill()
+    await ledger.rewrite_first(first, {"at": -1.0})
+    ledger.tamper("UPDATE audit_chain SET size = (SELECT sum(size) FROM audit)", taken)
+    ledger.now = 200.5
+    with pytest.raises(PrsmdError, match="altered"):
+        await ledger.notary.prune(ledger.log)
+    assert ledger.value("sequence", 1) == 1
+
+
+async def test_a_forged_checkpoint_vouches_for_no_records_that_are_to_be_pruned(ledger):
+    await ledger.fill()
+    head = await ledger.rewrite_first(100, {"at": -1.0})
+    ledger.tamper(
+        "UPDATE audit_chain SET size = (SELECT sum(size) FROM audit)",
+        ("UPDATE audit_checkpoints SET hash = ? WHERE sequence = 100", (head.hash,)),
+    )
+    ledger.now = 200.5
+    with pytest.raises(PrsmdError, match="record 101 was altered"):
+        await ledger.notary.prune(ledger.log)
+
+
+async def test_what_no_checkpoint_covers_yet_is_pruned_all_the_same(ledger):
+    await ledger.fill(last=100)
+    await ledger.database.write(lambda tx: audit.append_all(tx, [record(101), record(102)]))
+    ledger.now = 1000.0
+    assert await ledger.notary.prune(ledger.log) == 102
+    assert (await ledger.verdict()).problem is None
+
+
 async def test_a_log_that_contradicts_what_was_signed_is_not_pruned(ledger):
     await ledger.fill()
     await ledger.rewrite({"principal": "key:b"})

@@ -14,7 +14,8 @@ import pytest
 
 from prsmd.core.signing import Signer, Trust
 from prsmd.domain.events import AuditRecord
-from prsmd.engine.notary import AuditLog, Notary, NotarySettings
+from prsmd.engine.audit_log import AuditLog
+from prsmd.engine.notary import Notary, NotarySettings
 from prsmd.service.proof import Prover
 from prsmd.store import audit
 from prsmd.store.checkpoint_file import CheckpointFile
