@@ -50,7 +50,7 @@ TAMPERING = {
         "UPDATE audit SET subject = CAST(x'ff00fe' AS TEXT) WHERE sequence = 321", "altered", 321,
     ),
     "another hash": (
-        "UPDATE audit SET hash = replace(hash, 'a', 'b') WHERE sequence = 321", "altered", 321,
+        "UPDATE audit SET hash = 'x' || substr(hash, 2) WHERE sequence = 321", "altered", 321,
     ),
     "one record gone": ("DELETE FROM audit WHERE sequence = 321", "missing", 321),
     "the first records gone": ("DELETE FROM audit WHERE sequence <= 7", "missing", 1),
@@ -61,7 +61,7 @@ TAMPERING = {
         "altered", 320,
     ),
     "a checkpoint of another hash": (
-        "UPDATE audit_checkpoints SET hash = replace(hash, 'a', 'b') WHERE sequence = 300",
+        "UPDATE audit_checkpoints SET hash = 'x' || substr(hash, 2) WHERE sequence = 300",
         "forged", 300,
     ),
     "a record after the end": (
