@@ -100,7 +100,7 @@ async def test_an_upgrade_that_dies_between_the_schema_and_the_chain_is_as_if_it
     tmp_path,
 ):
     await _state_of_schema_3(tmp_path / "state", (_OLD.replace("'{}'", "'no json'"),))
-    with pytest.raises(StoreDamagedError, match="audit_before_chain.details holds what"):
+    with pytest.raises(StoreDamagedError, match=r"audit_before_chain\.details holds what"):
         await Database.open(tmp_path / "state")
     with sqlite3.connect(tmp_path / "state" / "control.db") as connection:
         connection.execute("UPDATE audit SET details = '{}' WHERE sequence = 2")
