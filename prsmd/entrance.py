@@ -1,6 +1,8 @@
 """Makes what lets callers in from its sections of the settings, and the directory that it asks."""
 
 import dataclasses
+import logging
+import time
 from collections.abc import Callable, Sequence
 
 from prsmd import keyfiles
@@ -9,10 +11,13 @@ from prsmd.api.identity import Door
 from prsmd.api.origin import Proxies
 from prsmd.config import ConfigurationError
 from prsmd.connection_bounds import connection_limits_of
+from prsmd.core.apikey import key_digest
 from prsmd.core.attempts import Attempts
 from prsmd.core.memory_budget import MemoryBudget, MemoryLimits
 from prsmd.devices.interfaces import interface_to
 from prsmd.domain.access import Organization
+from prsmd.domain.errors import PrsmdError
+from prsmd.domain.events import own_record
 from prsmd.domain.quantity import parse_memory
 from prsmd.engine.denials import Denials
 from prsmd.engine.observer import Observer
@@ -26,9 +31,12 @@ from prsmd.service.published_limits import PublishedLimits
 from prsmd.service.throttle import Throttle
 from prsmd.service.underway import Underway
 from prsmd.settings import AccessSection, LimitsSection, OidcSection, Settings, UnixRole
-from prsmd.store.db import Database
+from prsmd.store import audit, meta
+from prsmd.store.db import Database, Tx
 
+log = logging.getLogger(__name__)
 _MOST_OTHERS = 10_000
+_PEPPER = "pepper"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +102,9 @@ async def entrance_of(
     async with database.read() as tx:
         directory = await Directory.load(tx)
         await limits.load(tx)
-    ring = KeyRing(_pepper(settings, directory), directory)
+    pepper = _pepper(settings, directory)
+    await _tell_of_another(pepper, directory, database, section.organization)
+    ring = KeyRing(pepper, directory)
     underway = Underway()
     directory.on_change.append(underway.look_again)
     return Entrance(
@@ -187,6 +197,34 @@ def tokens_of(section: OidcSection, directory: Directory) -> Tokens | None:
         rules=[ClaimRule(**rule.model_dump()) for rule in section.rules],
     )
     return OidcTokens(made, directory)
+
+
+async def _tell_of_another(
+    pepper: bytes, directory: Directory, database: Database, organization: str
+) -> None:
+    """Have it in the log, and on record, where another pepper is there than at the last start."""
+    name = key_digest(pepper, _PEPPER).hex()
+    async with database.read() as tx:
+        known = await meta.get(tx, _PEPPER)
+    if known == name:
+        return
+    another = known is not None and directory.has_keys
+    if another:
+        log.error(
+            "pepper is another one than at the last start: an API key is good only with the pepper"
+            " that it was made with. Put that one back, or make the keys anew"
+        )
+    record = own_record(time.time(), organization, "access.pepper", "pepper", {})
+
+    async def write(tx: Tx) -> None:
+        await meta.set(tx, _PEPPER, name)
+        if another:
+            await audit.append(tx, record)
+
+    try:
+        await database.write(write)
+    except PrsmdError as error:
+        log.warning("which pepper is in use is not noted: %s", error.message)
 
 
 def _pepper(settings: Settings, directory: Directory) -> bytes:

@@ -11,8 +11,11 @@ from prsmd.assembly import Appliance, assemble
 from prsmd.config import ConfigurationError
 from prsmd.domain.errors import EngineError
 from prsmd.engines import choose_runtime
+from prsmd.service.keys import KeyRequest
 from prsmd.settings import AccessSection, DaemonSection, RuntimeSection, Settings
+from prsmd.store import audit
 from prsmd.store.db import Database
+from tests.service.identity import caller
 
 
 def settings(folder: Path, **sections: object) -> Settings:
@@ -40,6 +43,38 @@ async def test_an_assembled_appliance_runs_nothing_yet(tmp_path: Path) -> None:
         assert not names & {"prober", "reconciler", "autoscaler", "nvml-sampler", "launch"}
         assert appliance.runtime.name == "process"
         assert not appliance.services.health.ready()
+
+
+async def test_another_pepper_than_the_keys_were_made_with_is_told_and_on_record(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with assembled(settings(tmp_path)) as appliance:
+        await appliance.services.keys.create(
+            caller(), KeyRequest(name="k", role="viewer", organization="default")
+        )
+    (tmp_path / "pepper").write_bytes(b"another one" * 3)
+    told = []
+    for _ in range(2):
+        caplog.clear()
+        async with assembled(settings(tmp_path)) as appliance:
+            told.append("pepper is another one than at the last start" in caplog.text)
+            async with appliance.database.read() as tx:
+                records, _ = await audit.page(tx, None, 100, 0)
+
+    assert told == [True, False]
+    assert [each.action for each in records].count("access.pepper") == 1
+
+
+async def test_another_pepper_before_there_is_any_key_is_nobody_s_loss(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with assembled(settings(tmp_path)):
+        pass
+    (tmp_path / "pepper").write_bytes(b"another one" * 3)
+    async with assembled(settings(tmp_path)):
+        pass
+
+    assert "pepper" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["pepper", "envelope-key"])
