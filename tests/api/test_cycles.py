@@ -79,14 +79,15 @@ async def test_a_request_that_has_ended_is_freed_without_a_search_for_cycles(
     await life.settle()
     await life.tick()
     gc.collect()
+    before = living()  # of other tests in this process
 
     for _ in range(3):
         async with session.request(method, f"http://localhost{path}", json=body) as answer:
             assert answer.status == status
             await answer.read()
 
-    await until(lambda: not left())
+    await until(lambda: living().keys() <= before.keys())
 
 
-def left() -> list[str]:
-    return [type(each).__name__ for each in gc.get_objects() if isinstance(each, ENDED)]
+def living() -> dict[int, object]:
+    return {id(each): each for each in gc.get_objects() if isinstance(each, ENDED)}
