@@ -1,6 +1,5 @@
 """Sharing: lend a model, list to whom, change it, take it back."""
 
-import asyncio
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -9,18 +8,16 @@ from typing import Any
 from aiohttp import web
 
 from prsmd.api.operations import Operation, Services
-from prsmd.api.requests import body_as, page_body, refuse_unknown, whole
-from prsmd.api.respond import json_list_response, rfc3339
+from prsmd.api.requests import body_as, refuse_unknown
+from prsmd.api.respond import rfc3339
 from prsmd.api.share_schemas import ShareBody, ShareChangeBody
+from prsmd.api.windows import WINDOW_QUERY, page_response, window_of
 from prsmd.core.meter import Standing
 from prsmd.domain.access import Permission
 from prsmd.domain.quota import Share
 from prsmd.service.caller import Caller
 from prsmd.service.idempotency import Answer
 from prsmd.service.shares import SHAREABLE, Lent
-from prsmd.service.status import Page
-
-_QUERY = {"limit": "how many, at most 100", "offset": "how many to skip"}
 
 
 async def create(services: Services, request: web.Request, caller: Caller) -> Lent:
@@ -37,13 +34,9 @@ def created(_services: Services, made: Lent) -> Answer:
 
 async def page(services: Services, request: web.Request, caller: Caller) -> web.Response:
     """List the shares of a model, oldest first, with what is left of each."""
-    refuse_unknown(request, *_QUERY)
-    wanted = Page(
-        limit=whole(request, "limit", 20, low=1, high=100),
-        offset=whole(request, "offset", 0, low=0, high=10**9),
-    )
+    wanted = window_of(request)
     shown, total = await services.shares.page(caller, request.match_info["model_id"], wanted)
-    return await asyncio.to_thread(_page_response, shown, wanted, total)
+    return await page_response("shares", shown, _body, wanted, total)
 
 
 async def change(services: Services, request: web.Request, caller: Caller) -> Lent:
@@ -81,10 +74,6 @@ def borrowed_body(lent: Lent) -> dict[str, Any]:
         "left": [_standing(one) for left in lent.left.values() for one in left],
         "expires_at": rfc3339(share.expires_at),
     }
-
-
-def _page_response(shown: Sequence[Lent], wanted: Page, total: int) -> web.Response:
-    return json_list_response(page_body("shares", [*shown], wanted, total), "shares", _body)
 
 
 def _body(lent: Lent) -> dict[str, Any]:
@@ -141,7 +130,7 @@ OPERATIONS = (
         handler=page,
         summary="List the shares of a model, and what is left of each",
         permission=Permission.MODELS_SHARE,
-        query=_QUERY,
+        query=WINDOW_QUERY,
     ),
     Operation(
         method="PATCH",

@@ -7,11 +7,10 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from prsmd.api.requests import page_body, refuse_unknown, whole
-from prsmd.api.respond import json_text
+from prsmd.api.respond import json_list_response
 from prsmd.service.status import Page
 
 WINDOW_QUERY = {"limit": "how many, at most 100", "offset": "how many to skip"}
-_AT_ONCE = 10  # items that are written before others get their turn
 T = TypeVar("T")
 
 
@@ -27,17 +26,6 @@ def window_of(request: web.Request) -> Page:
 async def page_response(
     name: str, shown: Sequence[T], body_of: Callable[[T], dict[str, Any]], wanted: Page, total: int
 ) -> web.Response:
-    """Return the wanted part of a list of `total` items.
-
-    An item can be large, a member with a hundred roles, so that they are written a few at a time.
-    """
-    written = []
-    for number, item in enumerate(shown, start=1):
-        written.append(json_text(body_of(item)))
-        if number % _AT_ONCE == 0:
-            await asyncio.sleep(0)
-    around = page_body(name, [*shown], wanted, total)
-    del around[name]
-    items = b",".join(written)
-    body = b'{"%s":[%s],%s' % (name.encode(), items, json_text(around).removeprefix(b"{"))
-    return web.Response(body=body, content_type="application/json")
+    """Return the wanted part of a list of `total` items, written in a thread."""
+    body = page_body(name, [*shown], wanted, total)
+    return await asyncio.to_thread(json_list_response, body, name, body_of)

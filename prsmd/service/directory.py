@@ -65,9 +65,9 @@ class Directory:
         made = cls(await keys.list_for(tx, None))
         for organization in await organizations.list_all(tx):
             made.put_organization(organization)
-            made.end_expired(organization.id, time.time())
         for role in await roles.list_all(tx):
             made.put_role(role)
+        made.end_expired(time.time())
         for member in await members.list_for(tx, None):
             made.put_member(member)
         return made
@@ -257,18 +257,20 @@ class Directory:
             self._of_keys.pop(key_id, None)
             self._networks.pop(key_id, None)
 
-    def end_expired(self, organization: str, now: float) -> None:
-        """Know no more of an organization's expired keys than what refuses them.
+    def end_expired(self, now: float, organization: str | None = None) -> None:
+        """Know no more of an organization's (None: all) expired keys than what refuses them.
 
         The last ones are known whole: they are good again if it is the clock that was wrong.
         """
-        expired = [
-            (key.expires_at, key.id, key)
-            for key in self._keys_of(organization)
-            if key.expires_at is not None and key.expires_at <= now
-        ]
-        for _, _, key in sorted(expired, reverse=True)[_KNOWN_EXPIRED:]:
-            self._end(key)
+        expired: dict[str, list[tuple[float, str]]] = {}
+        for key in self._keys.values():
+            if organization not in {None, key.organization} or key.expires_at is None:
+                continue
+            if key.expires_at <= now:
+                expired.setdefault(key.organization, []).append((key.expires_at, key.id))
+        for ended in expired.values():
+            for _, key_id in sorted(ended, reverse=True)[_KNOWN_EXPIRED:]:
+                self._end(self._keys[key_id])
 
     async def _commit(
         self,

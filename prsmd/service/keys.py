@@ -67,7 +67,7 @@ class Keys:
         def take_over(made: tuple[ApiKey, str]) -> None:
             self._take_over(made)
             self._registrar.directory.drop_keys(forgotten)
-            self._registrar.directory.end_expired(made[0].organization, time.time())
+            self._registrar.directory.end_expired(time.time(), made[0].organization)
 
         async def write(tx: Tx) -> Done[tuple[ApiKey, str]]:
             organization = self._registrar.place(caller, request.organization)

@@ -138,7 +138,7 @@ def test_of_expired_keys_the_last_ones_are_kept_whole():
     others = [key(id=f"o{id_}", expires_at=1.0, organization="rival", **HELD) for id_ in ids]
     directory = Directory([*own, *others, key(**HELD)])
 
-    directory.end_expired("company", now)
+    directory.end_expired(now, "company")
 
     assert [id_ for id_ in ids if directory.has_ended(id_)] == ids[:5]
     assert [size_of(directory.key(id_)) for id_ in ids[:5]] == [0] * 5
@@ -150,7 +150,7 @@ def test_an_expired_key_that_is_not_known_whole_stays_expired_until_it_is_change
     monkeypatch.setattr("prsmd.service.directory._KNOWN_EXPIRED", 0)
     directory = Directory([key(expires_at=time.time() + 60)])
     ring = KeyRing(PEPPER, directory)
-    directory.end_expired("company", time.time() + 3600)  # by a clock that is ahead
+    directory.end_expired(time.time() + 3600, "company")  # by a clock that is ahead
 
     with pytest.raises(InvalidApiKeyError, match="expired"):
         ring.identify(TEXT)
