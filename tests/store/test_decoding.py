@@ -69,8 +69,8 @@ async def test_what_prsmd_never_wrote_is_damage_of_file_and_column(database, col
     texts, read = READS[column]
     table, _, name = column.partition(".")
     for text in texts:
-        statement = f"UPDATE {table} SET {name} = ?"
-        await database.write(lambda tx, of=(statement, (text,)): tx.execute_fetchall(*of))
+        with contextlib.closing(sqlite3.connect(database.path)) as other, other:
+            other.execute(f"UPDATE {table} SET {name} = ?", (text,))
         told = rf"{database.path} is damaged: {column} .*Restore a backup, or move the file away"
         with pytest.raises(StoreDamagedError, match=told) as caught:
             async with database.read() as tx:
