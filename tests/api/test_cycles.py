@@ -3,6 +3,7 @@
 A search through all that lives holds the loop up, in proportion to what waits to be found.
 """
 
+import asyncio
 import gc
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +22,6 @@ from prsmd.settings import Settings
 from tests.api.served import DEPLOY, LEGAL
 from tests.engine.conftest import life, world
 from tests.engine.harness import Life
-from tests.gateway.backends import until
 
 __all__ = ["life", "world"]
 ENDED = (Connection, ClientTransport, Passage, Ticket, web.Request)
@@ -86,7 +86,9 @@ async def test_a_request_that_has_ended_is_freed_without_a_search_for_cycles(
             assert answer.status == status
             await answer.read()
 
-    await until(lambda: living().keys() <= before.keys())
+    async with asyncio.timeout(30):
+        while not living().keys() <= before.keys():  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.1)
 
 
 def living() -> dict[int, object]:
