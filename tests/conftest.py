@@ -39,7 +39,9 @@ _SLOW = (
     *("core/test_reconcile_world.py", "core/test_rollout_world.py", "runtime/test_contract.py"),
     *("runtime/test_process", "sdk/test_sdk_lifetime.py", "sdk/test_sdk_transports.py"),
     *("service/test_proof", "test_architecture.py", "test_bench_", "test_load_generator.py"),
-    *("test_reloadable.py", "test_strictness.py", "test_systemd_seam.py"),
+    *("test_reloadable.py", "test_strictness.py", "test_systemd_seam.py", "test_auditing.py"),
+    *("core/test_transcript.py", "core/test_delegation.py", "service/test_change_turns.py"),
+    *("service/test_image_costs.py", "service/test_pages.py", "service/test_share_costs.py"),
 )
 
 
