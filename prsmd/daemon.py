@@ -27,7 +27,7 @@ from prsmd.assembly import Appliance, assemble
 from prsmd.config import ConfigurationError, files_of, load
 from prsmd.domain.errors import PrsmdError
 from prsmd.engine import janitor
-from prsmd.engine.chores import going_on
+from prsmd.engine.background_loop import restarted
 from prsmd.listeners import Certificate
 from prsmd.reload import Reloader, ended
 from prsmd.reloadable import parts_of
@@ -181,7 +181,7 @@ async def _until_stopped(
 
 
 def _loops(appliance: Appliance, settings: Settings) -> list[tuple[str, Coroutine[Any, Any, None]]]:
-    """Return the loops, by name. An unforeseen error of a chore ends nothing: `chores.going_on`.
+    """Return the loops, by name. An unforeseen error in a background loop only restarts that one.
 
     One of the others ends the daemon, for the next one to begin anew: without the reconciler
     nothing is looked after, without loop-lag and prober a model is blamed or spared wrongly, and
@@ -193,7 +193,7 @@ def _loops(appliance: Appliance, settings: Settings) -> list[tuple[str, Coroutin
         ("loop-lag", appliance.lag.run()),
         ("prober", parts.prober.run()),
         ("lessor", appliance.sharing.lessor.run()),
-        *((name, going_on(name, run)) for name, run in _chores(appliance, settings).items()),
+        *((name, restarted(name, run)) for name, run in _background(appliance, settings).items()),
     ]
     period = systemd.watchdog_seconds()
     if period is not None:
@@ -201,7 +201,7 @@ def _loops(appliance: Appliance, settings: Settings) -> list[tuple[str, Coroutin
     return loops
 
 
-def _chores(
+def _background(
     appliance: Appliance, settings: Settings
 ) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
     auditing, interval = appliance.auditing, settings.autoscale.interval_seconds

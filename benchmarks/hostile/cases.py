@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from benchmarks.hostile import plans
+from benchmarks.hostile import plans, stored
 from benchmarks.hostile.plans import PlanOf
 
 _NOBODY = "unauthenticated"
@@ -86,9 +86,9 @@ CASES: Sequence[Case] = (
     Case("60 models of 1,000 replicas and 2 MB", _OWNER, plans.large_deploys(1000, 2_000_000)),
     Case("60 models of 8 replicas and 240 KB", _OWNER, plans.large_deploys(8, 240_000)),
     Case("updates of 240 KB", _OWNER, plans.large_updates),
-    Case("lists of large keys", _OWNER, plans.large_keys),
-    Case("changes of a role of many networks", _OWNER, plans.role_changes),
-    Case("shares with 100 borrowers each", _OWNER, plans.large_shares),
+    Case("lists of large keys", _OWNER, stored.large_keys),
+    Case("changes of a role of many networks", _OWNER, stored.role_changes),
+    Case("shares with 100 borrowers each", _OWNER, stored.large_shares),
     Case("idempotency keys with large answers", _OWNER, plans.idempotency_keys),
     Case("unknown fields to deploy", _OWNER, plans.unknown_fields(plans.DEPLOY, "deployer")),
     Case("bombs to deploy as a deployer", _OWNER, plans.with_bombs(plans.DEPLOY, "deployer")),

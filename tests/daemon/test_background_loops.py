@@ -1,4 +1,4 @@
-"""An unforeseen error in a loop that does chores costs a turn; in any other, the daemon."""
+"""An unforeseen error in a background loop costs it a turn; in any other loop, the daemon."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prsmd import daemon as program
-from prsmd.engine.chores import going_on
+from prsmd.engine.background_loop import restarted
 from prsmd.settings import Settings
 
 NEEDED = {"reconciler", "loop-lag", "prober", "lessor"}
@@ -47,7 +47,7 @@ async def test_only_loops_that_are_needed_end_by_an_unforeseen_error() -> None:
     assert {"notary", "retention", "flusher", "usage", "state-watch", "janitor"} <= set(tasks)
 
 
-async def test_a_chore_goes_on_and_each_kind_of_error_is_logged_once(
+async def test_a_background_loop_goes_on_and_each_kind_of_error_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     turns, enough = 0, asyncio.Event()
@@ -62,9 +62,9 @@ async def test_a_chore_goes_on_and_each_kind_of_error_is_logged_once(
             raise ValueError(f"turn {turns}")
         raise OSError(f"turn {turns}")
 
-    task = asyncio.create_task(going_on("some-chore", run, pause_seconds=0.0), name="chore")
+    task = asyncio.create_task(restarted("some-loop", run, pause_seconds=0.0), name="background")
     await enough.wait()
-    assert caplog.text.count("the loop some-chore failed unexpectedly") == 2
+    assert caplog.text.count("the loop some-loop failed unexpectedly") == 2
     assert caplog.text.count("Traceback") == 2
     assert ("turn 1" in caplog.text, "turn 3" in caplog.text) == (True, False)
     task.cancel()

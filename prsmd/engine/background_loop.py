@@ -1,4 +1,4 @@
-"""Keeps the loops that only do chores going: an unforeseen error costs a turn, not the daemon."""
+"""Restarts background loops: an unforeseen error costs one of them a turn, and not the daemon."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 10.0
 
 
-async def going_on(
+async def restarted(
     name: str, run: Callable[[], Awaitable[None]], pause_seconds: float = _PAUSE_SECONDS
 ) -> None:
     """Run a loop for ever; after an error that it did not foresee, begin it anew a while later.
