@@ -4,6 +4,7 @@ import dataclasses
 
 from prsmd.core.principals import principal_of
 from prsmd.domain.access import Binding, Principal
+from prsmd.domain.deployment import Deployment
 from prsmd.domain.events import OWN_PRINCIPAL
 from prsmd.engine.recorder import Recorder
 from prsmd.gateway.meters import Meters
@@ -82,3 +83,17 @@ def caller(role: str = "admin", organization: str = "company") -> Caller:
 def with_key(principal: Principal) -> Caller:
     """Return a caller who is a key."""
     return Caller(principal, "req_1")
+
+
+def model_of(name: str, organization: str = "company") -> Deployment:
+    """Return a model that nobody asks for replicas of."""
+    return Deployment(
+        id=f"deploy_{name}",
+        organization=organization,
+        model_id=f"custom_{name}",
+        model_name=name,
+        revision=1,
+        asked_replicas=0,
+        created_at=1.0,
+        updated_at=1.0,
+    )

@@ -6,7 +6,6 @@ import pytest
 
 from prsmd.core.fair_queue import Asker
 from prsmd.domain.access import Permission
-from prsmd.domain.deployment import Deployment
 from prsmd.engine.recorder import Recorder
 from prsmd.service.directory import Directory
 from prsmd.service.shares import ShareRequest, Shares
@@ -14,7 +13,7 @@ from prsmd.store import audit, deployments
 from prsmd.store.asking import asking_for
 from prsmd.store.db import Database
 from tests.gateway.backends import until
-from tests.service.identity import Office, caller
+from tests.service.identity import Office, caller, model_of
 
 LOUD, QUIET = Asker("company", "loud"), Asker("rival", "quiet")
 
@@ -23,16 +22,7 @@ LOUD, QUIET = Asker("company", "loud"), Asker("rival", "quiet")
 async def office(tmp_path):
     database = await Database.open(tmp_path / "state")
     for organization in ("company", "rival"):
-        model = Deployment(
-            id=f"deploy_{organization}",
-            organization=organization,
-            model_id=f"custom_{organization}",
-            model_name=organization,
-            revision=1,
-            asked_replicas=0,
-            created_at=1.0,
-            updated_at=1.0,
-        )
+        model = model_of(organization, organization)
         await database.write(lambda tx, model=model: deployments.add(tx, model))
     yield await Office.open(database)
     await database.close()

@@ -7,7 +7,6 @@ import dataclasses
 import pytest
 
 from prsmd.domain.access import Permission
-from prsmd.domain.deployment import Deployment
 from prsmd.domain.errors import ConflictError
 from prsmd.domain.quota import UsageLimits
 from prsmd.engine.recorder import Recorder
@@ -18,7 +17,7 @@ from prsmd.service.status import Page
 from prsmd.store import deployments, leases
 from prsmd.store import shares as stored
 from prsmd.store.db import Database
-from tests.service.identity import Office, caller
+from tests.service.identity import Office, caller, model_of
 
 SHARES, BORROWERS = 12, 5
 
@@ -37,19 +36,6 @@ async def shares(office):
     for number in range(SHARES):
         await made.create(caller(), "plans", lent(*(f"o{number}-{n}" for n in range(BORROWERS))))
     return made
-
-
-def model_of(name: str) -> Deployment:
-    return Deployment(
-        id=f"deploy_{name}",
-        organization="company",
-        model_id=f"custom_{name}",
-        model_name=name,
-        revision=1,
-        asked_replicas=0,
-        created_at=1.0,
-        updated_at=1.0,
-    )
 
 
 def lent(*organizations: str) -> ShareRequest:

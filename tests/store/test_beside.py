@@ -12,15 +12,21 @@ from prsmd.store.head import Head, HeadFile
 from tests.support.exhausted import no_descriptors
 
 
+def watched(folder):
+    """Return the head and the watch of a folder that has all of its files."""
+    for each in JUDGES:
+        (folder / each).write_bytes(b"1" * 64 + b"\n")
+    head = HeadFile(folder)
+    head.begin(Head("instance_1"))
+    beside = Beside(folder, [b"1" * 64 + b"\n", b"2" * 64].__contains__)
+    beside.look()
+    return head, beside
+
+
 @pytest.mark.parametrize("harm", ["removed", "emptied", "garbled", "a FIFO"])
 @pytest.mark.parametrize("name", sorted(JUDGES))
 def test_a_file_that_a_next_start_needs_is_missed_until_it_is_back(name, harm, tmp_path):
-    for each in JUDGES:
-        (tmp_path / each).write_bytes(b"1" * 64 + b"\n")
-    head = HeadFile(tmp_path)
-    head.begin(Head("instance_1"))
-    beside = Beside(tmp_path, [b"1" * 64 + b"\n", b"2" * 64].__contains__)
-    beside.look()
+    head, beside = watched(tmp_path)
     assert not beside.problems
 
     path, aside = tmp_path / name, tmp_path / "aside"
@@ -112,12 +118,7 @@ def test_a_copy_elsewhere_is_missed_until_it_is_back(harm, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(JUDGES))
 def test_what_cannot_be_read_for_want_of_descriptors_is_as_it_was(name, tmp_path):
-    for each in JUDGES:
-        (tmp_path / each).write_bytes(b"1" * 64 + b"\n")
-    head = HeadFile(tmp_path)
-    head.begin(Head("instance_1"))
-    beside = Beside(tmp_path, lambda _key: True)
-    beside.look()
+    head, beside = watched(tmp_path)
     (tmp_path / name).rename(tmp_path / "aside")
     beside.look()
     missed = dict(beside.problems)
@@ -131,12 +132,7 @@ def test_what_cannot_be_read_for_want_of_descriptors_is_as_it_was(name, tmp_path
 @pytest.mark.parametrize("name", sorted(JUDGES))
 def test_a_judge_that_can_open_nothing_finds_no_harm(name, tmp_path, monkeypatch):
     """The file itself is read with the last descriptor."""
-    for each in JUDGES:
-        (tmp_path / each).write_bytes(b"1" * 64 + b"\n")
-    head = HeadFile(tmp_path)
-    head.begin(Head("instance_1"))
-    beside = Beside(tmp_path, lambda _key: True)
-    beside.look()
+    head, beside = watched(tmp_path)
     judge = beside._judges[name]
     monkeypatch.setitem(beside._judges, name, lambda *given: _without_descriptors(judge, *given))
     beside.look()
